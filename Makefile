@@ -1,0 +1,51 @@
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/ready
+LINT   := $(VENV)/lint
+ARGS   ?=
+
+# Run the main job on an example that lies in the repository.
+plan: $(READY)
+	$(PY) -m llmq plan --config examples/chat.toml $(ARGS)
+
+# The quick suite: every file, without the long property tests.
+test: $(READY)
+	$(PY) -m pytest -q -n 2 -m "not slow" $(ARGS)
+
+# Everything: style, types, the long property tests.
+check: $(LINT)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m pytest -q -n 2 -m slow $(ARGS)
+
+# Redraw every figure of paper_figs/.
+figures: $(READY)
+	$(PY) -m paper_figs $(ARGS)
+
+# The speed table: CPU-seconds and ratios to the naive loop, in one run.
+bench: $(READY)
+	$(PY) -m experiments.speed $(ARGS)
+
+# Refresh the pinned versions (uv; holds for Python 3.11 and newer).
+constraints: $(READY)
+	$(PY) -m uv pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade \
+		--all-extras -q -o constraints.txt pyproject.toml
+	printf 'uv==%s\n' "$$($(PY) -m uv --version | cut -d' ' -f2)" >> constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v=sys.version_info; sys.exit(v < (3, 11) and "llmq needs Python 3.11 or newer, found %d.%d; try make PYTHON=python3.12" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	@( $(PY) -m pip install -q -c constraints.txt uv && \
+	   $(PY) -m uv pip install -q --python $(PY) -c constraints.txt -e '.[test]' ) || \
+	   $(PY) -m pip install -q -c constraints.txt -e '.[test]'
+	@rm -f $(LINT)
+	@touch $@
+
+$(LINT): $(READY)
+	@$(PY) -m uv pip install -q --python $(PY) -c constraints.txt -e '.[check]' || \
+	   $(PY) -m pip install -q -c constraints.txt -e '.[check]'
+	@touch $@
+
+.PHONY: plan test check figures bench constraints
