@@ -1,0 +1,150 @@
+"""Errors and warnings: what, where, which value, what to do next.
+
+Every error is an :class:`LlmqError` and also the nearest builtin, so ``except ValueError`` keeps
+working. Facts a program may want (a line number, a margin) are attributes, not only words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "ApproximationWarning",
+    "ExtrapolationWarning",
+    "FormatError",
+    "InfeasibleError",
+    "InputError",
+    "LlmqError",
+    "LlmqWarning",
+    "MissingDependencyError",
+    "PolicyError",
+    "TraceWarning",
+    "UndecidedError",
+    "UnstableError",
+    "nearest",
+]
+
+
+class LlmqError(Exception):
+    """Base of all errors; keyword arguments become attributes.
+
+    Parameters
+    ----------
+    message : str
+        The sentence shown to people.
+    **fields
+        Facts for programs, e.g. ``margin=0.93``.
+
+    Examples
+    --------
+    >>> UnstableError("margin 0.93 < 1", margin=0.93).margin
+    0.93
+    """
+
+    def __init__(self, message: str, **fields: object) -> None:
+        super().__init__(message)
+        self.fields = fields
+
+    def __getattr__(self, name: str) -> object:
+        fields = self.__dict__.get("fields", {})
+        if name in fields:
+            return fields[name]
+        raise AttributeError(name)
+
+
+class InputError(LlmqError, ValueError):
+    """An argument, a key or a value cannot be used."""
+
+
+class FormatError(InputError):
+    """A file cannot be read; says file, line and column.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, and what to do.
+    path : str
+        The file.
+    line : int, optional
+        Line number, counted from 1.
+    column : str, optional
+        Column name or key.
+
+    Examples
+    --------
+    >>> str(FormatError("expected a whole number, found '4.5'", path="t.csv", line=17, column="P"))
+    "t.csv line 17, column P: expected a whole number, found '4.5'"
+    """
+
+    def __init__(
+        self, message: str, *, path: object, line: int | None = None, column: str | None = None
+    ) -> None:
+        where = str(path)
+        if line is not None:
+            where += f" line {line}"
+        if column is not None:
+            where += f", column {column}"
+        super().__init__(f"{where}: {message}", path=str(path), line=line, column=column)
+
+
+class UnstableError(LlmqError, ArithmeticError):
+    """The load is outside the stability region: no stationary mean exists."""
+
+
+class UndecidedError(LlmqError, ArithmeticError):
+    """Only a bracket is known and the question falls in its gap."""
+
+
+class InfeasibleError(LlmqError, ValueError):
+    """No admissible choice meets the target; carries the nearest one that does."""
+
+
+class PolicyError(LlmqError, RuntimeError):
+    """A scheduling policy broke a rule of the engine; says policy, iteration, time and rule."""
+
+
+class MissingDependencyError(LlmqError, ImportError):
+    """An optional package is needed; says how to install it."""
+
+
+class LlmqWarning(UserWarning):
+    """Base of all warnings."""
+
+
+class ExtrapolationWarning(LlmqWarning):
+    """A fitted law is used outside the data it was fitted to."""
+
+
+class ApproximationWarning(LlmqWarning):
+    """A number rests on an approximation outside its usual domain."""
+
+
+class TraceWarning(LlmqWarning):
+    """A trace was changed while reading (sorted, jittered, rows set aside)."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the sentence part that names the nearest known word.
+
+    Parameters
+    ----------
+    word : str
+        What was written.
+    known : iterable of str
+        What would have been understood.
+
+    Returns
+    -------
+    str
+        ``"; did you mean 'x'?"`` or ``"; known: a, b"``.
+
+    Examples
+    --------
+    >>> nearest("tokn_budget", ["token_budget", "max_seqs"])
+    "; did you mean 'token_budget'?"
+    """
+    from difflib import get_close_matches
+
+    names = sorted(known)
+    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"

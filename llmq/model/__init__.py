@@ -1,0 +1,1 @@
+"""What is analysed: frozen, validated values. No algorithm lives here."""

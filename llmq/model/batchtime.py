@@ -1,0 +1,534 @@
+r"""The time of one iteration.
+
+Every law of the literature that the toolkit uses is a sum of a curve in the number of tokens and
+two linear attention terms,
+
+.. math:: t(n, \kappa, W) = f(n) + e\,\kappa + w\,W, \qquad t = 0 \text{ if } n = 0,
+
+with ``n`` tokens in the batch, ``kappa`` KV tokens read (each served row counts what it holds when
+the iteration ends) and ``W`` the attention work of the prefill chunks, the sum of
+``chunk * (cached + chunk / 2)``. Over a whole prompt of ``s`` tokens ``W`` adds up to ``s**2 / 2``
+however it is chunked. Mixed iterations (at least one prefill token) may have their own ``e``.
+
+The curves: affine ``base + per_token n`` (with tiles: ``per_tile ceil(n / tile)``), roofline
+``max(floor + floor_per_token n, base + per_token n)`` (its compute branch may be tiled), and a
+table interpolated between measured points. Not covered: time that depends on how the context is
+spread over the rows (skew), and on MoE routing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from llmq.errors import InputError
+from llmq.units import as_fraction, format_seconds
+
+__all__ = ["BatchTime", "ExactBatchTime"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Piece: TypeAlias = tuple[Fraction, Fraction]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTime:
+    """A law for the time of one iteration; make one with a classmethod.
+
+    Parameters
+    ----------
+    form : {"affine", "tiled", "roofline", "table"}
+        Which curve.
+    base, per_token : float
+        Seconds, seconds per token: the compute branch.
+    floor, floor_per_token : float
+        Seconds, seconds per token: the memory branch of a roofline.
+    per_tile : float
+        Seconds per started tile.
+    tile : int
+        Tokens per tile; 1 means no tiles.
+    tokens, seconds : tuple
+        Grid of a table, ascending tokens from 1 and the time at each.
+    per_kv, per_kv_mixed : float
+        Seconds per KV token read, in decode-only and in mixed iterations.
+    per_work : float
+        Seconds per unit of attention work (token^2).
+
+    Examples
+    --------
+    >>> law = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8)
+    >>> law(tokens=512, kv=20_000)
+    0.025
+    >>> law.exact()(512, 20_000)
+    Fraction(1, 40)
+    """
+
+    form: str
+    base: float = 0.0
+    per_token: float = 0.0
+    floor: float = 0.0
+    floor_per_token: float = 0.0
+    per_tile: float = 0.0
+    tile: int = 1
+    tokens: tuple[int, ...] = ()
+    seconds: tuple[float, ...] = ()
+    per_kv: float = 0.0
+    per_kv_mixed: float = 0.0
+    per_work: float = 0.0
+
+    @classmethod
+    def affine(
+        cls,
+        *,
+        base: float,
+        per_token: float,
+        per_kv: float = 0.0,
+        per_kv_mixed: float | None = None,
+        per_work: float = 0.0,
+    ) -> BatchTime:
+        """Return ``base + per_token * tokens + per_kv * kv + per_work * work``.
+
+        Parameters
+        ----------
+        base : float
+            Seconds of every iteration (weights read, launch).
+        per_token : float
+            Seconds per token.
+        per_kv : float
+            Seconds per KV token read.
+        per_kv_mixed : float, optional
+            The same in iterations that hold prefill tokens; ``per_kv`` if not given.
+        per_work : float
+            Seconds per token^2 of prefill attention.
+
+        Returns
+        -------
+        BatchTime
+            The law.
+
+        Raises
+        ------
+        InputError
+            A coefficient is negative or not finite, or all are zero.
+
+        Examples
+        --------
+        >>> BatchTime.affine(base=0.01, per_token=1e-4)(100)
+        0.02
+        """
+        mixed = per_kv if per_kv_mixed is None else per_kv_mixed
+        return cls(
+            "affine", base=base, per_token=per_token,
+            per_kv=per_kv, per_kv_mixed=mixed, per_work=per_work,
+        )  # fmt: skip
+
+    @classmethod
+    def tiled(
+        cls,
+        *,
+        base: float,
+        per_tile: float,
+        tile: int,
+        per_token: float = 0.0,
+        per_kv: float = 0.0,
+        per_kv_mixed: float | None = None,
+        per_work: float = 0.0,
+    ) -> BatchTime:
+        """Return ``base + per_tile * ceil(tokens / tile) + per_token * tokens + ...``.
+
+        Parameters
+        ----------
+        base : float
+            Seconds of every iteration.
+        per_tile : float
+            Seconds per started tile.
+        tile : int
+            Tokens per tile.
+        per_token : float
+            Seconds per token beside the tiles (RAD's nonlinear layers).
+        per_kv, per_kv_mixed, per_work : float
+            As in :meth:`affine`.
+
+        Returns
+        -------
+        BatchTime
+            The law.
+
+        Raises
+        ------
+        InputError
+            A coefficient is negative or not finite, or the tile is below 1.
+
+        Examples
+        --------
+        >>> law = BatchTime.tiled(base=11.28, per_tile=35.47, tile=128)
+        >>> law(128), law(129)
+        (46.75, 82.22)
+        """
+        mixed = per_kv if per_kv_mixed is None else per_kv_mixed
+        return cls(
+            "tiled", base=base, per_tile=per_tile, tile=tile, per_token=per_token,
+            per_kv=per_kv, per_kv_mixed=mixed, per_work=per_work,
+        )  # fmt: skip
+
+    @classmethod
+    def roofline(
+        cls,
+        *,
+        floor: float,
+        base: float,
+        per_token: float,
+        floor_per_token: float = 0.0,
+        per_kv: float = 0.0,
+        per_kv_mixed: float | None = None,
+        per_work: float = 0.0,
+        tile: int = 1,
+    ) -> BatchTime:
+        """Return ``max(floor + floor_per_token * n, base + per_token * n) + attention``.
+
+        Parameters
+        ----------
+        floor, floor_per_token : float
+            Memory branch: the weights are read whatever the batch.
+        base, per_token : float
+            Compute branch.
+        per_kv, per_kv_mixed, per_work : float
+            As in :meth:`affine`.
+        tile : int
+            Tokens are rounded up to whole tiles in the compute branch.
+
+        Returns
+        -------
+        BatchTime
+            The law.
+
+        Raises
+        ------
+        InputError
+            A coefficient is negative or not finite, or the tile is below 1.
+
+        Examples
+        --------
+        >>> law = BatchTime.roofline(floor=6.0, base=1.0, per_token=0.1)
+        >>> law(10), law(100)
+        (6.0, 11.0)
+        """
+        mixed = per_kv if per_kv_mixed is None else per_kv_mixed
+        return cls(
+            "roofline", floor=floor, floor_per_token=floor_per_token, base=base,
+            per_token=per_token, tile=tile,
+            per_kv=per_kv, per_kv_mixed=mixed, per_work=per_work,
+        )  # fmt: skip
+
+    @classmethod
+    def table(
+        cls,
+        *,
+        tokens: npt.ArrayLike,
+        seconds: npt.ArrayLike,
+        per_kv: float = 0.0,
+        per_kv_mixed: float | None = None,
+        per_work: float = 0.0,
+    ) -> BatchTime:
+        """Return a law that interpolates between measured points.
+
+        Parameters
+        ----------
+        tokens : array_like of int, shape (n_points,)
+            Ascending; a jump is two neighbouring counts (128, 129).
+        seconds : array_like of float, shape (n_points,)
+            Time at each; must not decrease. Below the first point the first time holds, above
+            the last one the last slope.
+        per_kv, per_kv_mixed, per_work : float
+            As in :meth:`affine`.
+
+        Returns
+        -------
+        BatchTime
+            The law.
+
+        Raises
+        ------
+        InputError
+            Fewer than two points, unsorted tokens, or a decreasing time.
+
+        Examples
+        --------
+        >>> BatchTime.table(tokens=[1, 128, 129, 256], seconds=[1.0, 1.5, 2.0, 2.5])(64)
+        1.248031496062992
+        """
+        n = tuple(int(x) for x in np.asarray(tokens).ravel())
+        t = tuple(float(x) for x in np.asarray(seconds, dtype=np.float64).ravel())
+        mixed = per_kv if per_kv_mixed is None else per_kv_mixed
+        return cls(
+            "table", tokens=n, seconds=t, per_kv=per_kv, per_kv_mixed=mixed, per_work=per_work
+        )
+
+    def __post_init__(self) -> None:
+        if self.form not in ("affine", "tiled", "roofline", "table"):
+            raise InputError(f"unknown form of batch time {self.form!r}", value=self.form)
+        for name in (
+            "base", "per_token", "floor", "floor_per_token", "per_tile",
+            "per_kv", "per_kv_mixed", "per_work",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InputError(
+                    f"batch time: {name} must be a finite number >= 0 (seconds), got {value}",
+                    field=name, value=value,
+                )  # fmt: skip
+        if self.tile < 1 or self.tile != int(self.tile):
+            raise InputError(f"batch time: tile must be at least 1 token, got {self.tile}")
+        if self.form == "table":
+            self._check_table()
+        elif not self.token_time(1) > 0:
+            raise InputError("batch time: an iteration with one token must take time, got 0 s")
+
+    def _check_table(self) -> None:
+        n, t = self.tokens, self.seconds
+        if len(n) < 2 or len(n) != len(t):
+            raise InputError(
+                f"batch time table: needs at least 2 points, one time for each token count; "
+                f"got {len(n)} token counts and {len(t)} times"
+            )
+        for i, (left, right) in enumerate(zip(n, n[1:], strict=False)):
+            if left < 1 or right <= left:
+                raise InputError(
+                    f"batch time table: tokens must ascend from 1, got {left}, {right}"
+                )
+            if not 0 < t[i] <= t[i + 1] < math.inf:
+                raise InputError(
+                    f"batch time table: time must be positive and must not decrease, got "
+                    f"{format_seconds(t[i])} at {left} tokens and "
+                    f"{format_seconds(t[i + 1])} at {right}; smooth the profile first"
+                )
+
+    def token_time(self, tokens: int) -> float:
+        """Time of an iteration of ``tokens`` tokens without its attention, seconds.
+
+        Parameters
+        ----------
+        tokens : int
+            Tokens in the batch.
+
+        Returns
+        -------
+        float
+            Seconds; 0 for an empty batch.
+        """
+        return float(self.curve(np.asarray([tokens]))[0])
+
+    def curve(self, tokens: npt.ArrayLike) -> Floats:
+        """Token part ``f(n)`` of the law.
+
+        Parameters
+        ----------
+        tokens : array_like
+            Tokens in the batch.
+
+        Returns
+        -------
+        ndarray
+            Seconds, 0 where the batch is empty.
+        """
+        n = np.asarray(tokens, dtype=np.float64)
+        if self.form == "table":
+            x, y = np.asarray(self.tokens, float), np.asarray(self.seconds)
+            slope = (y[-1] - y[-2]) / (x[-1] - x[-2])
+            time = np.interp(n, x, y) + slope * np.maximum(0.0, n - x[-1])
+        elif self.form == "tiled":
+            tiles = np.ceil(n / self.tile)
+            time = float(self.base) + float(self.per_tile) * tiles + float(self.per_token) * n
+        else:
+            rounded = n if self.tile == 1 else np.ceil(n / self.tile) * self.tile
+            time = float(self.base) + float(self.per_token) * rounded
+            if self.form == "roofline":
+                time = np.maximum(time, float(self.floor) + float(self.floor_per_token) * n)
+        return np.where(n > 0, time, 0.0)
+
+    @overload
+    def __call__(
+        self, tokens: float, kv: float = ..., work: float = ..., *, mixed: bool = ...
+    ) -> float: ...
+    @overload
+    def __call__(
+        self,
+        tokens: npt.ArrayLike,
+        kv: npt.ArrayLike = ...,
+        work: npt.ArrayLike = ...,
+        *,
+        mixed: npt.ArrayLike = ...,
+    ) -> Floats | float: ...
+    def __call__(
+        self,
+        tokens: npt.ArrayLike,
+        kv: npt.ArrayLike = 0.0,
+        work: npt.ArrayLike = 0.0,
+        *,
+        mixed: npt.ArrayLike = False,
+    ) -> Floats | float:
+        """Time of one iteration.
+
+        Parameters
+        ----------
+        tokens : array_like
+            Tokens in the batch.
+        kv : array_like
+            KV tokens read.
+        work : array_like
+            Attention work of the prefill chunks (token^2); more than 0 implies ``mixed``.
+        mixed : array_like of bool
+            Whether the batch holds prefill tokens.
+
+        Returns
+        -------
+        float or ndarray
+            Seconds; 0 for an empty batch.
+
+        Examples
+        --------
+        >>> BatchTime.affine(base=1.0, per_token=0.5)([0, 1, 2])
+        array([0. , 1.5, 2. ])
+        """
+        n, k, w = (np.asarray(x, dtype=np.float64) for x in (tokens, kv, work))
+        rate = np.where(np.asarray(mixed) | (w > 0), float(self.per_kv_mixed), float(self.per_kv))
+        time = np.where(n > 0, self.curve(n) + rate * k + float(self.per_work) * w, 0.0)
+        return time if time.ndim else float(time)
+
+    def exact(self) -> ExactBatchTime:
+        """Return the twin that computes with Fractions.
+
+        Returns
+        -------
+        ExactBatchTime
+            Coefficients are the decimals that were written: 0.025 is 1/40.
+        """
+        return ExactBatchTime(self)
+
+    def scaled(self, factor: float) -> BatchTime:
+        """Return the law of an engine ``factor`` times slower.
+
+        Parameters
+        ----------
+        factor : float
+            Multiplies every time.
+
+        Returns
+        -------
+        BatchTime
+            The law.
+
+        Examples
+        --------
+        >>> BatchTime.affine(base=1.0, per_token=0.5).scaled(2)(2)
+        4.0
+        """
+        names = (
+            "base", "per_token", "floor", "floor_per_token", "per_tile",
+            "per_kv", "per_kv_mixed", "per_work",
+        )  # fmt: skip
+        return replace(
+            self,
+            seconds=tuple(factor * t for t in self.seconds),
+            **{name: factor * getattr(self, name) for name in names},
+        )
+
+    def __str__(self) -> str:
+        shown = {
+            name: getattr(self, name)
+            for name in ("base", "per_token", "per_tile", "floor", "floor_per_token",
+                         "per_kv", "per_kv_mixed", "per_work")
+            if getattr(self, name)
+        }  # fmt: skip
+        words = [f"{name}={value:.4g}" for name, value in shown.items()]
+        if self.tile > 1:
+            words.append(f"tile={self.tile}")
+        if self.tokens:
+            words.insert(0, f"{len(self.tokens)} points to {self.tokens[-1]} tokens")
+        return f"{self.form}({', '.join(words)})"
+
+
+@dataclass(frozen=True, slots=True)
+class ExactBatchTime:
+    """Fraction-valued twin of a :class:`BatchTime`.
+
+    Parameters
+    ----------
+    law : BatchTime
+        The law in floats.
+
+    Examples
+    --------
+    >>> ExactBatchTime(BatchTime.tiled(base=11.28, per_tile=35.47, tile=128))(512)
+    Fraction(3829, 25)
+    """
+
+    law: BatchTime
+
+    def curve(self, tokens: int) -> Fraction:
+        """Token part of the law.
+
+        Parameters
+        ----------
+        tokens : int
+            Tokens in the batch.
+
+        Returns
+        -------
+        fractions.Fraction
+            Seconds.
+        """
+        law, n = self.law, int(tokens)
+        if n <= 0:
+            return Fraction(0)
+        if law.form == "table":
+            return self._table(n)
+        rounded = -(-n // law.tile) * law.tile
+        if law.form == "tiled":
+            return (
+                as_fraction(law.base)
+                + as_fraction(law.per_tile) * (rounded // law.tile)
+                + as_fraction(law.per_token) * n
+            )
+        compute = as_fraction(law.base) + as_fraction(law.per_token) * rounded
+        if law.form == "affine":
+            return compute
+        return max(compute, as_fraction(law.floor) + as_fraction(law.floor_per_token) * n)
+
+    def _table(self, n: int) -> Fraction:
+        x, y = self.law.tokens, [as_fraction(t) for t in self.law.seconds]
+        if n <= x[0]:
+            return y[0]
+        i = next((i for i in range(1, len(x)) if x[i] >= n), len(x) - 1)
+        return y[i - 1] + (y[i] - y[i - 1]) * Fraction(n - x[i - 1], x[i] - x[i - 1])
+
+    def __call__(
+        self, tokens: int, kv: int = 0, work: Fraction | int = 0, *, mixed: bool = False
+    ) -> Fraction:
+        """Time of one iteration, exactly.
+
+        Parameters
+        ----------
+        tokens : int
+            Tokens in the batch.
+        kv : int
+            KV tokens read.
+        work : Fraction or int
+            Attention work.
+        mixed : bool
+            Whether the batch holds prefill tokens.
+
+        Returns
+        -------
+        fractions.Fraction
+            Seconds.
+        """
+        if tokens <= 0:
+            return Fraction(0)
+        law = self.law
+        rate = law.per_kv_mixed if mixed or work > 0 else law.per_kv
+        return self.curve(tokens) + as_fraction(rate) * kv + as_fraction(law.per_work) * work

@@ -1,0 +1,196 @@
+"""Units at the border: inside llmq everything is seconds, tokens and requests per second.
+
+Only this module and ``llmq.io`` know milliseconds and microseconds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+from numbers import Rational
+
+from llmq.errors import InputError
+
+__all__ = [
+    "MICROSECOND",
+    "MILLISECOND",
+    "as_fraction",
+    "format_count",
+    "format_rate",
+    "format_seconds",
+    "parse_duration",
+    "parse_rate",
+]
+
+MILLISECOND = 1e-3
+MICROSECOND = 1e-6
+
+_DURATION = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_RATE = {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600}
+_NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([a-z/]*)\s*")
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration with its unit.
+
+    Parameters
+    ----------
+    text : str
+        A positive number followed by ``us``, ``ms``, ``s``, ``min`` or ``h``.
+
+    Returns
+    -------
+    float
+        Seconds.
+
+    Raises
+    ------
+    InputError
+        Without a unit (``500`` might be seconds or milliseconds), or not a positive number.
+
+    Examples
+    --------
+    >>> parse_duration("500ms"), parse_duration("2 s")
+    (0.5, 2.0)
+    """
+    match = _NUMBER.fullmatch(text)
+    if not match or match[2] not in _DURATION:
+        hint = " has no unit" if match and not match[2] else " is not a duration"
+        raise InputError(
+            f"duration {text!r}{hint}: write a number and one of us, ms, s, min, h, e.g. 500ms",
+            value=text,
+        )
+    value = float(match[1]) * _DURATION[match[2]]
+    if not 0 < value < math.inf:
+        raise InputError(f"duration {text!r} must be positive", value=text)
+    return value
+
+
+def parse_rate(text: str) -> float:
+    """Read a request rate; a bare number is requests per second.
+
+    Parameters
+    ----------
+    text : str
+        A positive number, optionally followed by ``/s``, ``/min`` or ``/h``.
+
+    Returns
+    -------
+    float
+        Requests per second.
+
+    Raises
+    ------
+    InputError
+        Not a positive number, or an unknown unit.
+
+    Examples
+    --------
+    >>> parse_rate("50"), parse_rate("90/min")
+    (50.0, 1.5)
+    """
+    match = _NUMBER.fullmatch(text)
+    unit = match[2] or "/s" if match else ""
+    if not match or unit not in _RATE or not 0 < float(match[1]) < math.inf:
+        raise InputError(
+            f"rate {text!r} is not a positive number of requests: write e.g. 50, 50/s or 90/min",
+            value=text,
+        )
+    return float(match[1]) * _RATE[unit]
+
+
+def format_seconds(seconds: float, digits: int = 3) -> str:
+    """Write a time with the unit that keeps it readable.
+
+    Parameters
+    ----------
+    seconds : float
+        A time in seconds.
+    digits : int
+        Significant digits.
+
+    Returns
+    -------
+    str
+        E.g. ``"12.3 ms"``.
+
+    Examples
+    --------
+    >>> format_seconds(0.01234), format_seconds(2.5), format_seconds(7200)
+    ('12.3 ms', '2.5 s', '2 h')
+    """
+    if not math.isfinite(seconds):
+        return "undefined" if math.isnan(seconds) else "unbounded"
+    size = abs(seconds)
+    for unit, scale in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
+        if size >= scale * (2 if scale > 1 else 1):
+            return f"{seconds / scale:.{digits}g} {unit}"
+    return f"{seconds / 1e-6:.{digits}g} us"
+
+
+def format_rate(per_second: float, digits: int = 4) -> str:
+    """Write a request rate.
+
+    Parameters
+    ----------
+    per_second : float
+        Requests per second.
+    digits : int
+        Significant digits.
+
+    Returns
+    -------
+    str
+        E.g. ``"5.53 req/s"``.
+
+    Examples
+    --------
+    >>> format_rate(5.5297)
+    '5.53 req/s'
+    """
+    return f"{per_second:.{digits}g} req/s"
+
+
+def format_count(count: float) -> str:
+    """Write a count with thousands separators.
+
+    Parameters
+    ----------
+    count : float
+        A number of things.
+
+    Returns
+    -------
+    str
+        E.g. ``"19,366"``.
+
+    Examples
+    --------
+    >>> format_count(19366)
+    '19,366'
+    """
+    return f"{count:,.0f}"
+
+
+def as_fraction(value: float | Rational) -> Fraction:
+    """Return the rational number a person meant by a decimal.
+
+    Parameters
+    ----------
+    value : float or rational
+        ``0.025`` means 1/40, not the nearest binary number.
+
+    Returns
+    -------
+    fractions.Fraction
+        The exact value.
+
+    Examples
+    --------
+    >>> as_fraction(0.025)
+    Fraction(1, 40)
+    """
+    if isinstance(value, Rational):
+        return Fraction(value.numerator, value.denominator)
+    return Fraction(repr(float(value)))
