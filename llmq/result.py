@@ -214,7 +214,7 @@ def _decode(kind: object, raw: object) -> object:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, raw)
     if isinstance(kind, type) and issubclass(kind, float | Fraction | enum.Enum):
-        return kind(raw)  # type: ignore[arg-type]
+        return typing.cast("typing.Callable[[object], object]", kind)(raw)
     if kind is np.ndarray or origin is np.ndarray or origin is npt.NDArray:
         return np.asarray(raw)
     if origin is tuple and isinstance(raw, list):

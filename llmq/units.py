@@ -192,5 +192,5 @@ def as_fraction(value: float | Rational) -> Fraction:
     Fraction(1, 40)
     """
     if isinstance(value, Rational):
-        return Fraction(value.numerator, value.denominator)
+        return Fraction(int(value.numerator), int(value.denominator))
     return Fraction(repr(float(value)))

@@ -20,19 +20,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
-from llmq.units import as_fraction, format_seconds
+from llmq.model.curve import check_table, token_curve
 
-__all__ = ["BatchTime", "ExactBatchTime"]
+if TYPE_CHECKING:
+    from llmq.model.exacttime import ExactBatchTime
+
+__all__ = ["BatchTime"]
+
+_COEFFICIENTS = (
+    "base",
+    "per_token",
+    "floor",
+    "floor_per_token",
+    "per_tile",
+    "per_kv",
+    "per_kv_mixed",
+    "per_work",
+)
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-Piece: TypeAlias = tuple[Fraction, Fraction]
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,10 +283,7 @@ class BatchTime:
     def __post_init__(self) -> None:
         if self.form not in ("affine", "tiled", "roofline", "table"):
             raise InputError(f"unknown form of batch time {self.form!r}", value=self.form)
-        for name in (
-            "base", "per_token", "floor", "floor_per_token", "per_tile",
-            "per_kv", "per_kv_mixed", "per_work",
-        ):  # fmt: skip
+        for name in _COEFFICIENTS:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise InputError(
@@ -284,28 +293,9 @@ class BatchTime:
         if self.tile < 1 or self.tile != int(self.tile):
             raise InputError(f"batch time: tile must be at least 1 token, got {self.tile}")
         if self.form == "table":
-            self._check_table()
+            check_table(self.tokens, self.seconds)
         elif not self.token_time(1) > 0:
             raise InputError("batch time: an iteration with one token must take time, got 0 s")
-
-    def _check_table(self) -> None:
-        n, t = self.tokens, self.seconds
-        if len(n) < 2 or len(n) != len(t):
-            raise InputError(
-                f"batch time table: needs at least 2 points, one time for each token count; "
-                f"got {len(n)} token counts and {len(t)} times"
-            )
-        for i, (left, right) in enumerate(zip(n, n[1:], strict=False)):
-            if left < 1 or right <= left:
-                raise InputError(
-                    f"batch time table: tokens must ascend from 1, got {left}, {right}"
-                )
-            if not 0 < t[i] <= t[i + 1] < math.inf:
-                raise InputError(
-                    f"batch time table: time must be positive and must not decrease, got "
-                    f"{format_seconds(t[i])} at {left} tokens and "
-                    f"{format_seconds(t[i + 1])} at {right}; smooth the profile first"
-                )
 
     def token_time(self, tokens: int) -> float:
         """Time of an iteration of ``tokens`` tokens without its attention, seconds.
@@ -335,34 +325,8 @@ class BatchTime:
         ndarray
             Seconds, 0 where the batch is empty.
         """
-        n = np.asarray(tokens, dtype=np.float64)
-        if self.form == "table":
-            x, y = np.asarray(self.tokens, float), np.asarray(self.seconds)
-            slope = (y[-1] - y[-2]) / (x[-1] - x[-2])
-            time = np.interp(n, x, y) + slope * np.maximum(0.0, n - x[-1])
-        elif self.form == "tiled":
-            tiles = np.ceil(n / self.tile)
-            time = float(self.base) + float(self.per_tile) * tiles + float(self.per_token) * n
-        else:
-            rounded = n if self.tile == 1 else np.ceil(n / self.tile) * self.tile
-            time = float(self.base) + float(self.per_token) * rounded
-            if self.form == "roofline":
-                time = np.maximum(time, float(self.floor) + float(self.floor_per_token) * n)
-        return np.where(n > 0, time, 0.0)
+        return token_curve(self, np.asarray(tokens, dtype=np.float64))
 
-    @overload
-    def __call__(
-        self, tokens: float, kv: float = ..., work: float = ..., *, mixed: bool = ...
-    ) -> float: ...
-    @overload
-    def __call__(
-        self,
-        tokens: npt.ArrayLike,
-        kv: npt.ArrayLike = ...,
-        work: npt.ArrayLike = ...,
-        *,
-        mixed: npt.ArrayLike = ...,
-    ) -> Floats | float: ...
     def __call__(
         self,
         tokens: npt.ArrayLike,
@@ -370,7 +334,7 @@ class BatchTime:
         work: npt.ArrayLike = 0.0,
         *,
         mixed: npt.ArrayLike = False,
-    ) -> Floats | float:
+    ) -> Any:
         """Time of one iteration.
 
         Parameters
@@ -407,6 +371,8 @@ class BatchTime:
         ExactBatchTime
             Coefficients are the decimals that were written: 0.025 is 1/40.
         """
+        from llmq.model.exacttime import ExactBatchTime
+
         return ExactBatchTime(self)
 
     def scaled(self, factor: float) -> BatchTime:
@@ -427,108 +393,14 @@ class BatchTime:
         >>> BatchTime.affine(base=1.0, per_token=0.5).scaled(2)(2)
         4.0
         """
-        names = (
-            "base", "per_token", "floor", "floor_per_token", "per_tile",
-            "per_kv", "per_kv_mixed", "per_work",
-        )  # fmt: skip
         return replace(
             self,
             seconds=tuple(factor * t for t in self.seconds),
-            **{name: factor * getattr(self, name) for name in names},
+            **{name: factor * getattr(self, name) for name in _COEFFICIENTS},
         )
 
     def __str__(self) -> str:
-        shown = {
-            name: getattr(self, name)
-            for name in ("base", "per_token", "per_tile", "floor", "floor_per_token",
-                         "per_kv", "per_kv_mixed", "per_work")
-            if getattr(self, name)
-        }  # fmt: skip
-        words = [f"{name}={value:.4g}" for name, value in shown.items()]
-        if self.tile > 1:
-            words.append(f"tile={self.tile}")
-        if self.tokens:
-            words.insert(0, f"{len(self.tokens)} points to {self.tokens[-1]} tokens")
+        words = [f"{n}={getattr(self, n):.4g}" for n in _COEFFICIENTS if getattr(self, n)]
+        words += [f"tile={self.tile}"] * (self.tile > 1)
+        words += [f"{len(self.tokens)} points to {t} tokens" for t in self.tokens[-1:]]
         return f"{self.form}({', '.join(words)})"
-
-
-@dataclass(frozen=True, slots=True)
-class ExactBatchTime:
-    """Fraction-valued twin of a :class:`BatchTime`.
-
-    Parameters
-    ----------
-    law : BatchTime
-        The law in floats.
-
-    Examples
-    --------
-    >>> ExactBatchTime(BatchTime.tiled(base=11.28, per_tile=35.47, tile=128))(512)
-    Fraction(3829, 25)
-    """
-
-    law: BatchTime
-
-    def curve(self, tokens: int) -> Fraction:
-        """Token part of the law.
-
-        Parameters
-        ----------
-        tokens : int
-            Tokens in the batch.
-
-        Returns
-        -------
-        fractions.Fraction
-            Seconds.
-        """
-        law, n = self.law, int(tokens)
-        if n <= 0:
-            return Fraction(0)
-        if law.form == "table":
-            return self._table(n)
-        rounded = -(-n // law.tile) * law.tile
-        if law.form == "tiled":
-            return (
-                as_fraction(law.base)
-                + as_fraction(law.per_tile) * (rounded // law.tile)
-                + as_fraction(law.per_token) * n
-            )
-        compute = as_fraction(law.base) + as_fraction(law.per_token) * rounded
-        if law.form == "affine":
-            return compute
-        return max(compute, as_fraction(law.floor) + as_fraction(law.floor_per_token) * n)
-
-    def _table(self, n: int) -> Fraction:
-        x, y = self.law.tokens, [as_fraction(t) for t in self.law.seconds]
-        if n <= x[0]:
-            return y[0]
-        i = next((i for i in range(1, len(x)) if x[i] >= n), len(x) - 1)
-        return y[i - 1] + (y[i] - y[i - 1]) * Fraction(n - x[i - 1], x[i] - x[i - 1])
-
-    def __call__(
-        self, tokens: int, kv: int = 0, work: Fraction | int = 0, *, mixed: bool = False
-    ) -> Fraction:
-        """Time of one iteration, exactly.
-
-        Parameters
-        ----------
-        tokens : int
-            Tokens in the batch.
-        kv : int
-            KV tokens read.
-        work : Fraction or int
-            Attention work.
-        mixed : bool
-            Whether the batch holds prefill tokens.
-
-        Returns
-        -------
-        fractions.Fraction
-            Seconds.
-        """
-        if tokens <= 0:
-            return Fraction(0)
-        law = self.law
-        rate = law.per_kv_mixed if mixed or work > 0 else law.per_kv
-        return self.curve(tokens) + as_fraction(rate) * kv + as_fraction(law.per_work) * work

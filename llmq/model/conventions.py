@@ -62,7 +62,7 @@ class Conventions:
     @property
     def lag(self) -> int:
         """Iterations from the end of the prefill to the first token: 0 or 1."""
-        return 0 if self.first_token == "prefill_end" else 1  # noqa: S105
+        return 0 if self.first_token == "prefill_end" else 1
 
     def decode_iterations(self, output: int) -> int:
         """Decode iterations of a request with ``output`` tokens.
