@@ -170,11 +170,6 @@ class BatchTime:
         BatchTime
             The law.
 
-        Raises
-        ------
-        InputError
-            A coefficient is negative or not finite, or the tile is below 1.
-
         Examples
         --------
         >>> law = BatchTime.tiled(base=11.28, per_tile=35.47, tile=128)
@@ -217,11 +212,6 @@ class BatchTime:
         -------
         BatchTime
             The law.
-
-        Raises
-        ------
-        InputError
-            A coefficient is negative or not finite, or the tile is below 1.
 
         Examples
         --------

@@ -1,0 +1,383 @@
+r"""When requests come: arrival processes with a rate and an index of dispersion.
+
+``dispersion`` is the limit of variance over mean of the number of arrivals in a long window: 1 for
+Poisson, the squared coefficient of variation for a renewal process, 0 for a clock. Heavy-traffic
+waiting is proportional to it, so it says at a glance how bursty a workload is. For the two-state
+MMPP with rates :math:`r_1, r_2` and switching rates :math:`q_1` (out of state 1), :math:`q_2`:
+:math:`1 + 2 q_1 q_2 (r_1 - r_2)^2 / ((q_1 + q_2)^2 (r_1 q_2 + r_2 q_1))` (Heffes and Lucantoni).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from llmq.errors import InputError
+from llmq.rng import RngLike, generator
+
+__all__ = ["MMPP", "Arrivals", "Batch", "Deterministic", "Poisson", "Renewal"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+class Arrivals(Protocol):
+    """An arrival process."""
+
+    @property
+    def rate(self) -> float:
+        """Requests per second, in the long run."""
+
+    @property
+    def dispersion(self) -> float:
+        """Index of dispersion for counts."""
+
+    def times(self, n: int, rng: RngLike) -> Floats:
+        """Return the first ``n`` arrival times, seconds, ascending."""
+
+    def at_rate(self, rate: float) -> Arrivals:
+        """Return the same process, with time scaled to another rate."""
+
+
+def _positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise InputError(f"{name} must be positive and finite, got {value}", value=value)
+
+
+@dataclass(frozen=True, slots=True)
+class Poisson:
+    """Poisson arrivals.
+
+    Parameters
+    ----------
+    rate : float
+        Requests per second.
+
+    Examples
+    --------
+    >>> Poisson(6.0).times(2, rng=1).shape
+    (2,)
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        _positive("rate", self.rate)
+
+    @property
+    def dispersion(self) -> float:
+        """Index of dispersion for counts."""
+        return 1.0
+
+    def times(self, n: int, rng: RngLike) -> Floats:
+        """Draw arrival times.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        rng : Generator, SeedSequence, int or None
+            Source of randomness.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Seconds, ascending.
+        """
+        return np.cumsum(generator(rng).exponential(1 / self.rate, n))
+
+    def at_rate(self, rate: float) -> Poisson:
+        """Return the process at another rate.
+
+        Parameters
+        ----------
+        rate : float
+            Requests per second.
+
+        Returns
+        -------
+        Poisson
+            The process.
+        """
+        return Poisson(rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Independent gamma gaps with a given coefficient of variation.
+
+    Parameters
+    ----------
+    rate : float
+        Requests per second.
+    cv : float
+        Standard deviation of a gap over its mean; 0 is a clock, 1 is Poisson.
+
+    Examples
+    --------
+    >>> Renewal(2.0, cv=3.0).dispersion
+    9.0
+    """
+
+    rate: float
+    cv: float
+
+    def __post_init__(self) -> None:
+        _positive("rate", self.rate)
+        if not 0 <= self.cv < math.inf:
+            raise InputError(f"cv must be >= 0 and finite, got {self.cv}", value=self.cv)
+
+    @property
+    def dispersion(self) -> float:
+        """Index of dispersion for counts."""
+        return self.cv**2
+
+    def times(self, n: int, rng: RngLike) -> Floats:
+        """Draw arrival times.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        rng : Generator, SeedSequence, int or None
+            Source of randomness.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Seconds, ascending.
+        """
+        if self.cv == 0:
+            return Deterministic(self.rate).times(n, rng)
+        shape = self.cv**-2
+        return np.cumsum(generator(rng).gamma(shape, 1 / (shape * self.rate), n))
+
+    def at_rate(self, rate: float) -> Renewal:
+        """Return the process at another rate.
+
+        Parameters
+        ----------
+        rate : float
+            Requests per second.
+
+        Returns
+        -------
+        Renewal
+            The process.
+        """
+        return replace(self, rate=rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Deterministic:
+    """A clock: the k-th request (k = 1, 2, ...) comes at ``k / rate``.
+
+    Parameters
+    ----------
+    rate : float
+        Requests per second.
+
+    Examples
+    --------
+    >>> Deterministic(2.0).times(3, rng=None)
+    array([0.5, 1. , 1.5])
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        _positive("rate", self.rate)
+
+    @property
+    def dispersion(self) -> float:
+        """Index of dispersion for counts."""
+        return 0.0
+
+    def times(self, n: int, rng: RngLike = None) -> Floats:
+        """Return arrival times.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        rng : Generator, SeedSequence, int or None
+            Not used.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Seconds, ascending.
+        """
+        return np.arange(1, n + 1) / self.rate
+
+    def at_rate(self, rate: float) -> Deterministic:
+        """Return the process at another rate.
+
+        Parameters
+        ----------
+        rate : float
+            Requests per second.
+
+        Returns
+        -------
+        Deterministic
+            The process.
+        """
+        return Deterministic(rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests come ``size`` at a time, the groups as a Poisson process.
+
+    Parameters
+    ----------
+    rate : float
+        Requests (not groups) per second; infinite means that all come at time 0.
+    size : int
+        Requests in a group.
+
+    Examples
+    --------
+    >>> Batch(math.inf).times(2, rng=None)
+    array([0., 0.])
+    """
+
+    rate: float
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.rate > 0 or self.size < 1:
+            raise InputError(
+                f"batch arrivals need rate > 0 and size >= 1, got {self.rate}, {self.size}"
+            )
+
+    @property
+    def dispersion(self) -> float:
+        """Index of dispersion for counts."""
+        return float(self.size)
+
+    def times(self, n: int, rng: RngLike) -> Floats:
+        """Draw arrival times.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        rng : Generator, SeedSequence, int or None
+            Source of randomness.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Seconds, ascending.
+        """
+        if math.isinf(self.rate):
+            return np.zeros(n)
+        groups = Poisson(self.rate / self.size).times(-(-n // self.size), rng)
+        return np.repeat(groups, self.size)[:n]
+
+    def at_rate(self, rate: float) -> Batch:
+        """Return the process at another rate.
+
+        Parameters
+        ----------
+        rate : float
+            Requests per second.
+
+        Returns
+        -------
+        Batch
+            The process.
+        """
+        return replace(self, rate=rate)
+
+
+@dataclass(frozen=True, slots=True)
+class MMPP:
+    """Poisson arrivals whose rate switches between two values (MMPP-2).
+
+    Parameters
+    ----------
+    rates : tuple of float
+        Requests per second in the two states; one may be 0.
+    switch : tuple of float
+        Rate of leaving each state, per second.
+
+    Examples
+    --------
+    >>> MMPP(rates=(0.4, 2.0), switch=(0.1, 0.3)).rate
+    0.8
+    """
+
+    rates: tuple[float, float]
+    switch: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        if len(self.rates) != 2 or len(self.switch) != 2:
+            raise InputError("MMPP needs two rates and two switching rates")
+        if min(self.rates) < 0 or not max(self.rates) > 0 or not min(self.switch) > 0:
+            raise InputError(
+                f"MMPP needs rates >= 0, not both 0, and switching rates > 0, "
+                f"got {self.rates} and {self.switch}"
+            )
+
+    @property
+    def rate(self) -> float:
+        """Requests per second, in the long run."""
+        (r1, r2), (q1, q2) = self.rates, self.switch
+        return (r1 * q2 + r2 * q1) / (q1 + q2)
+
+    @property
+    def dispersion(self) -> float:
+        """Index of dispersion for counts."""
+        (r1, r2), (q1, q2) = self.rates, self.switch
+        return 1 + 2 * q1 * q2 * (r1 - r2) ** 2 / ((q1 + q2) ** 2 * (r1 * q2 + r2 * q1))
+
+    def times(self, n: int, rng: RngLike) -> Floats:
+        """Draw arrival times.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        rng : Generator, SeedSequence, int or None
+            Source of randomness.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Seconds, ascending; the state at time 0 is drawn from its stationary law.
+        """
+        stream = generator(rng)
+        operational = np.cumsum(stream.exponential(1.0, n))
+        state = int(stream.random() * sum(self.switch) < self.switch[0])
+        clock, mass = [0.0], [0.0]
+        # Invert the integrated rate, which is linear between switches.
+        while mass[-1] <= operational[-1]:
+            stays = stream.exponential(1.0, (256, 2)) / np.asarray(self.switch)
+            for stay in stays:
+                for part in (state, 1 - state):
+                    clock.append(clock[-1] + stay[part])
+                    mass.append(mass[-1] + stay[part] * self.rates[part])
+        return np.interp(operational, mass, clock)
+
+    def at_rate(self, rate: float) -> MMPP:
+        """Return the process with its time scaled to another rate.
+
+        Parameters
+        ----------
+        rate : float
+            Requests per second.
+
+        Returns
+        -------
+        MMPP
+            The process; the dispersion stays.
+        """
+        factor = rate / self.rate
+        (r1, r2), (q1, q2) = self.rates, self.switch
+        return MMPP((r1 * factor, r2 * factor), (q1 * factor, q2 * factor))

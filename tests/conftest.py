@@ -1,0 +1,26 @@
+"""What the tests share: where the measured data are, and hypothesis profiles."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# One profile everywhere: no deadline (the machines are shared), no database (tests leave no files).
+settings.register_profile(
+    "llmq", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("llmq")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of public profiles, traces and runs (``LLMQ_DATA``)."""
+    place = os.environ.get("LLMQ_DATA")
+    if place:
+        return Path(place)
+    if os.environ.get("LLMQ_DATA_REQUIRED"):
+        pytest.fail("LLMQ_DATA is not set, but LLMQ_DATA_REQUIRED says that no test may skip")
+    pytest.skip("LLMQ_DATA is not set: it names the folder of public profiles and traces")
