@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from llmq.errors import InputError, nearest
 from llmq.model.engine import Engine
@@ -39,8 +38,8 @@ class Fleet:
     """
 
     pools: Mapping[str, tuple[Engine, int]]
-    eligible: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    roles: Mapping[str, str] = MappingProxyType({})
+    eligible: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    roles: Mapping[str, str] = field(default_factory=dict)
     link: float = math.inf
 
     def __post_init__(self) -> None:
@@ -62,8 +61,8 @@ class Fleet:
                 raise InputError(f"role of pool {name!r} must be one of {_ROLES}, got {role!r}")
         if not self.link > 0:
             raise InputError(f"link must be positive (KV tokens per second), got {self.link}")
-        for field in ("pools", "eligible", "roles"):
-            object.__setattr__(self, field, MappingProxyType(dict(getattr(self, field))))
+        for own in ("pools", "eligible", "roles"):  # copies: the caller's dict may change
+            object.__setattr__(self, own, dict(getattr(self, own)))
 
     def _known(self, name: str) -> None:
         if name not in self.pools:

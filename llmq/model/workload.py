@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
@@ -58,9 +57,9 @@ class Workload:
         total = sum(weights.values())
         if not total > 0:
             raise InputError("at least one class must have a positive weight")
-        object.__setattr__(self, "mix", MappingProxyType(dict(self.mix)))
+        object.__setattr__(self, "mix", dict(self.mix))
         shares = {name: value / total for name, value in weights.items()}
-        object.__setattr__(self, "weights", MappingProxyType(shares))
+        object.__setattr__(self, "weights", shares)
 
     @classmethod
     def poisson(
