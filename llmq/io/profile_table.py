@@ -1,0 +1,191 @@
+"""Columns of a CSV file with checks that name file, line, column, value and remedy.
+
+A cell is a ``count`` (whole number >= 0), a ``time`` (finite number
+>= 0), a ``time?`` (may be blank: NaN) or a ``text``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from llmq.errors import FormatError, nearest
+from llmq.io.files import read_text
+
+__all__ = ["Columns", "averaged", "find_file", "header", "read_columns"]
+
+Columns: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+def find_file(folder: Path, stem: str) -> Path:
+    """Find a table by the start of its name, plain or compressed.
+
+    Parameters
+    ----------
+    folder : Path
+        Where.
+    stem : str
+        Start of the name, e.g. ``"gemm"``.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    FormatError
+        There is none, or there are several.
+    """
+    found = sorted(p for p in folder.glob(f"{stem}*.csv*") if p.suffix in (".csv", ".gz"))
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(p.name for p in found) or "none"
+    raise FormatError(f"expected one table {stem}*.csv or .csv.gz, found {names}", path=folder)
+
+
+def header(path: Path) -> list[str]:
+    """Read the column names.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV file.
+
+    Returns
+    -------
+    list of str
+        The first line.
+
+    Raises
+    ------
+    FormatError
+        The file is empty or cannot be read.
+    """
+    return _lines(path, read_text(path).split("\n", 1)[0])[0][1]
+
+
+def read_columns(path: Path, kinds: Mapping[str, str], remedy: str) -> Columns:
+    """Read some columns of a CSV file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    kinds : mapping of str to str
+        Column name to ``"count"``, ``"time"``, ``"time?"`` or ``"text"``.
+    remedy : str
+        What the file should be, said when a column is missing.
+
+    Returns
+    -------
+    dict of str to ndarray
+        One array for each column, and ``"line"`` with the line numbers.
+
+    Raises
+    ------
+    FormatError
+        Not readable, empty, a column missing, or a cell of the wrong type.
+    """
+    rows = _lines(path, read_text(path))
+    names = rows[0][1]
+    for name in kinds:
+        if name not in names:
+            hint = nearest(name, [n for n in names if n])
+            raise FormatError(f"no such column{hint}. {remedy}", path=path, line=1, column=name)
+    if len(rows) == 1:
+        raise FormatError(f"a header but no rows. {remedy}", path=path, line=1)
+    for line, cells in rows[1:]:
+        if len(cells) != len(names):
+            raise FormatError(
+                f"{len(cells)} cells, expected {len(names)}: is the file cut off?",
+                path=path, line=line,
+            )  # fmt: skip
+    lines = np.array([line for line, _ in rows[1:]], dtype=np.int64)
+    table: Columns = {"line": lines}
+    for name, kind in kinds.items():
+        position = names.index(name)
+        cells = [cells[position] for _, cells in rows[1:]]
+        table[name] = _column(cells, kind, path, lines, name)
+    return table
+
+
+def averaged(keys: npt.NDArray[np.int64], times: npt.NDArray[np.float64]) -> tuple[Any, Any]:
+    """Average the times of repeated keys.
+
+    Parameters
+    ----------
+    keys : ndarray of int, shape (n,) or (n, k)
+        What was measured.
+    times : ndarray, shape (n,)
+        Times.
+
+    Returns
+    -------
+    tuple of ndarray
+        Distinct keys, ascending, and the mean time of each.
+    """
+    distinct, where = np.unique(keys, axis=0, return_inverse=True)
+    where = where.ravel()
+    return distinct, np.bincount(where, weights=times) / np.bincount(where)
+
+
+def _lines(path: Path, text: str) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        rows = [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise FormatError(f"not CSV: {error}", path=path, line=reader.line_num) from error
+    if not rows:
+        raise FormatError("the file is empty: expected a header and rows", path=path)
+    return rows
+
+
+def _column(
+    cells: Sequence[str], kind: str, path: Path, lines: npt.NDArray[np.int64], name: str
+) -> npt.NDArray[Any]:
+    if kind == "text":
+        return np.array(cells)
+    if kind == "count":
+        try:
+            counts = np.array([int(cell) for cell in cells], dtype=np.int64)
+        except ValueError:
+            counts = None
+        if counts is not None and not np.any(counts < 0):
+            return counts
+    else:
+        try:
+            times = np.array([float(c) if c or kind == "time" else math.nan for c in cells])
+        except ValueError:
+            times = None
+        blank = np.array([kind == "time?" and not c for c in cells])
+        if times is not None and np.all(blank | (np.isfinite(times) & (times >= 0))):
+            return times
+    raise _bad_cell(cells, kind, path, lines, name)
+
+
+def _bad_cell(
+    cells: Sequence[str], kind: str, path: Path, lines: npt.NDArray[np.int64], name: str
+) -> FormatError:
+    want = "a whole number >= 0" if kind == "count" else "a finite time >= 0"
+    bad = next(i for i, cell in enumerate(cells) if not _is_good(cell, kind))
+    return FormatError(
+        f"expected {want}, found {cells[bad]!r}: correct or remove the row",
+        path=path, line=int(lines[bad]), column=name,
+    )  # fmt: skip
+
+
+def _is_good(cell: str, kind: str) -> bool:
+    if not cell:
+        return kind == "time?"
+    try:
+        return 0 <= (int(cell) if kind == "count" else float(cell)) < math.inf
+    except ValueError:
+        return False
