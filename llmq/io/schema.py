@@ -323,11 +323,11 @@ def read_jsonl(text: str, path: str, columns: Sequence[Column]) -> dict[str, Cel
         if column.optional and not any(column.name in record for record in records):
             continue
         values = []
-        for record, line in zip(records, lines, strict=True):
+        for record, number in zip(records, lines, strict=True):
             if column.name not in record:
                 raise FormatError(
                     f"the key is missing{_hint(column.name, record, known)}",
-                    path=path, line=line, column=column.name,
+                    path=path, line=number, column=column.name,
                 )  # fmt: skip
             value = record[column.name]
             values.append(value if isinstance(value, str) else json.dumps(value))
