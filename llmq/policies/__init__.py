@@ -1,0 +1,89 @@
+"""How work is ordered: one file per system, each a composition of blocks.
+
+To add a policy write one file, one line in ``ALL`` and one exact schedule in the tests; the
+contract suite then runs on it unasked.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args, get_type_hints
+
+from llmq.errors import InputError, nearest
+from llmq.policies.blocks import Blocks, Policy
+from llmq.policies.routers import ROUTERS, LeastWork, Random, RoundRobin
+from llmq.policies.sarathi import Sarathi
+from llmq.policies.vllm import VLLM
+
+__all__ = [
+    "ALL",
+    "Blocks",
+    "LeastWork",
+    "Policy",
+    "Random",
+    "RoundRobin",
+    "Sarathi",
+    "VLLM",
+    "parse",
+]
+
+ALL = (Sarathi, VLLM)
+
+
+def parse(text: str) -> Policy:
+    """Read a policy from its command-line form.
+
+    Parameters
+    ----------
+    text : str
+        ``name`` or ``name:field=value,field=value``.
+
+    Returns
+    -------
+    Policy
+        The policy.
+
+    Raises
+    ------
+    InputError
+        Unknown policy or field (names the nearest known one), or a value of the wrong type.
+
+    Examples
+    --------
+    >>> parse("sarathi:token_budget=512").token_budget
+    512
+    """
+    name, _, rest = text.partition(":")
+    known = {policy.name: policy for policy in ALL}
+    if name not in known:
+        raise InputError(f"no policy {name!r}{nearest(name, known)}", value=name)
+    kind: Any = known[name]
+    hints = {key: hint for key, hint in get_type_hints(kind).items() if key in kind.__slots__}
+    values: dict[str, Any] = {}
+    for item in filter(None, rest.split(",")):
+        field, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or field not in hints:
+            raise InputError(
+                f"policy {name}: no field {field!r}{nearest(field, hints)}", value=field
+            )
+        values[field] = _value(name, field, value, hints[field])
+    made: Policy = kind(**values)
+    return made
+
+
+def _value(policy: str, field: str, text: str, hint: Any) -> Any:
+    if field == "route":
+        routers = {router.name: router for router in ROUTERS}
+        if text not in routers:
+            raise InputError(f"no router {text!r}{nearest(text, routers)}", value=text)
+        return routers[text]()
+    choices = get_args(hint)
+    if choices and all(isinstance(choice, str) for choice in choices):
+        if text not in choices:
+            raise InputError(f"policy {policy}: {field} is {text!r}{nearest(text, choices)}")
+        return text
+    try:
+        return int(text) if hint is int or int in choices else float(text)
+    except ValueError:
+        raise InputError(
+            f"policy {policy}: {field} must be a number, got {text!r}", value=text
+        ) from None

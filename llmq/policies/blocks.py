@@ -1,0 +1,356 @@
+"""The contract of a scheduling policy: what it sees, what it returns, and its eight blocks.
+
+A policy is a frozen dataclass of parameters whose ``blocks`` property composes
+
+========  =====================================================================================
+gate      who may run now; who is held names the time at which to look again
+key       in what order: columns, the most significant first, for one ``lexsort``
+budget    how much in one iteration: tokens, rows, whole prompts or chunks, head-of-line or backfill
+admit     may a row that is not resident take memory, and how much is set aside for it
+victim    who leaves when memory is short, and how
+retain    how long a finished turn keeps its cache
+route     which engine, at arrival
+trigger   for how many iterations a decode-only plan stays valid
+========  =====================================================================================
+
+Gate and key are array formulas whose last axis is the row, so the same line serves one run and
+many replications. A policy never sees ``output`` unless it lists it in ``sees``; it is a pure
+function of the view. Blocks that a system does not set keep the default of Sarathi-Serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from llmq.policies.routers import RoundRobin, Router
+
+__all__ = [
+    "Admit",
+    "Batch",
+    "Blocks",
+    "Budget",
+    "Policy",
+    "Together",
+    "View",
+    "arrival_order",
+    "decodes_first",
+    "everyone",
+    "last_in_key",
+    "no_retention",
+    "queue_order",
+    "until_next_event",
+]
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
+
+class View(NamedTuple):
+    """What a policy sees at an iteration boundary: live rows in arrival order, read-only.
+
+    The arrays have the row as their last axis. ``rem`` is the number of tokens to process before
+    the next output token: prefill, recompute after eviction and a prefix hit are the same thing.
+    """
+
+    time: float
+    row: Ints
+    arrival: Floats
+    queued: Ints
+    prompt: Ints
+    klass: Ints
+    kv: Ints
+    host: Ints
+    generated: Ints
+    rem: Ints
+    held: Ints
+    decoding: Bools
+    resident: Bools
+    output: Ints | None
+    free: float
+    total: float
+    block: int
+    tokens: int
+    slots: float
+    one_prefill_slot: bool
+
+
+class Batch(NamedTuple):
+    """What a policy returns: rows to serve with their tokens, rows to evict, or a time to wait to.
+
+    ``rows``, ``evict`` index the view; ``reserve`` are the KV blocks each served row holds from
+    now on at least.
+    """
+
+    rows: tuple[int, ...]
+    tokens: tuple[int, ...]
+    reserve: tuple[int, ...]
+    evict: tuple[int, ...] = ()
+    wake: float | None = None
+
+
+Gate: TypeAlias = Callable[[View], tuple[Bools, float | None]]
+Key: TypeAlias = Callable[[View], Sequence[npt.NDArray[np.generic]]]
+Victim: TypeAlias = Callable[[View, Sequence[int], int, Sequence[bool]], int | None]
+
+
+def everyone(view: View) -> tuple[Bools, float | None]:
+    """Gate: every row may run.
+
+    Parameters
+    ----------
+    view : View
+        The engine.
+
+    Returns
+    -------
+    tuple
+        Mask of the rows, and no wake-up time: nobody is held.
+    """
+    return np.ones(view.row.shape, dtype=bool), None
+
+
+def decodes_first(view: View) -> Sequence[npt.NDArray[np.generic]]:
+    """Key: decodes, then started prefills, then new rows; inside each by arrival.
+
+    Parameters
+    ----------
+    view : View
+        The engine.
+
+    Returns
+    -------
+    sequence of ndarray
+        Columns, the most significant first.
+    """
+    group = np.where(view.decoding, 0, np.where(view.resident, 1, 2))
+    return group, view.row
+
+
+def queue_order(view: View) -> Sequence[npt.NDArray[np.generic]]:
+    """Key: one queue; a row goes to its end when its prefill is done.
+
+    Parameters
+    ----------
+    view : View
+        The engine.
+
+    Returns
+    -------
+    sequence of ndarray
+        Columns, the most significant first.
+    """
+    return (view.queued,)
+
+
+def arrival_order(view: View) -> Sequence[npt.NDArray[np.generic]]:
+    """Key: by arrival.
+
+    Parameters
+    ----------
+    view : View
+        The engine.
+
+    Returns
+    -------
+    sequence of ndarray
+        Columns, the most significant first.
+    """
+    return (view.row,)
+
+
+def last_in_key(view: View, order: Sequence[int], row: int, served: Sequence[bool]) -> int | None:
+    """Victim: the last resident in the order that has no token yet in this plan.
+
+    Parameters
+    ----------
+    view : View
+        The engine.
+    order : sequence of int
+        All live rows in key order.
+    row : int
+        The resident that needs memory.
+    served : sequence of bool
+        Rows that already have tokens or were evicted in this plan.
+
+    Returns
+    -------
+    int or None
+        A row after ``row``, or ``row`` itself.
+    """
+    for other in reversed(order):
+        if other == row or (view.resident[other] and not served[other]):
+            return other
+    return None
+
+
+def no_retention(view: View, row: int) -> float:
+    """Retain: the cache of a finished turn is dropped at once.
+
+    Parameters
+    ----------
+    view : View
+        The engine.
+    row : int
+        The finished row.
+
+    Returns
+    -------
+    float
+        Seconds: 0.
+    """
+    return 0.0
+
+
+def until_next_event(view: View) -> float:
+    """Trigger: a decode-only plan stays valid until somebody arrives, ends or memory runs out.
+
+    Parameters
+    ----------
+    view : View
+        The engine.
+
+    Returns
+    -------
+    float
+        Iterations: no bound of its own.
+    """
+    return np.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much in one iteration.
+
+    Parameters
+    ----------
+    tokens : int, optional
+        Tokens; the engine's budget if not given.
+    rows : int, optional
+        Rows; the engine's slots if not given.
+    whole : bool
+        A prompt is processed in one piece.
+    head_of_line : bool
+        A new row that does not fit stops the new rows behind it; otherwise they may pass it.
+    """
+
+    tokens: int | None = None
+    rows: int | None = None
+    whole: bool = False
+    head_of_line: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """May a new row take memory now.
+
+    Parameters
+    ----------
+    watermark : float
+        Share of the KV blocks that must stay free after an admission.
+    reserve : {"prompt", "chunk"}
+        What is set aside at admission: blocks for all its tokens so far, or for the first chunk.
+    bump : bool
+        A new row may push residents out.
+    """
+
+    watermark: float = 0.01
+    reserve: Literal["prompt", "chunk"] = "prompt"
+    bump: bool = False
+
+    def margin(self, total: float) -> int:
+        """Blocks that must stay free.
+
+        Parameters
+        ----------
+        total : float
+            KV blocks of the engine; may be infinite.
+
+        Returns
+        -------
+        int
+            Rounded down, as the engines do.
+        """
+        return int(self.watermark * total) if total < float("inf") else 0
+
+    def fits(self, view: View, row: int, free: float) -> bool:
+        """Whether the tokens of a new row fit beside the margin.
+
+        Parameters
+        ----------
+        view : View
+            The engine.
+        row : int
+            The new row.
+        free : float
+            Free KV blocks.
+
+        Returns
+        -------
+        bool
+            The whole prompt (with tokens to recompute) and the margin fit.
+        """
+        need = -(-int(view.rem[row]) // view.block)
+        return need + self.margin(view.total) <= free
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """How a policy fills an iteration when all its decodes advance together.
+
+    Declaring it lets the fast engines run the policy; the tests compare them with the reference.
+
+    Parameters
+    ----------
+    mixed : bool
+        Prefill shares the iteration with the decodes; otherwise it goes first, alone.
+    queue : bool
+        One queue (:func:`queue_order`) instead of decodes first.
+    """
+
+    mixed: bool = True
+    queue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A policy, block by block; see the module for what each decides.
+
+    Parameters
+    ----------
+    gate, key, budget, admit, victim, retain, route, trigger
+        The eight blocks.
+    together : Together, optional
+        Set where all decodes advance together.
+    """
+
+    gate: Gate = everyone
+    key: Key = decodes_first
+    budget: Budget = field(default_factory=Budget)
+    admit: Admit = field(default_factory=Admit)
+    victim: Victim = last_in_key
+    retain: Callable[[View, int], float] = no_retention
+    route: Router = field(default_factory=RoundRobin)
+    trigger: Callable[[View], float] = until_next_event
+    together: Together | None = None
+
+
+class Policy(Protocol):
+    """A scheduling policy: a frozen dataclass with these attributes."""
+
+    name: ClassVar[str]
+    sees: ClassVar[frozenset[str]]
+    claims: ClassVar[frozenset[str]]
+
+    @property
+    def token_budget(self) -> int | None:
+        """Tokens per iteration; None takes the engine's."""
+
+    @property
+    def blocks(self) -> Blocks:
+        """The composition."""

@@ -1,0 +1,131 @@
+"""The one fill rule behind every policy: order, then greedy fill under the budgets.
+
+Rows are taken in key order. A decode takes one token, a prefill as many as budget and chunk allow.
+A row that needs more memory than is free evicts victims (never one that is served in the same
+plan) or, as the last resort, itself; a plan that evicts admits nobody, or the evicted row would be
+overtaken by newcomers. A new row that does not fit stops the new rows behind it (head of line) or
+is skipped (backfill).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llmq.policies.blocks import Batch, Blocks, View
+
+__all__ = ["plan"]
+
+
+class _Fill:
+    """The plan while it is being made."""
+
+    def __init__(self, view: View, blocks: Blocks, chunk: int) -> None:
+        budget = blocks.budget
+        self.view, self.blocks, self.chunk = view, blocks, chunk
+        self.order = [int(i) for i in np.lexsort(tuple(reversed(tuple(blocks.key(view)))))]
+        self.left = view.tokens if budget.tokens is None else min(view.tokens, budget.tokens)
+        self.slots = view.slots if budget.rows is None else min(view.slots, budget.rows)
+        self.free = view.free
+        self.settled = [False] * len(self.order)
+        self.taken: list[tuple[int, int, int]] = []
+        self.evicted: list[int] = []
+        self.open = True
+        self.decodes = 0
+        self.prefills = 0
+        self.residents = int(np.count_nonzero(view.resident))
+
+    def amount(self, row: int) -> int:
+        """Tokens the row may take; 0 stops it."""
+        rem = int(self.view.rem[row])
+        if self.view.decoding[row]:
+            return min(1, self.left)
+        if self.blocks.budget.whole:
+            return rem if rem <= self.left else 0
+        return min(rem, self.left, self.chunk)
+
+    def slot_free(self, row: int) -> bool:
+        """Whether the row may be in this batch: a slot is a resident, or (theory) a batch place."""
+        if not self.view.one_prefill_slot:
+            return bool(self.view.resident[row]) or self.residents < self.slots
+        if self.view.decoding[row]:
+            return self.decodes + (self.prefills > 0) < self.slots
+        return self.prefills > 0 or self.decodes < self.slots
+
+    def admit(self, row: int) -> bool:
+        """Whether a new row may take memory; closes the door behind it under head of line."""
+        fits = (
+            self.open and not self.evicted
+            and self.slot_free(row)
+            and self.blocks.admit.fits(self.view, row, self.free)
+        )  # fmt: skip
+        self.open = self.open and (fits or not self.blocks.budget.head_of_line)
+        return fits
+
+    def make_room(self, row: int, need: int) -> bool:
+        """Evict until ``need`` blocks are free; False if the row itself had to go."""
+        while self.free < need:
+            victim = self.blocks.victim(self.view, self.order, row, self.settled)
+            if victim is None:
+                return False
+            self.free += int(self.view.held[victim])
+            self.settled[victim] = True
+            self.evicted.append(victim)
+            if victim == row:
+                return False
+        return True
+
+    def take(self, row: int, tokens: int, held: int) -> None:
+        """Give tokens and blocks to a row."""
+        view = self.view
+        self.settled[row] = True
+        self.taken.append((row, tokens, held))
+        self.left -= tokens
+        self.free -= held - int(view.held[row])
+        self.residents += not view.resident[row]
+        self.decodes += bool(view.decoding[row])
+        self.prefills += not view.decoding[row]
+
+
+def plan(view: View, blocks: Blocks, chunk: int) -> Batch:
+    """Compose one iteration.
+
+    Parameters
+    ----------
+    view : View
+        The engine at the boundary.
+    blocks : Blocks
+        The policy.
+    chunk : int
+        Most prompt tokens of one row.
+
+    Returns
+    -------
+    Batch
+        Rows with tokens and blocks, evictions; a wake-up time if nothing can run.
+    """
+    eligible, wake = blocks.gate(view)
+    fill = _Fill(view, blocks, chunk)
+    for row in fill.order:
+        if fill.left == 0:
+            break
+        if fill.settled[row] or not eligible[row]:
+            continue
+        tokens = fill.amount(row)
+        if tokens == 0:
+            fill.open = fill.open and not blocks.budget.head_of_line
+            continue
+        resident = bool(view.resident[row])
+        if not (fill.slot_free(row) if resident else fill.admit(row)):
+            continue
+        held = _blocks(view, blocks, row, tokens)
+        if fill.make_room(row, held - int(view.held[row])):
+            fill.take(row, tokens, held)
+    rows, tokens_, reserve = zip(*fill.taken, strict=True) if fill.taken else ((), (), ())
+    return Batch(rows, tokens_, reserve, tuple(fill.evicted), None if fill.taken else wake)
+
+
+def _blocks(view: View, blocks: Blocks, row: int, tokens: int) -> int:
+    """KV blocks the row holds once it has these tokens."""
+    whole = blocks.admit.reserve == "prompt" and not view.decoding[row]
+    size = int(view.kv[row]) + (int(view.rem[row]) if whole else tokens)
+    return max(int(view.held[row]), -(-size // view.block))

@@ -1,0 +1,60 @@
+"""Sarathi-Serve: decodes never wait, prompts are cut into chunks that fill the token budget.
+
+Per iteration: every decode one token, then started prefills, then new rows in arrival order while
+the budget lasts; a new row needs blocks for its whole prompt beside a watermark, and the first
+that does not fit stops the others. Out of memory, the newest resident is evicted and recomputed
+(Agrawal et al., OSDI 2024). Without memory and slot limits, and if tiles divide the budget, it is
+throughput-optimal (Dai et al. 2504.07347, Theorem 2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from llmq.policies.blocks import Admit, Blocks, Together, decodes_first, queue_order
+from llmq.policies.routers import RoundRobin, Router
+
+__all__ = ["Sarathi"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sarathi:
+    """Chunked prefill beside decodes.
+
+    Parameters
+    ----------
+    token_budget : int, optional
+        Tokens per iteration; the engine's if not given.
+    order : {"decodes_first", "queue"}
+        Decodes before prefills, or one queue in which a prefill ahead of a decode takes the
+        budget first (a row goes to the end when its prefill is done).
+    watermark : float
+        Share of the KV blocks that an admission must leave free.
+    route : Router
+        How a fleet splits the arrivals.
+
+    Examples
+    --------
+    >>> Sarathi(token_budget=512).blocks.together.mixed
+    True
+    """
+
+    token_budget: int | None = None
+    order: Literal["decodes_first", "queue"] = "decodes_first"
+    watermark: float = 0.01
+    route: Router = field(default_factory=RoundRobin)
+    name: ClassVar[str] = "sarathi"
+    sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
+    claims: ClassVar[frozenset[str]] = frozenset({"work_conserving", "throughput_optimal"})
+
+    @property
+    def blocks(self) -> Blocks:
+        """The composition."""
+        queue = self.order == "queue"
+        return Blocks(
+            key=queue_order if queue else decodes_first,
+            admit=Admit(watermark=self.watermark),
+            route=self.route,
+            together=Together(mixed=True, queue=queue),
+        )

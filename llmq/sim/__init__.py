@@ -1,0 +1,1 @@
+"""What happens: the simulators, their statistics and their checks."""

@@ -1,0 +1,108 @@
+"""What one engine is given and what it writes down while it runs.
+
+Event times are kept per request, sums per engine. The sums (iterations, tokens, KV
+token-iterations, busy seconds) are made while running, the requests' demands follow from their
+lengths alone: that the two agree is a test of the engine, see :mod:`llmq.sim.checks`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from llmq.model.engine import Engine
+from llmq.policies.blocks import Policy
+
+__all__ = ["Job", "Log", "Tally"]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over the iterations of one engine.
+
+    Parameters
+    ----------
+    iterations : int
+        Iterations.
+    tokens : int
+        Tokens processed, recomputed ones included.
+    kv_area : float
+        KV tokens held by the served rows, summed over iterations.
+    busy : float
+        Seconds in iterations.
+    evictions : int
+        Evictions.
+    recomputed : int
+        Tokens whose KV was dropped.
+    presence : float
+        Request-seconds in the system, summed iteration by iteration (reference only).
+    """
+
+    iterations: int = 0
+    tokens: int = 0
+    kv_area: float = 0.0
+    busy: float = 0.0
+    evictions: int = 0
+    recomputed: int = 0
+    presence: float = 0.0
+
+
+@dataclass(slots=True)
+class Log:
+    """Event times of every request, seconds; NaN where it did not happen.
+
+    Parameters
+    ----------
+    prefill_end, first_token, finish : list of float
+        One entry for each request of the trace.
+    tokens : list of list of float, optional
+        Time of every token, where asked for.
+    """
+
+    prefill_end: list[float]
+    first_token: list[float]
+    finish: list[float]
+    tokens: list[list[float]] | None = None
+
+    @classmethod
+    def empty(cls, n: int, *, tokens: bool = False) -> Log:
+        """Return a log in which nothing has happened.
+
+        Parameters
+        ----------
+        n : int
+            Requests.
+        tokens : bool
+            Keep every token time.
+
+        Returns
+        -------
+        Log
+            Ready to be written.
+        """
+        nan = float("nan")
+        return cls([nan] * n, [nan] * n, [nan] * n, [[] for _ in range(n)] if tokens else None)
+
+
+@dataclass(slots=True)
+class Job:
+    """What an engine needs to know of the trace, as plain lists.
+
+    Parameters
+    ----------
+    engine : Engine
+        The engine, with the token budget the policy asks for.
+    policy : Policy
+        The policy.
+    arrival : list of float
+        Seconds.
+    prompt, output, hidden, klass : list of int
+        Tokens, and class codes.
+    """
+
+    engine: Engine
+    policy: Policy
+    arrival: list[float]
+    prompt: list[int]
+    output: list[int]
+    hidden: list[int]
+    klass: list[int] = field(default_factory=list)
