@@ -24,14 +24,11 @@ from heapq import heapify, heappop, heappush
 
 import numpy as np
 
-from llmq.errors import LlmqError, PolicyError
+from llmq.errors import PolicyError
+from llmq.sim.calendar_queue import NotTogetherError, QueueState, queue_loop
 from llmq.sim.log import Job, Log, Tally
 
-__all__ = ["CalendarEngine", "NotTogetherError"]
-
-
-class NotTogetherError(LlmqError, RuntimeError):
-    """More decodes than one iteration can serve: only the reference engine can go on."""
+__all__ = ["CalendarEngine", "NotTogetherError", "leap"]
 
 
 class CalendarEngine:
@@ -61,7 +58,11 @@ class CalendarEngine:
     def __init__(self, job: Job, log: Log) -> None:
         self.job, self.tally = job, Tally()
         self.queue: list[int] = []
-        self.loop = _lockstep(_State(job, log, self.queue), self.tally)
+        together = job.policy.blocks.together
+        if together and together.queue:
+            self.loop = queue_loop(QueueState(job, log, self.queue), self.tally)
+        else:
+            self.loop = _lockstep(_State(job, log, self.queue), self.tally)
         next(self.loop)
         self.assigned = self.counted = 0
 
@@ -307,7 +308,7 @@ def _lockstep(s: _State, tally: Tally) -> Generator[None, float, None]:
                 steps = max(1, min(steps, block * int(free // decodes))) if fresh else 1
             limit = until if waiting or until < coming else coming
             first = curve[decodes] + per_kv * (kv + decodes)
-            steps, span = _leap(steps, first, per_kv * decodes / 2, clock, limit)
+            steps, span = leap(steps, first, per_kv * decodes / 2, clock, limit)
             clock, tick, tokens = clock + span, tick + steps, steps * decodes
             area, kv = steps * kv + tokens * (steps + 1) // 2, kv + tokens
         iterations, served = iterations + steps, served + tokens
@@ -322,8 +323,30 @@ def _lockstep(s: _State, tally: Tally) -> Generator[None, float, None]:
                 log.first_token[row] = clock
 
 
-def _leap(steps: int, first: float, slope: float, clock: float, limit: float) -> tuple[int, float]:
-    """Cut a leap of ``steps`` iterations where the clock passes ``limit``; and its time."""
+def leap(steps: int, first: float, slope: float, clock: float, limit: float) -> tuple[int, float]:
+    """Cut a leap of decode-only iterations where the clock passes ``limit``.
+
+    Parameters
+    ----------
+    steps : int
+        Iterations to make at most.
+    first : float
+        Seconds of the first one.
+    slope : float
+        Half of what each adds to the next, seconds.
+    clock, limit : float
+        Seconds.
+
+    Returns
+    -------
+    tuple of int and float
+        Iterations, and the seconds they take.
+
+    Examples
+    --------
+    >>> leap(10, 1.0, 0.5, clock=0.0, limit=5.0)
+    (3, 6.0)
+    """
     span = steps * (first + slope * (steps - 1))
     if clock + span <= limit:
         return steps, span
