@@ -1,0 +1,62 @@
+"""Rates by class: checked, and as a vector in the order of the classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from llmq.errors import InputError, nearest
+
+__all__ = ["rate_vector"]
+
+
+def rate_vector(rates: Mapping[str, float], classes: Sequence[str]) -> list[float]:
+    """Return the rates in the order of the classes.
+
+    Parameters
+    ----------
+    rates : mapping of str to float
+        Requests per second; a class that is not named has rate 0.
+    classes : sequence of str
+        Known classes.
+
+    Returns
+    -------
+    list of float, shape (n_classes,)
+        Requests per second.
+
+    Raises
+    ------
+    InputError
+        No mapping, an unknown class, or a rate that is negative, infinite or no number.
+
+    Examples
+    --------
+    >>> rate_vector({"code": 2}, ("chat", "code"))
+    [0.0, 2.0]
+    """
+    if not isinstance(rates, Mapping):
+        raise InputError(
+            f"rates must map classes to requests per second, e.g. {{{classes[0]!r}: 1.0}}, "
+            f"got {type(rates).__name__}",
+            value=rates,
+        )
+    for name, value in rates.items():
+        if name not in classes:
+            raise InputError(
+                f"rate for unknown class {name!r}{nearest(str(name), classes)}", value=name
+            )
+        if not _is_rate(value):
+            raise InputError(
+                f"rate of class {name!r} must be a finite number >= 0 (requests per second), "
+                f"got {value!r}",
+                value=value,
+            )
+    return [float(rates.get(name, 0)) for name in classes]
+
+
+def _is_rate(value: object) -> bool:
+    try:
+        return 0 <= value < math.inf  # type: ignore[operator]
+    except (TypeError, ValueError):
+        return False
