@@ -338,7 +338,7 @@ def _law(raw: Mapping[str, Any], path: Path) -> BatchTime:
     try:
         law: BatchTime = getattr(BatchTime, form)(**values)
     except (TypeError, ValueError) as error:
-        raise FormatError(f"not a {form} law: {error}", path=path, column="law") from error
+        raise FormatError(f"no {form} law: {error}", path=path, column="law") from error
     return law
 
 

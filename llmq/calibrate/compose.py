@@ -184,8 +184,10 @@ def compose(
         Number of random steps to draw, or the steps themselves.
     rng : Generator, SeedSequence, int or None
         Randomness of the steps; the default is a fixed seed.
-    max_decodes, max_chunk, cached
+    max_decodes, max_chunk : int
         Ranges of the draw, as in :func:`draw_steps`.
+    cached : bool
+        Whether half the prefills find cached tokens.
     **facts
         Other fields of the :class:`~llmq.calibrate.profile.Profile` (gpu, model, tp, ...).
 

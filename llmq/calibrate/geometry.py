@@ -129,7 +129,7 @@ def geometry(name: str) -> Geometry:
         names = {g.name.lower(): g.name for g in GEOMETRIES}
         raise InputError(
             f"model {name!r} is not among the known shapes{nearest(_plain(name), names)} "
-            "An own model: pass model=llmq.calibrate.geometry.Geometry(...)",
+            "(an own model: pass a llmq.calibrate.geometry.Geometry)",
             value=name,
         )
     return found
