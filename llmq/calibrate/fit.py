@@ -28,7 +28,7 @@ from llmq.errors import InputError, nearest
 from llmq.model.batchtime import BatchTime
 from llmq.result import Kind, Provenance, provenance
 from llmq.rng import RngLike, generator, seed_sequence
-from llmq.units import format_seconds
+from llmq.units import format_count, format_seconds
 
 __all__ = ["TILES", "ErrorSummary", "Fit", "Trial", "calibrate"]
 
@@ -167,6 +167,27 @@ class Fit:
         """Largest relative error on unseen rows, a fraction."""
         return self.out_of_sample.maximum
 
+    def summary(self) -> str:
+        """Say what was fitted, how well, and what it rests on.
+
+        Returns
+        -------
+        str
+            Several lines of text.
+        """
+        tiles = ", ".join(f"{t if t > 1 else 'none'} {100 * e:.1f} %" for t, e in self.tile_errors)
+        what = " ".join(word for word in (self.model, "on", self.gpu) if word).removeprefix("on ")
+        lines = [
+            f"law            {self.law}",
+            f"fitted to      {what}, TP{self.tp} ({self.source})",
+            f"out of sample  {self.out_of_sample}",
+            f"in sample      {self.in_sample}",
+            f"chosen because {self.reason}",
+            f"tile           {self.tile if self.tile > 1 else 'none'} (error by tile: {tiles})",
+            f"hinge          {self.hinge}",
+        ]
+        return "\n".join([*lines, *(f"assumption     {line}" for line in self.assumptions)])
+
     def __str__(self) -> str:
         tile = f"tile {self.tile} tokens" if self.tile > 1 else "no tile"
         return f"{self.law}: out of sample {self.out_of_sample}; {tile}"
@@ -204,7 +225,7 @@ def calibrate(
 
     Examples
     --------
-    >>> law = BatchTime.roofline(floor=6e-3, base=1e-3, per_token=2e-5, tile=128)
+    >>> law = BatchTime.roofline(floor=0.006, base=0.001, per_token=2e-5, tile=128)
     >>> n = np.arange(8, 2048, 8)
     >>> fit = calibrate(Profile(tokens=n, seconds=law(n)), form="roofline")
     >>> fit.tile, fit.law.floor, fit.law.per_token
@@ -317,10 +338,13 @@ def _choose(tried: tuple[Trial, ...], form: str, rows: int) -> tuple[Trial, str]
 
 
 def _assumptions(profile: Profile, train: npt.NDArray[np.bool_]) -> tuple[str, ...]:
-    lines = [f"{part} is not in the profile and counts as 0 s" for part in profile.missing]
-    lines += [f"{p} assumed to take {format_seconds(t)}" for p, t in profile.assumed.items()]
+    lines = [f"not in the profile and counted as 0 s: {part}" for part in profile.missing]
+    lines += [f"assumed to take {format_seconds(t)}: {p}" for p, t in profile.assumed.items()]
     if profile.format in ("vidur", "llmservingsim", "aiconfigurator"):
         lines.append("GPU kernel times, summed: no overlap, launch gaps or CPU time")
+    most = f" and up to {format_count(profile.kv.max())} KV tokens" if profile.kv.any() else ""
+    counts = (format_count(n) for n in (profile.tokens.min(), profile.tokens.max()))
+    lines.append(f"fitted from {' to '.join(counts)} tokens{most}; beyond, the law extrapolates")
     how = "every second token count" if profile.scope == "layers" else "a random half of the steps"
     lines.append(f"out-of-sample error: fitted to {how}, tested on the other {(~train).sum()} rows")
     return (*lines, *profile.notes)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from llmq.errors import InputError, nearest
 
-__all__ = ["GEOMETRIES", "Geometry", "geometry"]
+__all__ = ["GEOMETRIES", "Geometry", "geometry", "kv_capacity"]
 
 _BYTES = 2
 
@@ -133,3 +133,56 @@ def geometry(name: str) -> Geometry:
             value=name,
         )
     return found
+
+
+def kv_capacity(
+    *,
+    gpu_bytes: float,
+    weight_bytes: float,
+    kv_bytes: float,
+    gpus: int = 1,
+    utilisation: float = 0.9,
+    block: int = 16,
+) -> int:
+    """Return the KV tokens that fit beside the weights.
+
+    Parameters
+    ----------
+    gpu_bytes : float
+        Memory of one GPU, bytes.
+    weight_bytes : float
+        Weights of the model, bytes, all GPUs together.
+    kv_bytes : float
+        Keys and values of one token, bytes, all GPUs together.
+    gpus : int
+        GPUs that share the model.
+    utilisation : float
+        Fraction of the memory the engine may use (vLLM ``gpu_memory_utilization``).
+    block : int
+        Tokens of a KV block; the capacity is a whole number of blocks.
+
+    Returns
+    -------
+    int
+        Tokens.
+
+    Raises
+    ------
+    InputError
+        Not even one block fits.
+
+    Examples
+    --------
+    >>> shape = geometry("Llama-3.1-8B")
+    >>> kv_capacity(gpu_bytes=80e9, weight_bytes=shape.weight_bytes, kv_bytes=shape.kv_bytes)
+    426784
+    """
+    room = gpus * utilisation * gpu_bytes - weight_bytes
+    tokens = int(room / kv_bytes) // block * block if kv_bytes > 0 else 0
+    if tokens < block:
+        raise InputError(
+            f"{weight_bytes:.3g} bytes of weights leave no KV block in {gpus} GPUs of "
+            f"{gpu_bytes:.3g} bytes at utilisation {utilisation}: use more GPUs",
+            value=room,
+        )
+    return tokens

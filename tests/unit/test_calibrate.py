@@ -159,10 +159,13 @@ def test_missing_and_assumed_parts_are_said() -> None:
     n = np.arange(1, 60) * 8
     bare = Profile(tokens=n, seconds=0.01 + 1e-5 * n, missing=("LM head", "all-reduce"))
     fit = calibrate(bare.assuming({"LM head": 7e-4}))
-    assert "all-reduce is not in the profile and counts as 0 s" in fit.assumptions
-    assert "LM head assumed to take 700 us" in fit.assumptions
+    assert "not in the profile and counted as 0 s: all-reduce" in fit.assumptions
+    assert "assumed to take 700 us: LM head" in fit.assumptions
     assert fit.missing == ("all-reduce",)
     assert fit.law(8) == pytest.approx(0.01 + 8e-5 + 7e-4)
+    assert "fitted from 8 to 472 tokens; beyond, the law extrapolates" in fit.assumptions
+    for line in (*fit.assumptions, str(fit.law), str(fit.hinge), fit.reason):
+        assert line in fit.summary()
 
 
 ROWS = {"tokens": [1, 2, 3], "seconds": [0.1, 0.2, 0.3]}

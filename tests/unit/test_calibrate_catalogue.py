@@ -139,8 +139,12 @@ def test_a_fit_becomes_an_engine_file(tmp_path: Path) -> None:
     engine = load_engine(path)
     assert (engine.name, engine.gpus, engine.kv_tokens, engine.max_seqs) == ("fit", 2, 4096, 8)
     assert engine.law == fit.law
-    assert "LM head is not in the profile and counts as 0 s" in engine.assumptions
+    assert "not in the profile and counted as 0 s: LM head" in engine.assumptions
     assert "MAPE 0.0 % in sample" in engine.source
+    assert not any("memory does not limit" in line for line in engine.assumptions)
+    unlimited = load_engine(write_engine(fit, tmp_path / "more.toml"))
+    assert unlimited.kv_tokens is None
+    assert "KV capacity was not given: memory does not limit this engine" in unlimited.assumptions
 
 
 GOOD = """name = "x"
@@ -201,5 +205,7 @@ def test_files_that_cannot_be_written_or_read(tmp_path: Path) -> None:
         "[tp.1]", "[memory]\ngpu_bytes=8\nutilisation=0.9\nweight_bytes=9\nkv_bytes=1\n[tp.1]", 1
     )
     (tmp_path / "heavy.toml").write_text(heavy, encoding="utf-8")
-    with pytest.raises(InputError, match="the weights do not fit into 1 GPUs of 8 bytes"):
+    with pytest.raises(
+        InputError, match="9 bytes of weights leave no KV block in 1 GPUs of 8 bytes"
+    ):
         read_engine(tmp_path / "heavy.toml")
