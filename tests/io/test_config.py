@@ -198,7 +198,7 @@ correlation = 1.0
     ],
 )
 def test_laws_inside_the_file(tmp_path, law, expected):
-    text = GOOD[: GOOD.index("form = ")] + law
+    text = GOOD[: GOOD.index('form = "affine"')] + law
     assert read_config(put(tmp_path, text)).candidates[1].engine.law == expected
 
 
