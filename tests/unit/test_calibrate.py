@@ -76,6 +76,10 @@ def test_a_table_interpolates_and_never_decreases() -> None:
     seconds = 0.01 + 1e-5 * n + np.where(n % 32 == 0, 2e-3, 0.0)  # down again after every peak
     fit = calibrate(Profile(tokens=n, seconds=seconds), "table")
     assert np.all(np.diff(fit.law.seconds) >= 0)
+    # Two decreasing times become one: the nearest in relative least squares.
+    pooled = fit_form("table", Profile(tokens=[1, 2, 3], seconds=[1.0, 4.0, 2.0])).seconds
+    best = (1 / 4 + 1 / 2) / (1 / 4**2 + 1 / 2**2)
+    assert pooled == pytest.approx((1.0, best, best), rel=1e-12)
     smooth = calibrate(Profile(tokens=n, seconds=0.01 + 1e-5 * n), "table")
     assert smooth.in_sample.maximum < 1e-12
     assert smooth.law(24) == pytest.approx(0.01024)
