@@ -14,6 +14,7 @@ __all__ = [
     "FormatError",
     "InfeasibleError",
     "InputError",
+    "InvariantError",
     "LlmqError",
     "LlmqWarning",
     "MissingDependencyError",
@@ -101,6 +102,10 @@ class InfeasibleError(LlmqError, ValueError):
 
 class PolicyError(LlmqError, RuntimeError):
     """A scheduling policy broke a rule of the engine; says policy, iteration, time and rule."""
+
+
+class InvariantError(LlmqError, AssertionError):
+    """Something that must hold on every path does not: a fault of llmq."""
 
 
 class MissingDependencyError(LlmqError, ImportError):

@@ -1,0 +1,86 @@
+"""What must hold on every path, whatever the policy.
+
+Conservation: every request that arrived has finished, every token of it was processed, and every
+eviction's tokens again. Causality: arrival <= end of prefill <= first token <= finish. Memory: the
+KV token-iterations that were summed while running are at least the area of the requests. And the
+necessity half of the stability region, path by path: engine time is at least the price of the work
+it did, for every facet of the outer bound.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from llmq.errors import InvariantError
+from llmq.model.lengths import Lengths
+from llmq.model.request import RequestClass
+
+if TYPE_CHECKING:
+    from llmq.sim.record import Run
+
+__all__ = ["check_run"]
+
+# Closed-form sums and row-by-row sums differ in the last digits.
+ROUNDING = 1e-9
+
+
+def check_run(run: Run) -> None:
+    """Check a run.
+
+    Parameters
+    ----------
+    run : Run
+        The result of a simulation.
+
+    Raises
+    ------
+    InvariantError
+        An invariant is broken; names it, with replication and engine.
+    """
+    times = run.requests
+    _hold(np.all(np.isfinite(times.finish)), "a request never finished")
+    slack = ROUNDING * np.maximum(1.0, times.finish)
+    order = ("arrival", "prefill_end", "first_token", "finish")
+    for early, late in itertools.pairwise(order):
+        gap = getattr(times, late) - getattr(times, early)
+        _hold(np.all(gap >= -slack), f"{late} before {early}")
+    for r, row in enumerate(run.tallies):
+        for e, tally in enumerate(row):
+            mine = run.server[r] == e
+            if mine.any():
+                _check_engine(run, r, e, mine)
+            else:
+                _hold(tally.iterations == 0, "an engine without requests ran")
+
+
+def _check_engine(run: Run, r: int, e: int, mine: npt.NDArray[np.bool_]) -> None:
+    from llmq.theory.region import stability_region
+
+    engine, tally = run.engines[e], run.tallies[r][e]
+    where = f"replication {r}, engine {e}"
+    prompt, output = run.prompt[r][mine], run.requests.output[r][mine]
+    decodes = output - 1 + engine.conventions.lag
+    tokens = int((prompt + decodes).sum())
+    _hold(
+        tally.tokens == tokens + tally.recomputed,
+        f"{where}: processed {tally.tokens} tokens; the requests need {tokens}, and "
+        f"{tally.recomputed} once more",
+    )
+    area = int((decodes * prompt + decodes * (decodes + 1) // 2 + prompt).sum())
+    _hold(tally.kv_area >= area, f"{where}: KV area {tally.kv_area:g} below the least, {area}")
+    everything = {"all": RequestClass(Lengths(prompt), Lengths(output), paired=True)}
+    region = stability_region(engine, everything)
+    work, _ = region.load_bracket({"all": float(len(prompt))})
+    _hold(
+        tally.busy >= work * (1 - ROUNDING),
+        f"{where}: {work:.6g} s of priced work was done in {tally.busy:.6g} s",
+    )
+
+
+def _hold(condition: object, sentence: str) -> None:
+    if not condition:
+        raise InvariantError(sentence, rule=sentence)

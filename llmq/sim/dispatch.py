@@ -1,0 +1,180 @@
+"""One path through a fleet: who serves which request, and the engines that serve them.
+
+A router without state splits the trace beforehand and every engine runs by itself. One that looks
+at the engines is asked at each arrival, when every engine has started all iterations that start
+before it: the state it sees includes the iteration in progress.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from llmq.errors import InputError
+from llmq.model.engine import Engine
+from llmq.model.trace import Trace
+from llmq.policies.blocks import Policy
+from llmq.sim.calendar import CalendarEngine, NotTogetherError
+from llmq.sim.log import Job, Log, Tally
+from llmq.sim.reference import ReferenceEngine
+
+__all__ = ["EngineChoice", "Path", "serve"]
+
+EngineChoice = Literal["auto", "calendar", "reference"]
+
+
+class _Server(Protocol):
+    queue: list[int]
+    tally: Tally
+
+    @property
+    def work(self) -> float: ...
+
+    def advance(self, until: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """What happened on one path.
+
+    Parameters
+    ----------
+    log : Log
+        Event times by request.
+    tallies : tuple of Tally
+        Sums by engine.
+    server : ndarray of int, shape (n,)
+        Engine that served each request.
+    """
+
+    log: Log
+    tallies: tuple[Tally, ...]
+    server: npt.NDArray[np.int64]
+
+
+def serve(
+    trace: Trace,
+    engines: tuple[Engine, ...],
+    policy: Policy,
+    *,
+    choice: EngineChoice = "auto",
+    rng: np.random.Generator,
+    tokens: bool = False,
+    eligible: tuple[npt.NDArray[np.bool_], ...] | None = None,
+) -> Path:
+    """Serve a trace to the last token.
+
+    Parameters
+    ----------
+    trace : Trace
+        The requests.
+    engines : tuple of Engine
+        The fleet, with the token budgets the policy asks for.
+    policy : Policy
+        How each engine schedules; its router splits the arrivals.
+    choice : {"auto", "calendar", "reference"}
+        Which simulator; "auto" takes the calendar where the policy allows it.
+    rng : numpy.random.Generator
+        For the router.
+    tokens : bool
+        Record the time of every token (reference only).
+    eligible : tuple of ndarray of bool, optional
+        For each class which engines may serve it.
+
+    Returns
+    -------
+    Path
+        Event times and sums.
+
+    Raises
+    ------
+    InputError
+        The calendar was asked for what it cannot do.
+    PolicyError
+        The policy broke a rule.
+    """
+    together = policy.blocks.together is not None and not tokens
+    if choice == "calendar" and not together:
+        reason = "records no token times" if tokens else f"cannot run policy {policy.name!r}"
+        raise InputError(f"engine 'calendar' {reason}: use engine='reference' or 'auto'")
+    server = _split(trace, len(engines), policy, rng, eligible)
+    if choice != "reference" and together:
+        try:
+            return _run(trace, engines, policy, CalendarEngine, server, tokens, eligible)
+        except NotTogetherError:
+            if choice == "calendar":
+                raise
+    return _run(trace, engines, policy, ReferenceEngine, server, tokens, eligible)
+
+
+def _split(
+    trace: Trace,
+    engines: int,
+    policy: Policy,
+    rng: np.random.Generator,
+    eligible: tuple[npt.NDArray[np.bool_], ...] | None,
+) -> npt.NDArray[np.int64] | None:
+    """Engine of every request, where the router needs no state."""
+    route = policy.blocks.route
+    if eligible is None:
+        return route.split(len(trace), engines, rng)
+    server = np.zeros(len(trace), dtype=np.int64)
+    # Classes that may use the same engines are dealt out together.
+    for mask in {tuple(row.tolist()) for row in eligible}:
+        mine = np.isin(trace.klass, [c for c, row in enumerate(eligible) if tuple(row) == mask])
+        places = np.flatnonzero(mask)
+        chosen = route.split(int(mine.sum()), len(places), rng)
+        if chosen is None:
+            return None
+        server[mine] = places[chosen]
+    return server
+
+
+def _run(
+    trace: Trace,
+    engines: tuple[Engine, ...],
+    policy: Policy,
+    simulator: type[CalendarEngine] | type[ReferenceEngine],
+    server: npt.NDArray[np.int64] | None,
+    tokens: bool,
+    eligible: tuple[npt.NDArray[np.bool_], ...] | None,
+) -> Path:
+    log = Log.empty(len(trace), tokens=tokens)
+    arrival, klass = trace.arrival.tolist(), trace.klass.tolist()
+    lengths = trace.prompt.tolist(), trace.output.tolist(), trace.reasoning.tolist()
+    servers: list[_Server] = [
+        simulator(Job(engine, policy, arrival, *lengths, klass), log) for engine in engines
+    ]
+    if server is None:
+        server = _ask(arrival, klass, servers, policy, eligible)
+    else:
+        for i, place in enumerate(server.tolist()):
+            servers[place].queue.append(i)
+    for one in servers:
+        one.advance(math.inf)
+    return Path(log, tuple(one.tally for one in servers), server)
+
+
+def _ask(
+    arrival: list[float],
+    klass: list[int],
+    servers: list[_Server],
+    policy: Policy,
+    eligible: tuple[npt.NDArray[np.bool_], ...] | None,
+) -> npt.NDArray[np.int64]:
+    """Route request by request, looking at the engines."""
+    route, everywhere = policy.blocks.route, list(range(len(servers)))
+    allowed = None if eligible is None else [np.flatnonzero(row).tolist() for row in eligible]
+    chosen = []
+    for i, time in enumerate(arrival):
+        places = everywhere if allowed is None else allowed[klass[i]]
+        for place in places:
+            servers[place].advance(time)
+        pick = places[route.pick([servers[place].work for place in places])]
+        servers[pick].queue.append(i)
+        chosen.append(pick)
+    return np.array(chosen, dtype=np.int64)

@@ -1,0 +1,314 @@
+"""``simulate``: replications of a workload, or one trace, through an engine or a fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from llmq.errors import InputError
+from llmq.model.engine import Engine
+from llmq.model.fleet import Fleet
+from llmq.model.metrics import RequestTimes, e2e
+from llmq.model.trace import Trace
+from llmq.model.workload import Workload
+from llmq.policies import Policy, Sarathi
+from llmq.result import Kind, provenance
+from llmq.rng import RngLike, seed_sequence
+from llmq.sim.dispatch import EngineChoice, Path, serve
+from llmq.sim.record import Run
+from llmq.sim.stability import judge, offered_load
+from llmq.sim.stats import mser5
+
+__all__ = ["simulate"]
+
+Mapper: TypeAlias = "int | Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One replication, as it is sent to a worker."""
+
+    traffic: Workload | Trace
+    requests: int
+    seed: np.random.SeedSequence
+    engines: tuple[Engine, ...]
+    policy: Policy
+    choice: EngineChoice
+    tokens: bool
+    eligible: tuple[npt.NDArray[np.bool_], ...] | None
+
+
+def simulate(
+    engine_or_fleet: Engine | Fleet,
+    workload_or_trace: Workload | Trace,
+    policy: Policy | None = None,
+    *,
+    replications: int = 1,
+    requests: int = 2000,
+    rng: RngLike = None,
+    engine: EngineChoice = "auto",
+    record: str = "requests",
+    warmup: int | str = "auto",
+    workers: Mapper = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Run:
+    """Simulate requests through an engine or a fleet, to the last token.
+
+    Parameters
+    ----------
+    engine_or_fleet : Engine or Fleet
+        What serves.
+    workload_or_trace : Workload or Trace
+        Who arrives: a workload is drawn anew in each replication, a trace is one path.
+    policy : Policy, optional
+        How it is scheduled; ``Sarathi()`` if not given. A token budget of the policy replaces the
+        engine's.
+    replications : int
+        Independent paths.
+    requests : int
+        Requests of a path, for a workload.
+    rng : Generator, SeedSequence, int or None
+        Source of randomness; replication ``i`` gets the i-th child, whatever the workers.
+    engine : {"auto", "calendar", "reference"}
+        Which simulator. All give one trajectory.
+    record : {"requests", "tokens"}
+        "tokens" keeps the time of every token as well (reference simulator).
+    warmup : int or "auto"
+        Requests left out at the start; "auto" decides by MSER-5 and also leaves out the requests
+        that see the system drain. A trace is measured whole unless a number is given.
+    workers : int or map-like
+        Processes, or a function like :func:`map`.
+    progress : callable, optional
+        Called with (replications done, replications).
+
+    Returns
+    -------
+    Run
+        Event times, verdict, and metrics with intervals.
+
+    Raises
+    ------
+    InputError
+        Unusable arguments, or a request that can never fit.
+    PolicyError
+        The policy broke a rule.
+
+    Examples
+    --------
+    >>> from llmq.model.batchtime import BatchTime
+    >>> from llmq.model.request import RequestClass
+    >>> chip = Engine(BatchTime.affine(base=0.01, per_token=1e-4), max_seqs=128)
+    >>> work = Workload.poisson(5.0, {"chat": RequestClass(512, 64)})
+    >>> run = simulate(chip, work, replications=4, requests=500, rng=7)
+    >>> run.verdict.status
+    'stable'
+    """
+    chosen = Sarathi() if policy is None else policy
+    fleet = _fleet(engine_or_fleet, chosen)
+    _check_arguments(replications, requests, record, workload_or_trace, chosen)
+    _check_requests(fleet, workload_or_trace, chosen)
+    root = seed_sequence(rng)
+    eligible = _eligible(engine_or_fleet, workload_or_trace)
+    tasks = [
+        _Task(
+            workload_or_trace, requests, seed, fleet, chosen, engine, record == "tokens", eligible
+        )
+        for seed in root.spawn(replications)
+    ]
+    results = []
+    for done, result in enumerate(_mapped(workers, _replicate, tasks), start=1):
+        results.append(result)
+        if progress is not None:
+            progress(done, replications)
+    return _collect(results, fleet, workload_or_trace, chosen, warmup, root)
+
+
+def _fleet(what: Engine | Fleet, policy: Policy) -> tuple[Engine, ...]:
+    if isinstance(what, Fleet):
+        if any(role != "both" for role in what.roles.values()):
+            raise InputError(
+                "prefill and decode pools are not simulated yet: leave out roles=, or simulate "
+                "each pool by itself"
+            )
+        engines = what.engines
+    elif isinstance(what, Engine):
+        engines = (what,)
+    else:
+        raise InputError(f"simulate needs an Engine or a Fleet, got {type(what).__name__}")
+    if policy.token_budget is None:
+        return engines
+    return tuple(one.with_(token_budget=policy.token_budget) for one in engines)
+
+
+def _check_arguments(
+    replications: int, requests: int, record: str, traffic: Workload | Trace, policy: Policy
+) -> None:
+    if replications < 1:
+        raise InputError(f"replications must be at least 1, got {replications}", value=replications)
+    if requests < 1:
+        raise InputError(f"requests must be at least 1, got {requests}", value=requests)
+    if record not in ("requests", "tokens"):
+        raise InputError(f"record must be 'requests' or 'tokens', got {record!r}", value=record)
+    if not isinstance(traffic, Workload | Trace):
+        raise InputError(f"simulate needs a Workload or a Trace, got {type(traffic).__name__}")
+    if isinstance(traffic, Trace) and replications > 1 and policy.blocks.route.name != "random":
+        raise InputError(
+            f"a trace is one path: {replications} replications of it would be copies. Leave out "
+            "replications=, route at random, or draw from a Workload with trace.mix()",
+            value=replications,
+        )
+
+
+def _check_requests(engines: tuple[Engine, ...], traffic: Workload | Trace, policy: Policy) -> None:
+    """Refuse a request that no engine state could ever serve."""
+    if isinstance(traffic, Trace):
+        peak = int((traffic.prompt + traffic.output).max())
+        prompt = int(traffic.prompt.max())
+    else:
+        peak = max(one.peak for one in traffic.mix.values())
+        prompt = max(one.prompt.high for one in traffic.mix.values())
+    blocks = policy.blocks
+    for one in engines:
+        room = one.kv_blocks - blocks.admit.margin(one.kv_blocks)
+        if -(-peak // one.kv_block) > room:
+            raise InputError(
+                f"a request of {peak} tokens needs {-(-peak // one.kv_block)} KV blocks, more than "
+                f"the {room:g} that {one.name or 'the engine'} can give one request "
+                f"({one.kv_tokens} KV tokens, watermark {blocks.admit.watermark:g}): raise "
+                "kv_tokens or drop such requests",
+                peak=peak, kv_tokens=one.kv_tokens,
+            )  # fmt: skip
+        longest = prompt if one.kv_tokens is None else peak
+        if blocks.budget.whole and longest > one.token_budget:
+            raise InputError(
+                f"policy {policy.name} does not split prompts: {longest} tokens exceed its "
+                f"token_budget {one.token_budget}; use {policy.name}:token_budget={longest} or a "
+                "policy with chunked prefill",
+                tokens=longest, token_budget=one.token_budget,
+            )  # fmt: skip
+
+
+def _eligible(
+    what: Engine | Fleet, traffic: Workload | Trace
+) -> tuple[npt.NDArray[np.bool_], ...] | None:
+    if not isinstance(what, Fleet) or not what.eligible:
+        return None
+    names = traffic.classes if isinstance(traffic, Trace) else tuple(traffic.mix)
+    if unknown := sorted(set(what.eligible) - set(names)):
+        raise InputError(f"eligible= names class {unknown[0]!r}; the traffic has {names}")
+    pools = [name for name, (_, count) in what.pools.items() for _ in range(count)]
+    return tuple(
+        np.array([name in what.eligible.get(klass, pools) for name in pools]) for klass in names
+    )
+
+
+def _mapped(workers: Mapper, function: Callable[[_Task], _T], tasks: list[_Task]) -> Iterable[_T]:
+    if callable(workers):
+        return workers(function, tasks)
+    if workers < 1:
+        raise InputError(f"workers must be at least 1, got {workers}", value=workers)
+    if workers == 1 or len(tasks) == 1:
+        return map(function, tasks)
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(workers) as pool:
+        return list(pool.map(function, tasks))
+
+
+def _replicate(task: _Task) -> tuple[Trace, Path]:
+    arrivals, routing = task.seed.spawn(2)
+    traffic = task.traffic
+    trace = traffic if isinstance(traffic, Trace) else traffic.sample(task.requests, arrivals)
+    path = serve(
+        trace, task.engines, task.policy, choice=task.choice,
+        rng=np.random.default_rng(routing), tokens=task.tokens, eligible=task.eligible,
+    )  # fmt: skip
+    return trace, path
+
+
+def _collect(
+    results: list[tuple[Trace, Path]],
+    engines: tuple[Engine, ...],
+    traffic: Workload | Trace,
+    policy: Policy,
+    warmup: int | str,
+    root: np.random.SeedSequence,
+) -> Run:
+    traces, paths = zip(*results, strict=True)
+    times = _times(traces, paths)
+    finite = isinstance(traffic, Trace)
+    measured = _measured(times, warmup, whole=finite)
+    mix = traffic.mix() if isinstance(traffic, Trace) else traffic.mix
+    load = offered_load(engines, mix, traffic.rates)
+    notes = traces[0].notes if finite else ()
+    return Run(
+        requests=times,
+        prompt=np.stack([t.prompt for t in traces]),
+        klass=np.stack([t.klass for t in traces]),
+        classes=traces[0].classes,
+        server=np.stack([p.server for p in paths]),
+        tallies=tuple(p.tallies for p in paths),
+        engines=engines,
+        policy=str(policy),
+        measured=measured,
+        finite=finite,
+        verdict=judge(times.arrival, times.finish, load),
+        kind=Kind.SIMULATED,
+        assumptions=(
+            f"conventions: {engines[0].conventions.name}",
+            f"router: {policy.blocks.route.name}",
+            f"requests {measured[0]} to {measured[1] - 1} of each path are measured",
+            *engines[0].assumptions,
+            *notes,
+        ),
+        source=engines[0].source,
+        provenance=provenance(
+            entropy=root.entropy, engine=engines[0], engines=len(engines), policy=policy,
+            replications=len(paths), requests=times.arrival.shape[1],
+        ),
+    )  # fmt: skip
+
+
+def _times(traces: tuple[Trace, ...], paths: tuple[Path, ...]) -> RequestTimes:
+    token_times = token_offsets = None
+    if paths[0].log.tokens is not None:
+        rows = [row for path in paths for row in path.log.tokens or []]
+        token_times = np.concatenate([np.asarray(row) for row in rows])
+        token_offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows])))
+    return RequestTimes(
+        arrival=np.stack([t.arrival for t in traces]),
+        prefill_end=np.array([p.log.prefill_end for p in paths]),
+        first_token=np.array([p.log.first_token for p in paths]),
+        finish=np.array([p.log.finish for p in paths]),
+        output=np.stack([t.output for t in traces]),
+        reasoning=np.stack([t.reasoning for t in traces]),
+        token_times=token_times,
+        token_offsets=token_offsets,
+    )
+
+
+def _measured(times: RequestTimes, warmup: int | str, *, whole: bool) -> tuple[int, int]:
+    """First measured request and the one after the last."""
+    n = times.arrival.shape[1]
+    if isinstance(warmup, str):
+        if warmup != "auto":
+            raise InputError(f"warmup must be a number of requests or 'auto', got {warmup!r}")
+        if whole:
+            return 0, n
+        stays = e2e(times)
+        start = mser5(stays.mean(axis=0))
+        # Who arrives within a long stay of the last arrival sees the system drain.
+        lasts = times.arrival[:, -1] - np.quantile(stays, 0.99, axis=1)
+        before = [np.searchsorted(row, end) for row, end in zip(times.arrival, lasts, strict=True)]
+        stop = int(min(before))
+        return (start, stop) if stop - start >= n // 4 else (min(start, n // 4), n)
+    if not 0 <= warmup < n:
+        raise InputError(
+            f"warmup must leave at least one of the {n} requests, got {warmup}", value=warmup
+        )
+    return int(warmup), n

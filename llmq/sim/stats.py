@@ -1,0 +1,282 @@
+r"""Statistics of simulated runs: warm-up, intervals, quantiles.
+
+*Replications* are independent: their means give a Student interval. A single path has none, so its
+observations are cut into consecutive batches whose means are treated as independent (batch means;
+20 batches). A share near 0 or 1 has hardly any visible variance; its interval is at least Wilson's
+for the same number of independent requests.
+
+Warm-up follows MSER-5 (White 1997): drop the start that minimises the standard error of the rest,
+computed on means of five over the replications, at most half of the path. At the other end,
+requests that arrive so late that they see the system drain are dropped too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from llmq.errors import InputError
+from llmq.result import Estimate
+
+__all__ = ["Metric", "Share", "batch_means", "mser5", "share", "student"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
+BATCHES = 20
+
+
+def student(values: Floats, level: float = 0.95) -> float:
+    """Half width of the Student interval of a mean.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Independent observations.
+    level : float
+        Confidence.
+
+    Returns
+    -------
+    float
+        Infinite for fewer than two observations.
+
+    Examples
+    --------
+    >>> student(np.array([1.0, 2.0, 3.0]))
+    2.484
+    """
+    n = len(values)
+    if n < 2:
+        return math.inf
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n - 1, (1 + level) / 2) * np.std(values, ddof=1) / math.sqrt(n))
+
+
+def batch_means(values: Floats, batches: int = BATCHES) -> Floats:
+    """Mean of consecutive pieces of a path, NaN observations left out.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Observations in order.
+    batches : int
+        How many pieces; fewer if there are fewer than two observations for each.
+
+    Returns
+    -------
+    ndarray
+        One mean for each piece that has an observation.
+
+    Examples
+    --------
+    >>> batch_means(np.arange(6.0), 3)
+    array([0.5, 2.5, 4.5])
+    """
+    kept = values[~np.isnan(values)]
+    pieces = max(1, min(batches, len(kept) // 2))
+    return np.array([part.mean() for part in np.array_split(kept, pieces) if len(part)])
+
+
+def mser5(path: Floats) -> int:
+    """Observations to drop from the start of a path.
+
+    Parameters
+    ----------
+    path : ndarray, shape (n,)
+        Observations in order (averaged over replications where there are several).
+
+    Returns
+    -------
+    int
+        At most half of them.
+
+    Examples
+    --------
+    >>> mser5(np.concatenate((np.linspace(9, 0, 50), np.tile([0.0, 0.1], 100))))
+    50
+    """
+    fives = path[: len(path) // 5 * 5].reshape(-1, 5).mean(axis=1)
+    m = len(fives)
+    if m < 4:
+        return 0
+    # Sums of the tails give every candidate's variance at once.
+    count = np.arange(m, 0, -1)
+    first = np.cumsum(fives[::-1])[::-1]
+    second = np.cumsum((fives**2)[::-1])[::-1]
+    spread = (second - first**2 / count) / count**2
+    return 5 * int(np.argmin(spread[: m // 2 + 1]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """A latency of the measured requests: mean with interval, and quantiles.
+
+    Parameters
+    ----------
+    name : str
+        Which latency.
+    values : ndarray, shape (replications, n)
+        Seconds; NaN where it does not exist.
+
+    Examples
+    --------
+    >>> metric = Metric("ttft", np.array([[1.0, 2.0], [2.0, 3.0]]))
+    >>> metric.mean, metric.n
+    (2.0, 2)
+    """
+
+    name: str
+    values: Floats
+
+    @property
+    def _means(self) -> Floats:
+        if len(self.values) > 1:
+            kept = [row[~np.isnan(row)] for row in self.values]
+            return np.array([row.mean() for row in kept if len(row)])
+        return batch_means(self.values[0])
+
+    @property
+    def mean(self) -> float:
+        """Mean over all measured requests, seconds."""
+        kept = self.values[~np.isnan(self.values)]
+        return float(kept.mean()) if len(kept) else math.nan
+
+    @property
+    def half_width(self) -> float:
+        """Half width of the 95 % interval of the mean, seconds."""
+        return student(self._means)
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.mean + self.half_width
+
+    @property
+    def n(self) -> int:
+        """Replications or batches behind the interval."""
+        return len(self._means)
+
+    @property
+    def observations(self) -> int:
+        """Requests behind the estimate."""
+        return int(np.count_nonzero(~np.isnan(self.values)))
+
+    @property
+    def method(self) -> str:
+        """How the interval was made."""
+        return "replications" if len(self.values) > 1 else "batch means"
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean as a plain record."""
+        return Estimate(self.mean, self.half_width, self.n, self.method, self.observations)
+
+    def quantile(self, q: float) -> Estimate:
+        """Quantile over all measured requests, with an interval.
+
+        Parameters
+        ----------
+        q : float
+            Between 0 and 1.
+
+        Returns
+        -------
+        Estimate
+            Seconds. The interval comes from the quantiles of the replications, or of batches long
+            enough to have ten observations beyond it; infinite where there are fewer than three.
+
+        Raises
+        ------
+        InputError
+            If ``q`` is outside (0, 1).
+        """
+        if not 0 < q < 1:
+            raise InputError(f"a quantile lies between 0 and 1, got {q}", value=q)
+        kept = self.values[~np.isnan(self.values)]
+        if not len(kept):
+            return Estimate(math.nan, math.inf, 0, "none", 0)
+        if len(self.values) > 1:
+            rows = [row[~np.isnan(row)] for row in self.values]
+        else:
+            enough = int(len(kept) * min(q, 1 - q) / 10)
+            rows = np.array_split(kept, max(1, min(BATCHES, enough)))
+        parts = np.array([np.quantile(row, q) for row in rows if len(row)])
+        half = student(parts) if len(parts) > 2 else math.inf
+        point = float(np.quantile(kept, q))
+        return Estimate(point, half, len(parts), f"{self.method} of quantiles", len(kept))
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.estimate} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of requests with its interval.
+
+    Parameters
+    ----------
+    value : float
+        The share.
+    low, high : float
+        Ends of the 95 % interval.
+    n : int
+        Requests.
+    by_metric : tuple of (str, float)
+        Share that meets each target by itself.
+
+    Examples
+    --------
+    >>> print(Share(0.99, 0.985, 0.994, n=1000))
+    99.00 % [98.50, 99.40], n = 1000
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    by_metric: tuple[tuple[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        low, high = 100 * self.low, 100 * self.high
+        return f"{100 * self.value:.2f} % [{low:.2f}, {high:.2f}], n = {self.n}"
+
+
+def share(good: Bools) -> Share:
+    """Estimate a share.
+
+    Parameters
+    ----------
+    good : ndarray of bool, shape (replications, n)
+        Whether each request is good, in order of arrival.
+
+    Returns
+    -------
+    Share
+        The interval is the wider of Student's (replications or batch means) and Wilson's.
+
+    Examples
+    --------
+    >>> share(np.ones((1, 1000), dtype=bool)).low
+    0.9962
+    """
+    n = good.size
+    value = float(good.mean())
+    means = good.mean(axis=1) if len(good) > 1 else batch_means(good[0].astype(float))
+    half = student(means)
+    z2 = 1.959963984540054**2
+    centre = (value + z2 / (2 * n)) / (1 + z2 / n)
+    wilson = math.sqrt(z2 * (value * (1 - value) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    low = min(value - half, centre - wilson) if math.isfinite(half) else 0.0
+    high = max(value + half, centre + wilson) if math.isfinite(half) else 1.0
+    return Share(value, max(0.0, low), min(1.0, high), n)
