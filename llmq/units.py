@@ -26,7 +26,13 @@ __all__ = [
 MILLISECOND = 1e-3
 MICROSECOND = 1e-6
 
-_DURATION = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_DURATION = {
+    "us": Fraction(1, 10**6),
+    "ms": Fraction(1, 1000),
+    "s": Fraction(1),
+    "min": Fraction(60),
+    "h": Fraction(3600),
+}
 _RATE = {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600}
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([a-z/]*)\s*")
 
@@ -51,8 +57,8 @@ def parse_duration(text: str) -> float:
 
     Examples
     --------
-    >>> parse_duration("500ms"), parse_duration("2 s")
-    (0.5, 2.0)
+    >>> parse_duration("500ms"), parse_duration("2 s"), parse_duration("25us")
+    (0.5, 2.0, 2.5e-05)
     """
     match = _NUMBER.fullmatch(text)
     if not match or match[2] not in _DURATION:
@@ -61,7 +67,8 @@ def parse_duration(text: str) -> float:
             f"duration {text!r}{hint}: write a number and one of us, ms, s, min, h, e.g. 500ms",
             value=text,
         )
-    value = float(match[1]) * _DURATION[match[2]]
+    # Rational, so that 25us is the float nearest to 25e-6.
+    value = float(Fraction(match[1]) * _DURATION[match[2]])
     if not 0 < value < math.inf:
         raise InputError(f"duration {text!r} must be positive", value=text)
     return value

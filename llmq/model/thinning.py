@@ -1,0 +1,104 @@
+"""What one of n equal engines sees of an arrival process.
+
+Dealt out in turn an engine gets every n-th arrival; at random, each arrival with probability 1/n.
+Classes and lengths are independent of the arrival times, so the law of one engine is the law of
+all of them, and a fleet of any size costs one engine to simulate.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from llmq.errors import InputError
+from llmq.model.arrivals import Arrivals
+from llmq.rng import RngLike, generator
+
+__all__ = ["Thinned"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Thinned:
+    """One engine's share of a process.
+
+    Parameters
+    ----------
+    process : Arrivals
+        The arrivals of the fleet.
+    engines : int
+        Engines in the fleet.
+    in_turn : bool
+        Every n-th arrival; otherwise at random.
+
+    Examples
+    --------
+    >>> from llmq.model.arrivals import Deterministic
+    >>> Thinned(Deterministic(4.0), engines=2).times(2, rng=1)
+    array([0.5, 1. ])
+    """
+
+    process: Arrivals
+    engines: int
+    in_turn: bool = True
+
+    def __post_init__(self) -> None:
+        if self.engines < 1:
+            raise InputError(f"thinning needs at least 1 engine, got {self.engines}")
+
+    @property
+    def rate(self) -> float:
+        """Requests per second, in the long run."""
+        return self.process.rate / self.engines
+
+    @property
+    def dispersion(self) -> float:
+        """Index of dispersion for counts."""
+        kept = self.process.dispersion / self.engines
+        return kept if self.in_turn else 1 - 1 / self.engines + kept
+
+    def times(self, n: int, rng: RngLike) -> Floats:
+        """Draw arrival times.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        rng : Generator, SeedSequence, int or None
+            Source of randomness.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Seconds, ascending.
+        """
+        if self.engines == 1:
+            return self.process.times(n, rng)
+        stream = generator(rng)
+        if self.in_turn:
+            return self.process.times(n * self.engines, stream)[self.engines - 1 :: self.engines]
+        # Gaps between kept arrivals are geometric.
+        last = np.cumsum(stream.geometric(1 / self.engines, n))
+        return self.process.times(int(last[-1]), stream)[last - 1]
+
+    def at_rate(self, rate: float) -> Thinned:
+        """Return the share at another rate.
+
+        Parameters
+        ----------
+        rate : float
+            Requests per second of this engine.
+
+        Returns
+        -------
+        Thinned
+            The share.
+        """
+        if not 0 < rate < math.inf:
+            raise InputError(f"rate must be positive and finite, got {rate}")
+        return replace(self, process=self.process.at_rate(rate * self.engines))
