@@ -7,7 +7,7 @@ ARGS   ?=
 
 # Run the main job on an example that lies in the repository.
 plan: $(READY)
-	$(PY) -m llmq plan --config examples/chat.toml $(ARGS)
+	$(PY) -m llmq plan examples/chat.toml $(ARGS)
 
 # The quick suite: every file, without the long property tests.
 test: $(READY)

@@ -1,3 +1,139 @@
-"""Queueing analysis of LLM serving."""
+"""Queueing analysis of LLM serving: what a fleet can carry, at what price, with what latency.
+
+Everything below is imported when it is first used; ``import llmq`` alone loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Public name -> module that defines it; a name that is a module maps to itself.
+_HOME = {
+    "BatchTime": "llmq.model.batchtime",
+    "Candidate": "llmq.plan",
+    "Conventions": "llmq.model.conventions",
+    "ENGINE": "llmq.model.conventions",
+    "Engine": "llmq.model.engine",
+    "Estimate": "llmq.result",
+    "Fleet": "llmq.model.fleet",
+    "FormatError": "llmq.errors",
+    "InfeasibleError": "llmq.errors",
+    "InputError": "llmq.errors",
+    "Kind": "llmq.result",
+    "Lengths": "llmq.model.lengths",
+    "LlmqError": "llmq.errors",
+    "PolicyError": "llmq.errors",
+    "RequestClass": "llmq.model.request",
+    "SLO": "llmq.model.slo",
+    "THEORY": "llmq.model.conventions",
+    "Trace": "llmq.model.trace",
+    "UndecidedError": "llmq.errors",
+    "UnstableError": "llmq.errors",
+    "Workload": "llmq.model.workload",
+    "calibrate": "llmq.calibrate",
+    "engines": "llmq.calibrate.catalogue",
+    "load_engine": "llmq.calibrate.catalogue",
+    "load_workload": "llmq.io.workloads",
+    "plan_capacity": "llmq.capacity",
+    "plot": "llmq.plot",
+    "policies": "llmq.policies",
+    "read_profile": "llmq.io.profiles",
+    "read_trace": "llmq.io.traces",
+    "simulate": "llmq.sim.run",
+    "stability_region": "llmq.theory.region",
+    "tiling": "llmq.theory.tiling",
+    "workloads": "llmq.io.workloads",
+    "write_engine": "llmq.calibrate.catalogue",
+    "write_trace": "llmq.io.traces",
+}
+
+__all__ = [
+    "BatchTime",
+    "Candidate",
+    "Conventions",
+    "ENGINE",
+    "Engine",
+    "Estimate",
+    "Fleet",
+    "FormatError",
+    "InfeasibleError",
+    "InputError",
+    "Kind",
+    "Lengths",
+    "LlmqError",
+    "PolicyError",
+    "RequestClass",
+    "SLO",
+    "THEORY",
+    "Trace",
+    "UndecidedError",
+    "UnstableError",
+    "Workload",
+    "calibrate",
+    "engines",
+    "load_engine",
+    "load_workload",
+    "plan_capacity",
+    "plot",
+    "policies",
+    "read_profile",
+    "read_trace",
+    "simulate",
+    "stability_region",
+    "tiling",
+    "workloads",
+    "write_engine",
+    "write_trace",
+    "__version__",
+]
+
+_MODULES = {"calibrate", "plot", "policies", "tiling"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'llmq' has no attribute {name!r}")
+    module = importlib.import_module(_HOME[name])
+    value = module if name in _MODULES else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from llmq import plot, policies
+    from llmq.calibrate.catalogue import engines, load_engine, write_engine
+    from llmq.calibrate.fit import calibrate
+    from llmq.capacity import plan_capacity
+    from llmq.errors import (
+        FormatError,
+        InfeasibleError,
+        InputError,
+        LlmqError,
+        PolicyError,
+        UndecidedError,
+        UnstableError,
+    )
+    from llmq.io.profiles import read_profile
+    from llmq.io.traces import read_trace, write_trace
+    from llmq.io.workloads import load_workload, workloads
+    from llmq.model.batchtime import BatchTime
+    from llmq.model.conventions import ENGINE, THEORY, Conventions
+    from llmq.model.engine import Engine
+    from llmq.model.fleet import Fleet
+    from llmq.model.lengths import Lengths
+    from llmq.model.request import RequestClass
+    from llmq.model.slo import SLO
+    from llmq.model.trace import Trace
+    from llmq.model.workload import Workload
+    from llmq.plan import Candidate
+    from llmq.result import Estimate, Kind
+    from llmq.sim.run import simulate
+    from llmq.theory import tiling
+    from llmq.theory.region import stability_region

@@ -126,14 +126,21 @@ def format_seconds(seconds: float, digits: int = 3) -> str:
     --------
     >>> format_seconds(0.01234), format_seconds(2.5), format_seconds(7200)
     ('12.3 ms', '2.5 s', '2 h')
+    >>> format_seconds(0.00094321, 2)
+    '943 us'
     """
     if not math.isfinite(seconds):
         return "undefined" if math.isnan(seconds) else "unbounded"
     size = abs(seconds)
+
+    def written(value: float) -> str:
+        # Never an exponent: 940 us, not 9.4e+02 us.
+        return f"{value:.{max(digits, len(str(int(abs(value)))))}g}"
+
     for unit, scale in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
         if size >= scale * (2 if scale > 1 else 1):
-            return f"{seconds / scale:.{digits}g} {unit}"
-    return f"{seconds / 1e-6:.{digits}g} us"
+            return f"{written(seconds / scale)} {unit}"
+    return f"{written(seconds / MICROSECOND)} us"
 
 
 def format_rate(per_second: float, digits: int = 4) -> str:

@@ -1,0 +1,56 @@
+"""``llmq convert``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from llmq.errors import InputError
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of the command.
+    """
+    from llmq.io.traces import TRACE_FORMATS
+
+    parser.add_argument("source", help="trace to read; the format is recognised")
+    parser.add_argument("target", help="file to write; .gz compresses")
+    parser.add_argument("--from", dest="format", choices=TRACE_FORMATS, help="insist on a format")
+    parser.add_argument("--to", choices=TRACE_FORMATS, help="format to write")
+    parser.add_argument("--rate", metavar="R", help="scale to this many requests per second")
+    parser.add_argument("--cv", type=float, help="draw arrivals for a file without times")
+    parser.add_argument("--jitter", choices=["uniform"], help="spread equal time stamps")
+    parser.add_argument("--head", type=int, metavar="N", help="only the first N requests")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert a trace.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Parsed options.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    import llmq
+    from llmq.cli.traffic import build_traffic
+
+    args.trace, args.workload, args.prompt, args.output = args.source, None, None, None
+    trace = build_traffic(args)
+    if not isinstance(trace, llmq.Trace):
+        raise InputError("convert reads a trace")
+    llmq.write_trace(trace, args.target, format=args.to)
+    sys.stderr.write(f"llmq: wrote {args.target}: {len(trace)} requests\n")
+    return 0

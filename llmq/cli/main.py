@@ -1,0 +1,123 @@
+"""Parse, dispatch, and turn errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+import llmq
+from llmq.errors import InfeasibleError, InputError, LlmqError, LlmqWarning, UnstableError, nearest
+
+__all__ = ["main"]
+
+OK, INTERNAL, BAD_INPUT, NEGATIVE = 0, 1, 2, 3
+
+_COMMANDS = {
+    "plan": "how many GPUs for this traffic and these targets",
+    "region": "what load an engine can carry, at what price, and what binds",
+    "simulate": "latencies of a fleet under a policy, after a stability verdict",
+    "calibrate": "from a GPU profile to a law of iteration time, with its error",
+    "convert": "from one trace format to another",
+    "engines": "list the catalogue of engines",
+    "workloads": "list the named workloads",
+}
+
+_EPILOG = """\
+exit codes: 0 ok, 1 internal error, 2 bad input, 3 valid negative answer (infeasible, overloaded)
+durations carry units (500ms, 2s); rates are requests per second (50, 50/s, 90/min)"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest option when one is misspelt."""
+
+    def error(self, message: str) -> NoReturn:
+        words = message.split(": ", 1)
+        if words[0] == "unrecognized arguments":
+            known = [o for action in self._actions for o in action.option_strings]
+            wrong = next((w for w in words[1].split() if w.startswith("-")), words[1])
+            message = f"unknown option {wrong!r}{nearest(wrong.split('=')[0], known)}"
+        self.exit(BAD_INPUT, f"llmq: error: {message}\n")
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        found, rest = super().parse_known_args(args, namespace)
+        if rest and self.prog != "llmq":
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Build the parser; only the command that runs loads its options.
+
+    Parameters
+    ----------
+    command : str, optional
+        The command that will run; all of them if not given.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+        The parser.
+    """
+    parser = _Parser(
+        prog="llmq", description=llmq.__doc__, epilog=_EPILOG, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"llmq {llmq.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, words in _COMMANDS.items():
+        sub = commands.add_parser(
+            name, help=words, description=f"llmq {name}: {words}.", epilog=_EPILOG,
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        if name == command:
+            importlib.import_module(f"llmq.cli.{name}").add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the program's name; those of the process if not given.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in words if word in _COMMANDS), None)
+    try:
+        args = build_parser(command).parse_args(words)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else BAD_INPUT
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", LlmqWarning)
+            warnings.showwarning = _note
+            return int(importlib.import_module(f"llmq.cli.{args.command}").run(args))
+    except (InfeasibleError, UnstableError) as error:
+        return _fail(error, NEGATIVE)
+    except InputError as error:
+        return _fail(error, BAD_INPUT)
+    except LlmqError as error:
+        return _fail(error, INTERNAL)
+    except BrokenPipeError:
+        return OK
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _fail(error: object, code: int) -> int:
+    sys.stderr.write(f"llmq: error: {error}\n")
+    return code
+
+
+def _note(message: object, *args: object, **options: object) -> None:
+    sys.stderr.write(f"llmq: note: {message}\n")

@@ -1,0 +1,299 @@
+"""Options that several commands share: who arrives, what serves, how it is shown."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from llmq.errors import InputError
+
+if TYPE_CHECKING:
+    from llmq.model.engine import Engine
+    from llmq.model.slo import SLO
+    from llmq.model.trace import Trace
+    from llmq.model.workload import Workload
+    from llmq.policies import Policy
+    from llmq.result import Estimate
+
+__all__ = [
+    "add_engine",
+    "add_output",
+    "add_slo",
+    "add_traffic",
+    "build_engine",
+    "build_policy",
+    "build_slo",
+    "build_traffic",
+    "interval",
+    "print_json",
+    "teller",
+]
+
+
+def add_traffic(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say who arrives.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of the command.
+    """
+    group = parser.add_argument_group(
+        "traffic (one of --trace, --workload, --prompt with --output)"
+    )
+    group.add_argument("--trace", metavar="FILE", help="Azure, Mooncake, Vidur or native; .gz too")
+    group.add_argument("--format", help="insist on a trace format")
+    group.add_argument("--jitter", choices=["uniform"], help="spread equal time stamps")
+    group.add_argument("--workload", metavar="NAME", help="a named workload, see `llmq workloads`")
+    group.add_argument("--prompt", type=int, metavar="TOKENS", help="prompt tokens of each request")
+    group.add_argument("--output", type=int, metavar="TOKENS", help="output tokens of each request")
+    group.add_argument("--rate", metavar="R", help="requests per second; scales a trace")
+    group.add_argument("--cv", type=float, help="coefficient of variation of the gaps (1: Poisson)")
+    group.add_argument("--head", type=int, metavar="N", help="only the first N requests of a trace")
+
+
+def build_traffic(args: argparse.Namespace) -> Trace | Workload:
+    """Make the traffic that the options name.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Parsed options; ``seed`` is used by ``--jitter``.
+
+    Returns
+    -------
+    Trace or Workload
+        The traffic.
+
+    Raises
+    ------
+    InputError
+        None or several sources, or a source without a rate.
+    """
+    import llmq
+    from llmq.units import parse_rate
+
+    fixed = args.prompt is not None or args.output is not None
+    if sum((bool(args.trace), bool(args.workload), fixed)) != 1:
+        raise InputError(
+            "say who arrives with exactly one of --trace FILE, --workload NAME, or --prompt and "
+            "--output with --rate"
+        )
+    rate = None if args.rate is None else parse_rate(args.rate)
+    if args.trace:
+        return _trace(args, rate)
+    if args.workload:
+        workload = llmq.load_workload(args.workload, rate)
+        return workload if args.cv is None else llmq.Workload.renewal(
+            workload.rate, workload.mix, workload.weights, cv=args.cv
+        )  # fmt: skip
+    if args.prompt is None or args.output is None or rate is None:
+        raise InputError("--prompt, --output and --rate belong together")
+    mix = {"requests": llmq.RequestClass(args.prompt, args.output)}
+    return llmq.Workload.renewal(rate, mix, cv=1.0 if args.cv is None else args.cv)
+
+
+def _trace(args: argparse.Namespace, rate: float | None) -> Trace:
+    import llmq
+    from llmq.model.arrivals import Renewal
+
+    drawn = None
+    if args.cv is not None:
+        if rate is None:
+            raise InputError("--cv draws arrival times for a file without them: give --rate too")
+        drawn = Renewal(rate, args.cv)
+    trace = llmq.read_trace(
+        args.trace, format=args.format, jitter=args.jitter, rng=args.seed, arrivals=drawn
+    )
+    for note in trace.notes:
+        sys.stderr.write(f"llmq: {note}\n")
+    if args.head is not None:
+        trace = trace.head(args.head)
+    return trace if rate is None or drawn is not None else trace.scaled(rate=rate)
+
+
+def add_engine(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the options that say what serves.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of the command.
+    several : bool
+        ``--engine`` and ``--policy`` may be repeated.
+    """
+    group = parser.add_argument_group("engine")
+    how: Any = {"action": "append"} if several else {}
+    group.add_argument(
+        "--engine",
+        metavar="NAME",
+        help="catalogue name (`llmq engines`) or engine TOML file",
+        **how,
+    )
+    group.add_argument(
+        "--policy", metavar="P", help="e.g. sarathi or vllm:token_budget=8192", **how
+    )
+    group.add_argument("--tp", type=int, help="GPUs of one engine (tensor parallelism)")
+    group.add_argument("--token-budget", type=int, help="tokens per iteration")
+    group.add_argument("--max-seqs", type=int, help="resident requests")
+    group.add_argument("--kv-tokens", type=int, help="KV capacity in tokens")
+
+
+def build_engine(name: str | None, args: argparse.Namespace) -> Engine:
+    """Load an engine and apply the overriding options.
+
+    Parameters
+    ----------
+    name : str or None
+        Catalogue name or path of an engine file.
+    args : argparse.Namespace
+        Parsed options.
+
+    Returns
+    -------
+    Engine
+        The engine.
+    """
+    import llmq
+
+    if not name:
+        raise InputError("say what serves with --engine NAME; `llmq engines` lists the names")
+    engine = llmq.load_engine(name, args.tp)
+    names = ("token_budget", "max_seqs", "kv_tokens")
+    changes = {key: getattr(args, key) for key in names if getattr(args, key) is not None}
+    made: Engine = engine.with_(**changes)
+    return made
+
+
+def build_policy(text: str | None) -> Policy:
+    """Read a policy option.
+
+    Parameters
+    ----------
+    text : str or None
+        E.g. ``sarathi:token_budget=512``; Sarathi if not given.
+
+    Returns
+    -------
+    Policy
+        The policy.
+    """
+    from llmq import policies
+
+    return policies.parse(text or "sarathi")
+
+
+def add_slo(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the targets.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of the command.
+    """
+    group = parser.add_argument_group("targets")
+    for name, words in (
+        ("ttft", "time to first token"), ("tpot", "time per further token"),
+        ("e2e", "time to the last token"),
+    ):  # fmt: skip
+        group.add_argument(f"--{name}", metavar="T", help=f"{words}, with its unit: 500ms")
+    group.add_argument(
+        "--quantile", type=float, metavar="Q", help="each metric must be met by this share (0.99)"
+    )
+
+
+def build_slo(args: argparse.Namespace) -> SLO | None:
+    """Make the targets.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Parsed options.
+
+    Returns
+    -------
+    SLO or None
+        None if no target is set.
+    """
+    from llmq.model.slo import SLO
+    from llmq.units import parse_duration
+
+    given = {name: getattr(args, name) for name in ("ttft", "tpot", "e2e")}
+    targets = {name: parse_duration(text) for name, text in given.items() if text is not None}
+    if not targets:
+        if args.quantile is not None:
+            raise InputError("--quantile needs a target: --ttft, --tpot or --e2e")
+        return None
+    return SLO(**targets, quantile=args.quantile)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the output and the seed.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of the command.
+    """
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
+
+
+def teller(args: argparse.Namespace) -> Callable[[str], None] | None:
+    """Return what shows progress: one line on a terminal, overwritten as work goes on.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Parsed options.
+
+    Returns
+    -------
+    callable or None
+        None with ``--quiet`` or where stderr is no terminal.
+    """
+    if args.quiet or not sys.stderr.isatty():
+        return None
+
+    def tell(text: str) -> None:
+        sys.stderr.write(f"\r\x1b[2K{text[:120]}")
+        sys.stderr.flush()
+
+    return tell
+
+
+def print_json(value: object) -> None:
+    """Print JSON: the same input gives the same bytes.
+
+    Parameters
+    ----------
+    value : object
+        JSON-safe.
+    """
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def interval(estimate: Estimate) -> str:
+    """Write a time with its interval.
+
+    Parameters
+    ----------
+    estimate : Estimate
+        Seconds.
+
+    Returns
+    -------
+    str
+        E.g. ``"34.0 ms ± 3.5 ms"``.
+    """
+    import math
+
+    from llmq.units import format_seconds
+
+    if not math.isfinite(estimate.half_width):
+        return f"{format_seconds(estimate.mean)} (no interval: n = {estimate.n})"
+    return f"{format_seconds(estimate.mean)} ± {format_seconds(estimate.half_width, 2)}"
