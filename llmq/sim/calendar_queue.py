@@ -162,8 +162,13 @@ def queue_loop(s: QueueState, tally: Tally) -> Generator[None, float, None]:
     job, law, budget = s.job, s.job.engine.law, s.job.engine.token_budget
     curve, per_kv = law.curve(np.arange(budget + 1)).tolist(), float(law.per_kv)
     clock, until, tick, kv = 0.0, -math.inf, 0, 0
+    ended: list[int] = []
     while True:
-        s.come(clock)
+        if clock < until:
+            s.come(clock)
+            for row in ended:
+                s.finish_prefill(row, clock)
+            ended = []
         coming = job.arrival[s.queue[s.head]] if s.head < len(s.queue) else math.inf
         if clock >= until or not (s.active or s.line):
             if clock < until and coming < until:
@@ -189,9 +194,6 @@ def queue_loop(s: QueueState, tally: Tally) -> Generator[None, float, None]:
         tally.tokens += tokens + steps * s.active
         tally.kv_area += area
         tally.busy += span
-        s.come(clock)
-        for row in ended:
-            s.finish_prefill(row, clock)
         while s.heap and s.heap[0] < (tick + 1) * s.stride:
             row, last = divmod(heappop(s.heap) % s.stride, 2)
             if last:

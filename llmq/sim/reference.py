@@ -72,10 +72,10 @@ class ReferenceEngine:
         self.queue: list[int] = []
         self.joined = 0
         self.rows: list[Row] = []
+        self.prefilled: list[Row] = []
         self.clock = 0.0
         self.free = self.engine.kv_blocks
         self.stamp = 0
-        self.assigned = 0
 
     @property
     def work(self) -> float:
@@ -110,6 +110,7 @@ class ReferenceEngine:
             if self.clock >= until:
                 return
             self._join()
+            self._requeue()
             view = self._view()
             batch = plan(view, self.blocks, self.engine.chunk)
             if batch.rows:
@@ -126,6 +127,7 @@ class ReferenceEngine:
             i = self.queue[self.joined]
             self.joined += 1
             self.stamp += 1
+            self.tally.presence += self.clock - self.job.arrival[i]
             self.rows.append(Row(i, self.job.prompt[i], self.job.output[i], self.stamp))
 
     def _view(self) -> View:
@@ -164,7 +166,7 @@ class ReferenceEngine:
                 work += tokens * (row.kv - tokens / 2)
         tokens = sum(batch.tokens)
         seconds = self.engine.law(tokens, kv, work, mixed=prefill > 0)
-        start, self.clock = self.clock, self.clock + seconds
+        self.clock += seconds
         tally = self.tally
         tally.iterations += 1
         tally.tokens += tokens
@@ -172,12 +174,6 @@ class ReferenceEngine:
         tally.busy += seconds
         tally.presence += seconds * len(self.rows)
         self._emit(view, batch)
-        late = self.joined
-        self._join()
-        tally.presence += sum(
-            self.clock - max(start, self.job.arrival[i]) for i in self.queue[late : self.joined]
-        )
-        self._requeue(view, batch)
 
     def _emit(self, view: View, batch: Batch) -> None:
         """Rows that have nothing left to process give a token; the last one leaves."""
@@ -199,15 +195,19 @@ class ReferenceEngine:
                 log.finish[row.index] = self.clock
                 self.free += row.held
                 done.add(i)
-        self.leaving = done
+        self.prefilled = [
+            self.rows[i]
+            for i in batch.rows
+            if not view.decoding[i] and self.rows[i].decoding(self.lag)
+        ]
+        self.rows = [row for i, row in enumerate(self.rows) if i not in done]
 
-    def _requeue(self, view: View, batch: Batch) -> None:
-        """Rows whose prefill just ended go behind those that arrived meanwhile."""
-        for i in batch.rows:
-            if not view.decoding[i] and self.rows[i].decoding(self.lag):
-                self.stamp += 1
-                self.rows[i].queued = self.stamp
-        self.rows = [row for i, row in enumerate(self.rows) if i not in self.leaving]
+    def _requeue(self) -> None:
+        """Put rows whose prefill just ended behind those that arrived meanwhile."""
+        for row in self.prefilled:
+            self.stamp += 1
+            row.queued = self.stamp
+        self.prefilled = []
 
     def _evict(self, row: Row) -> None:
         self.tally.evictions += 1

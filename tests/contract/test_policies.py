@@ -1,0 +1,254 @@
+"""The contract of a policy: every shipped one keeps it, every rigged one is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import llmq
+from llmq import policies
+from llmq.policies.blocks import Admit, Batch, Blocks, Budget, View
+from llmq.policies.kernel import plan
+from llmq.sim import reference
+
+LAW = llmq.BatchTime.affine(base=0.01, per_token=1e-4)
+CHIP = llmq.Engine(LAW, token_budget=64, max_seqs=8, kv_tokens=640, kv_block=16)
+TRACE = llmq.Trace([0.0, 0.0, 0.1, 0.2, 0.2], [40, 60, 20, 33, 5], [10, 3, 30, 8, 1])
+
+
+@pytest.fixture(params=policies.ALL, ids=lambda kind: kind.name)
+def policy(request: pytest.FixtureRequest) -> policies.Policy:
+    return request.param(token_budget=None)
+
+
+@pytest.fixture
+def views(policy: policies.Policy, monkeypatch: pytest.MonkeyPatch) -> list[View]:
+    """Every view that the policy was shown on a small run."""
+    seen: list[View] = []
+
+    def spy(view: View, blocks: Blocks, chunk: int) -> Batch:
+        seen.append(view)
+        return plan(view, blocks, chunk)
+
+    monkeypatch.setattr(reference, "plan", spy)
+    llmq.simulate(CHIP, TRACE, policy, engine="reference")
+    return seen
+
+
+def test_a_policy_is_a_frozen_picklable_value(policy) -> None:
+    assert dataclasses.is_dataclass(policy)
+    assert pickle.loads(pickle.dumps(policy)) == policy
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        policy.watermark = 0.5
+    assert policies.parse(policy.name) == type(policy)()
+
+
+def test_a_policy_is_a_pure_function_of_the_view(policy, views) -> None:
+    assert len(views) > 20
+    for view in views:
+        first = plan(view, policy.blocks, CHIP.chunk)
+        again = plan(view, type(policy)(token_budget=None).blocks, CHIP.chunk)
+        assert first == again
+
+
+def test_the_view_is_read_only_and_hides_the_output(policy, views) -> None:
+    for view in views:
+        assert (view.output is None) == ("output" not in policy.sees)
+        for column in ("kv", "rem", "held", "generated", "queued", "prompt"):
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(view, column)[0] = 1
+
+
+def test_every_row_either_runs_or_somebody_else_does(policy, views) -> None:
+    for view in views:
+        assert plan(view, policy.blocks, CHIP.chunk).rows
+
+
+def test_work_conserving_policies_leave_no_decode_out(policy, views) -> None:
+    if "work_conserving" not in policy.claims:
+        served = [plan(v, policy.blocks, CHIP.chunk).rows for v in views]
+        skipped = [
+            view for view, rows in zip(views, served, strict=True)
+            if set(np.flatnonzero(view.decoding)) - set(rows)
+        ]  # fmt: skip
+        assert skipped, "claims no work conservation, but never left a decode waiting"
+        return
+    for view in views:
+        batch = plan(view, policy.blocks, CHIP.chunk)
+        assert set(np.flatnonzero(view.decoding)) <= set(batch.rows) | set(batch.evict)
+
+
+def test_runs_hold_their_invariants(policy) -> None:
+    for conventions in (llmq.ENGINE, llmq.THEORY):
+        for simulator in ("reference", "calendar"):
+            chip = CHIP.with_(conventions=conventions)
+            llmq.simulate(chip, TRACE, policy, engine=simulator).check()
+
+
+# ------------------------------------------------------------------------------------ rigged ones
+
+
+@dataclass(frozen=True)
+class Rigged:
+    """A policy whose plans break a rule."""
+
+    spoil: object
+    token_budget: int | None = None
+    name: ClassVar[str] = "rigged"
+    sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
+    claims: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def blocks(self) -> Blocks:
+        return Blocks()
+
+
+def _spoilt(monkeypatch: pytest.MonkeyPatch, change) -> pytest.ExceptionInfo:
+    def bad(view: View, blocks: Blocks, chunk: int) -> Batch:
+        return change(view, plan(view, blocks, chunk))
+
+    monkeypatch.setattr(reference, "plan", bad)
+    with pytest.raises(llmq.PolicyError) as caught:
+        llmq.simulate(CHIP, TRACE, Rigged(None), engine="reference")
+    return caught
+
+
+RULES = (
+    (
+        lambda v, b: b._replace(tokens=(65, *b.tokens[1:])),
+        r"rigged, iteration 0 \(t = 0 s\): \d+ tokens exceed token_budget 64",
+    ),
+    (
+        lambda v, b: b._replace(
+            rows=(b.rows[0], b.rows[0]), tokens=(1, 1), reserve=(3, 3)
+        ),
+        "a row is served twice in one iteration",
+    ),
+    (lambda v, b: b._replace(evict=b.rows[:1]), "a row is served and evicted in one iteration"),
+    (
+        lambda v, b: b._replace(rows=b.rows[:1], tokens=(41,), reserve=(3,)),
+        "request 0 gets 41 tokens, it can take 1 to 40",
+    ),
+    (
+        lambda v, b: b._replace(rows=b.rows[:1], tokens=(0,), reserve=(3,)),
+        "request 0 gets 0 tokens, it can take 1 to 40",
+    ),
+    (
+        lambda v, b: b._replace(rows=b.rows[:1], tokens=(40,), reserve=(2,)),
+        "request 0 holds too few KV blocks for its tokens",
+    ),
+    (
+        lambda v, b: b._replace(rows=b.rows[:1], tokens=(40,), reserve=(41,)),
+        "the plan needs 1 KV blocks more than there are",
+    ),
+    (
+        lambda v, b: Batch((), (), ()),
+        "waits with 5 requests present and names no wake-up time",
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "rule"), RULES, ids=[rule[:40] for _, rule in RULES])
+def test_a_plan_that_breaks_a_rule_is_refused_by_name(monkeypatch, change, rule) -> None:
+    caught = _spoilt(monkeypatch, change)
+    assert caught.match(rule)
+    assert caught.value.policy == "rigged"
+    assert caught.value.iteration == 0
+
+
+def test_two_tokens_for_a_decode_are_refused(monkeypatch) -> None:
+    def change(view: View, batch: Batch) -> Batch:
+        tokens = tuple(
+            2 if view.decoding[i] else x for i, x in zip(batch.rows, batch.tokens, strict=True)
+        )
+        return batch._replace(tokens=tokens)
+
+    assert _spoilt(monkeypatch, change).match(r"gets 2 tokens, it can take 1 to 1")
+
+
+def test_too_many_residents_are_refused(monkeypatch) -> None:
+    chip = CHIP.with_(max_seqs=1)
+
+    def bad(view: View, blocks: Blocks, chunk: int) -> Batch:
+        return plan(view._replace(slots=8), blocks, chunk)
+
+    monkeypatch.setattr(reference, "plan", bad)
+    with pytest.raises(llmq.PolicyError, match="2 requests exceed max_seqs 1"):
+        llmq.simulate(chip, TRACE, Rigged(None), engine="reference")
+
+
+@dataclass(frozen=True)
+class Sleeper:
+    """Waits until a given time with work present: allowed, because it names the time."""
+
+    until: float
+    token_budget: int | None = None
+    name: ClassVar[str] = "sleeper"
+    sees: ClassVar[frozenset[str]] = frozenset()
+    claims: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def blocks(self) -> Blocks:
+        def gate(view: View):
+            awake = view.time >= self.until
+            return np.full(view.row.shape, awake), None if awake else self.until
+
+        return Blocks(gate=gate)
+
+
+def test_a_gate_that_names_its_wake_up_is_obeyed() -> None:
+    run = llmq.simulate(CHIP, llmq.Trace([0.0], [8], [1]), Sleeper(5.0))
+    assert run.requests.finish[0, 0] == 5.0 + LAW(8, 8, mixed=True)
+    run.check()
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """Sarathi that lets small prompts pass a large one that does not fit."""
+
+    head_of_line: bool
+    token_budget: int | None = None
+    admit: Admit = field(default_factory=lambda: Admit(watermark=0.0))
+    name: ClassVar[str] = "backfill"
+    sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
+    claims: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def blocks(self) -> Blocks:
+        return Blocks(budget=Budget(head_of_line=self.head_of_line), admit=self.admit)
+
+
+def test_head_of_line_and_backfill_differ_where_memory_is_short() -> None:
+    chip = llmq.Engine(LAW, token_budget=512, kv_tokens=320, kv_block=16)
+    trace = llmq.Trace([0.0, 0.0, 0.0], [160, 300, 16], [100, 2, 2])
+    strict = llmq.simulate(chip, trace, Backfill(head_of_line=True)).requests.finish[0]
+    loose = llmq.simulate(chip, trace, Backfill(head_of_line=False)).requests.finish[0]
+    assert strict[2] > strict[1]  # the small one waits behind the large one
+    assert loose[2] < loose[0] < loose[1]  # or passes it
+
+
+def test_exact_schedule_of_vllm_v0() -> None:
+    # t = 1 whatever the batch. Prompts first, alone; decodes wait while prompts can be admitted.
+    chip = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), token_budget=100)
+    trace = llmq.Trace([0.0, 0.5, 3.0], [80, 60, 100], [3, 2, 1])
+    for simulator in ("reference", "calendar"):
+        run = llmq.simulate(chip, trace, policies.VLLM(token_budget=None), engine=simulator)
+        assert run.requests.prefill_end[0].tolist() == [1.0, 2.0, 4.0]
+        assert run.requests.finish[0].tolist() == [5.0, 3.0, 4.0]
+        assert run.n_iterations[0] == 5
+
+
+def test_exact_schedule_of_sarathi() -> None:
+    # The same requests, mixed: the third prompt shares its iterations with the decodes.
+    chip = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), token_budget=100)
+    trace = llmq.Trace([0.0, 0.5, 3.0], [80, 60, 100], [3, 2, 1])
+    for simulator in ("reference", "calendar"):
+        run = llmq.simulate(chip, trace, policies.Sarathi(), engine=simulator)
+        assert run.requests.prefill_end[0].tolist() == [1.0, 2.0, 4.0]
+        assert run.requests.finish[0].tolist() == [3.0, 3.0, 4.0]
+        assert run.n_iterations[0] == 4

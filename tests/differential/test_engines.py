@@ -1,0 +1,132 @@
+"""All simulators give one trajectory: to the last bit where times are dyadic rationals."""
+
+from __future__ import annotations
+
+import math
+from importlib import util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+
+import llmq
+from llmq import policies
+from llmq.sim.calendar_queue import NotTogetherError
+
+_spec = util.spec_from_file_location("strategies", Path(__file__).with_name("strategies.py"))
+assert _spec is not None
+assert _spec.loader is not None
+strategies = util.module_from_spec(_spec)
+_spec.loader.exec_module(strategies)
+systems = strategies.systems
+
+TIMES = ("prefill_end", "first_token", "finish")
+SUMS = ("iterations", "tokens", "kv_area", "busy", "evictions", "recomputed")
+
+
+def _compare(system, engines: int) -> None:
+    fleet = llmq.Fleet({"all": (system.engine, engines)})
+    slow = llmq.simulate(fleet, system.trace, system.policy, engine="reference")
+    try:
+        fast = llmq.simulate(fleet, system.trace, system.policy, engine="calendar")
+    except NotTogetherError:
+        assume(False)
+    for name in TIMES:
+        assert getattr(slow.requests, name).tolist() == getattr(fast.requests, name).tolist(), name
+    assert slow.server.tolist() == fast.server.tolist()
+    for mine, theirs in zip(slow.tallies[0], fast.tallies[0], strict=True):
+        for name in SUMS:
+            assert getattr(mine, name) == getattr(theirs, name), name
+    slow.check()
+    # Little's law, with the time integral summed iteration by iteration.
+    presence = sum(tally.presence for tally in slow.tallies[0])
+    stays = slow.requests.finish - slow.requests.arrival
+    assert presence == math.fsum(stays[0])
+
+
+@given(systems())
+@settings(max_examples=60)
+def test_calendar_equals_reference(system) -> None:
+    _compare(system, engines=1)
+
+
+@given(systems())
+@settings(max_examples=20)
+def test_calendar_equals_reference_in_a_fleet(system) -> None:
+    _compare(system, engines=3)
+
+
+@pytest.mark.slow
+@given(systems())
+@settings(max_examples=1000)
+def test_calendar_equals_reference_on_a_thousand_systems(system) -> None:
+    _compare(system, engines=1)
+
+
+@pytest.mark.slow
+@given(systems())
+@settings(max_examples=300)
+def test_calendar_equals_reference_in_many_fleets(system) -> None:
+    _compare(system, engines=3)
+
+
+def test_general_times_agree_to_a_billionth(data_dir) -> None:
+    # A real trace, a calibrated law: rounding differs, the trajectory does not.
+    trace = llmq.read_trace(data_dir / "bench" / "w1k.csv")
+    for name in ("llama-3.1-8b/h100", "mistral-7b/rtx6000ada"):
+        chip = llmq.load_engine(name)
+        slow = llmq.simulate(chip, trace, engine="reference")
+        fast = llmq.simulate(chip, trace, engine="calendar")
+        for event in TIMES:
+            a, b = getattr(slow.requests, event), getattr(fast.requests, event)
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+        assert slow.n_iterations == fast.n_iterations
+
+
+def test_naive_loop_of_the_benchmark_agrees(data_dir) -> None:
+    # Independent code: the yardstick of experiments/speed.py.
+    spec = util.spec_from_file_location(
+        "naive", Path(__file__).parents[2] / "experiments" / "naive.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    naive = util.module_from_spec(spec)
+    spec.loader.exec_module(naive)
+    trace = llmq.read_trace(data_dir / "bench" / "w1k.csv")
+    law = {"base": 0.011, "per_token": 4e-5, "per_kv": 2.9e-7}
+    first, finish, iterations = naive.simulate_naive(
+        trace.arrival.tolist(), trace.prompt.tolist(), trace.output.tolist(),
+        **law, token_budget=512, max_seqs=128,
+    )  # fmt: skip
+    chip = llmq.Engine(llmq.BatchTime.affine(**law), token_budget=512, max_seqs=128)
+    run = llmq.simulate(chip, trace, engine="calendar")
+    np.testing.assert_allclose(run.requests.first_token[0], first, rtol=1e-9)
+    np.testing.assert_allclose(run.requests.finish[0], finish, rtol=1e-9)
+    assert run.n_iterations[0] == iterations
+
+
+def test_more_decodes_than_slots_fall_back_to_the_reference() -> None:
+    # One slot for all prefills: they can end together and then need a slot each.
+    chip = llmq.Engine(
+        llmq.BatchTime.affine(base=1.0, per_token=0.0),
+        token_budget=64, max_seqs=4, conventions=llmq.THEORY,
+    )  # fmt: skip
+    trace = llmq.Trace([0.0] * 12, [2] * 12, [30] * 12)
+    with pytest.raises(NotTogetherError, match="do not fit in one iteration"):
+        llmq.simulate(chip, trace, engine="calendar")
+    auto = llmq.simulate(chip, trace)
+    slow = llmq.simulate(chip, trace, engine="reference")
+    assert auto.requests.finish.tolist() == slow.requests.finish.tolist()
+
+
+def test_memory_is_under_pressure_in_some_of_the_random_systems() -> None:
+    # The comparison above would be empty without evictions: a witness.
+    chip = llmq.Engine(
+        llmq.BatchTime.affine(base=1.0, per_token=0.0), kv_tokens=128, kv_block=4, max_seqs=16
+    )
+    trace = llmq.Trace([0.0] * 8, [20] * 8, [40] * 8)
+    run = llmq.simulate(chip, trace, policies.Sarathi(watermark=0.0))
+    slow = llmq.simulate(chip, trace, policies.Sarathi(watermark=0.0), engine="reference")
+    assert run.evictions == slow.evictions > 5
+    assert run.requests.finish.tolist() == slow.requests.finish.tolist()
