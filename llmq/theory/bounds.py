@@ -7,7 +7,7 @@ all requests in prefill one slot together (``prefill_slots="one"``): that is The
 printed, and Dai's rule read literally (one request in prefill per iteration). If prompts do share
 the slot, an iteration holds ``x`` prompt tokens and ``y`` decodes with ``y <= k_max - [x > 0]``,
 ``x + y <= b_max``, whose convex hull is :math:`y + x / (b_{max} - k_{max} + 1) \le k_{max}`;
-``contains`` and ``load_bracket`` use this weaker count, so a "no" holds for every policy.
+``contains`` and ``load_bracket`` use this count, so a "no" holds for every policy.
 
 KV is counted in tokens against ``kv_tokens``; whole blocks cost more and enter the inner bound.
 """
@@ -212,8 +212,8 @@ def assumptions(engine: Engine, demands: Sequence[Demand], engines: int) -> tupl
         said.append("KV counted in tokens; whole blocks and peaks enter the inner bound")
     if not is_exact(engine):
         said.append(
-            "inner bound: paced schedules with room for one chunk, one slot and one peak; "
-            "tested, not proved for mixes"
+            "inner bound: schedules that know the output lengths and leave room for a chunk, a "
+            "slot and a peak of each class that runs (prose proof in llmq.theory.inner)"
         )
     if not all(d.exact for d in demands):
         said.append("means of weighted lengths are floats")

@@ -39,7 +39,7 @@ from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.units import as_fraction
 
-__all__ = ["Demand", "demand"]
+__all__ = ["Demand", "demand", "prefill_area"]
 
 # Object arrays where int64 could overflow: same expressions, Python integers inside.
 Ints: TypeAlias = npt.NDArray[Any]
@@ -135,7 +135,7 @@ def demand(request: RequestClass, engine: Engine, *, chunk: int | None = None) -
         raise InputError(f"chunk must be at least 1 token, got {size}", value=size)
     lag = engine.conventions.lag
     prompt, steps = _columns(request, lag)
-    area, least = _prefill_area(prompt, size, engine.conventions.area)
+    area, least = prefill_area(prompt, size, engine.conventions.area)
     square = steps * (steps + 1)
     s, d = request.prompt, request.output
     if request.paired:
@@ -164,8 +164,29 @@ def _columns(request: RequestClass, lag: int) -> tuple[Ints, Ints]:
     return prompt, output - 1 + lag
 
 
-def _prefill_area(prompt: Ints, chunk: int, area: str) -> tuple[Ints, Ints]:
-    """Area of the prefill iterations: full chunks first, and remainder first."""
+def prefill_area(prompt: Ints, chunk: int, area: str) -> tuple[Ints, Ints]:
+    """Return the KV area of the prefill iterations.
+
+    Parameters
+    ----------
+    prompt : ndarray of int
+        Prompt tokens.
+    chunk : int
+        Most prompt tokens in one iteration.
+    area : {"chunked", "wait", "decode_only"}
+        Convention.
+
+    Returns
+    -------
+    tuple of ndarray of int
+        With full chunks first, and with the remainder first.
+
+    Examples
+    --------
+    >>> full, least = prefill_area(np.asarray([600]), 512, "chunked")
+    >>> int(full[0]), int(least[0])
+    (1112, 688)
+    """
     if area != "chunked":
         once = prompt if area == "wait" else prompt * 0
         return once, once

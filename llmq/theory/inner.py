@@ -1,25 +1,34 @@
-r"""Loads that a paced schedule carries: the inner side of the bracket around the region.
+r"""Loads that explicit schedules carry: the inner side of the bracket around the region.
 
 The bound of :mod:`llmq.theory.facets` holds for every policy, but requests are whole: a batch
-cannot always be filled to the last token, slot and KV token. Take a fixed chunk ``ch`` and start
-requests at the pace of their rates, spread evenly over the iterations; a started request is served
-in every iteration, ``ceil(s / ch)`` chunks and then its decodes. Around their means the tokens of a
-batch vary by less than one chunk, the slots by less than one request and the KV by less than one
-peak, so a fluid schedule that leaves these margins free fits:
+cannot always be filled to the last token, slot and block. Two schedules leave the room they need.
 
-.. math:: N \ge \max\Big(\frac{\lambda\cdot v}{b - (ch - 1)}, \frac{\lambda\cdot k}{k_{max} - 1},
-          \frac{\lambda\cdot (g + (blk - 1) k)}{M - peak}\Big).
+**Paced mix** (classes of fixed lengths). With chunks of ``ch`` tokens a started request runs in
+every iteration: full chunks, the remainder, then its decodes. Class ``j`` is started at the
+iterations :math:`\lfloor (i + \theta_j) / x_j \rfloor`. A window of ``m`` iterations holds fewer
+than :math:`x_j m + 1` of these, and tokens, slots and blocks of a request rise at most once and
+fall at most once with its age, so (layer by layer) each total stays below its mean plus the sum of
+the largest values :math:`\min(ch, s_j)`, 1 and ``peak_j``. Totals are whole, hence they fit if
 
-Memory is charged in whole blocks of ``blk`` tokens (``M`` and the peak rounded to blocks), KV is
-read at the larger of the two rates. For an affine law ``b`` is the budget and the engine time is
-``c N + a B`` exactly. For another curve batches are kept at or below a cap ``b`` (any up to the
-budget; full tiles are the natural ones) and each is charged ``f(b)``, at least its time. The best
-chunk and cap count: each gives an achievable load. Serving one request at a time is one more
-schedule; it makes the inner region non-empty whenever a request fits.
+.. math:: N \ge \max\Big(\frac{\lambda\cdot v}{b - \sum_j \min(ch, s_j) + 1},
+          \frac{\lambda\cdot k}{k_{max} - J + 1},
+          \frac{\lambda\cdot (g + (blk - 1) k)}{M - \sum_j peak_j + blk}\Big)
 
-Status: for one request at a time this is the classical single-server queue. For one class of fixed
-lengths the margins bound a staggered sum by its mean plus half its variation. For mixes it is
-*tested, not proved* (lemma U2 of the theory core); results say so.
+with ``x_j`` just above :math:`\lambda_j / N`. Memory and peaks are in whole blocks of ``blk``
+tokens. Batches stay at or below a cap ``b``, any up to the budget; they cost at most ``f(b)`` each,
+and ``c N + a B`` together where the line ``c + a n`` lies above the curve up to ``b`` (the curve
+itself if it is affine). KV is read at the larger of the two rates.
+
+**Gangs** (any lengths). Collect requests for a long time, sort them by their lengths and run one
+kind after the other, paced as above with ``J = 1``, or one at a time where that is faster. Draining
+between kinds is negligible in the limit, so the load is :math:`\sum_j \lambda_j E[w_j]` with the
+best time ``w`` for each kind. Where one resource binds for all kinds nothing is lost by sorting.
+More than 1024 kinds are rounded up to fewer.
+
+The smallest load over chunks, caps and the two schedules counts. Status: prose proof above (any
+stationary ergodic arrivals: each kind is served at more than its rate); the paced totals are also
+tested. Both need to know the output lengths. The margins of theory core 2.4, one peak and one slot
+for any mix, are smaller; a paced mix of several classes does not always fit into those (lemma U2).
 """
 
 from __future__ import annotations
@@ -27,29 +36,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from llmq.model.engine import Engine
+from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
-from llmq.theory.demand import Demand, demand
+from llmq.theory.demand import prefill_area
 from llmq.theory.envelope import corners
 
 __all__ = ["InnerBound", "Schedule", "inner_bound"]
 
 Floats = tuple[float, ...]
+Cap = tuple[int, float, float, float]
+Array: TypeAlias = npt.NDArray[Any]
+_KINDS = 32  # of prompts and of outputs
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Demand of the classes under one chunk size.
+    """What a request of each class asks of a paced mix with one chunk size.
 
     Parameters
     ----------
-    chunk : int
-        Most prompt tokens of a request in an iteration.
-    tokens : tuple of float
-        Tokens of a request.
+    largest : tuple of float
+        Most tokens of a request in one iteration.
     slots : tuple of float
         Slot-iterations.
     area : tuple of float
@@ -58,8 +71,7 @@ class Schedule:
         Seconds of attention.
     """
 
-    chunk: int
-    tokens: Floats
+    largest: Floats
     slots: Floats
     area: Floats
     attention: Floats
@@ -67,30 +79,34 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class InnerBound:
-    """Fraction of the capacity that paced schedules need; below 1 they are enough.
+    """Fraction of the capacity that explicit schedules need; below 1 they are enough.
 
     Parameters
     ----------
     engine : Engine
         The engine.
-    schedules : tuple of Schedule
-        One for each chunk size that is tried.
-    serial : tuple of float
-        Seconds of a request that is served alone.
+    gang : tuple of float
+        Seconds of a request of each class, run beside others of its kind.
+    fixed : tuple of bool
+        Whether all requests of a class are alike, so that it can join a paced mix.
+    tokens : tuple of float
+        Tokens of a request of each class.
     peaks : tuple of int
         Most KV that a request of each class holds, in whole blocks, tokens.
-    caps : tuple of int
-        Batch sizes at which a curve that is not affine is evaluated.
-    times : tuple of float
-        Seconds of a batch of each of these sizes.
+    schedules : tuple of Schedule
+        One for each chunk size that is tried; zeros for classes that are not fixed.
+    caps : tuple of tuple
+        Batch sizes, the seconds of such a batch, and intercept and slope of a line above the curve
+        up to there.
     """
 
     engine: Engine
-    schedules: tuple[Schedule, ...]
-    serial: Floats
+    gang: Floats
+    fixed: tuple[bool, ...]
+    tokens: Floats
     peaks: tuple[int, ...]
-    caps: tuple[int, ...]
-    times: Floats
+    schedules: tuple[Schedule, ...]
+    caps: tuple[Cap, ...]
 
     def load(self, rates: Sequence[float]) -> float:
         """Return the load of the best schedule.
@@ -105,40 +121,33 @@ class InnerBound:
         float
             Fraction of the engine's time; at or above 1 this bound says nothing.
         """
-        if not any(rates):
-            return 0.0
+        served = [j for j, rate in enumerate(rates) if rate > 0]
+        best = _dot(self.gang, rates)
+        if len(served) < 2 or not all(self.fixed[j] for j in served):
+            return best
         engine = self.engine
-        peak = max(p for p, rate in zip(self.peaks, rates, strict=True) if rate)
-        room = engine.kv_blocks * engine.kv_block - peak
-        free = math.inf if engine.max_seqs is None else engine.max_seqs - 1
-        loads = [_dot(self.serial, rates)]
-        if room > 0 and free > 0:
-            for s in self.schedules:
-                needed = max(_dot(s.slots, rates) / free, _dot(s.area, rates) / room)
-                loads.append(
-                    self._token_time(s.chunk, _dot(s.tokens, rates), needed)
-                    + _dot(s.attention, rates)
-                )
-        return min(loads)
+        room = engine.kv_blocks * engine.kv_block - sum(self.peaks[j] for j in served)
+        free = math.inf if engine.max_seqs is None else engine.max_seqs - len(served) + 1
+        if room < 0 or free < 1:
+            return best
+        room += engine.kv_block
+        tokens = _dot(self.tokens, rates)
+        for s in self.schedules:
+            margin = sum(s.largest[j] for j in served) - 1
+            needed = max(_dot(s.slots, rates) / free, _dot(s.area, rates) / room)
+            time = self._token_time(tokens, needed, margin) + _dot(s.attention, rates)
+            best = min(best, time)
+        return best
 
-    def _token_time(self, chunk: int, tokens: float, iterations: float) -> float:
-        """Least token time per second of schedules that use at least so many iterations."""
-        law, budget = self.engine.law, self.engine.token_budget
-        if law.form == "affine" and law.tile == 1:
-            count = max(iterations, tokens / (budget - chunk + 1))
-            return law.base * count + law.per_token * tokens
-        caps, times = np.asarray(self.caps), np.asarray(self.times)
-        usable = caps >= chunk
-        caps, times = caps[usable], times[usable]
-        # Beside the fixed caps: the smallest one at which the other limits bind.
-        if iterations * (budget - chunk + 1) > tokens:
-            own = max(chunk, math.ceil(tokens / iterations) + chunk - 1)
-            caps, times = np.append(caps, own), np.append(times, law.token_time(own))
-        return float(np.min(times * np.maximum(iterations, tokens / (caps - chunk + 1))))
+    def _token_time(self, tokens: float, needed: float, margin: float) -> float:
+        if margin >= self.engine.token_budget:
+            return math.inf
+        inputs = (np.asarray([x]) for x in (tokens, needed, margin))
+        return float(_token_time(self.engine, self.caps, *inputs)[0])
 
 
 def inner_bound(engine: Engine, mix: Mapping[str, RequestClass]) -> InnerBound:
-    """Return the loads that paced schedules of an engine carry.
+    """Return the loads that explicit schedules of an engine carry.
 
     Parameters
     ----------
@@ -153,44 +162,139 @@ def inner_bound(engine: Engine, mix: Mapping[str, RequestClass]) -> InnerBound:
         The bound.
     """
     sizes = sorted({2**i for i in range(engine.chunk.bit_length())} | {engine.chunk})
-    cuts = [[demand(request, engine, chunk=size) for request in mix.values()] for size in sizes]
-    schedules = tuple(_schedule(engine, size, d) for size, d in zip(sizes, cuts, strict=True))
-    law, block = engine.law, engine.kv_block
-    alone = zip(cuts[-1], schedules[-1].attention, strict=True)
-    chunk_time, step_time = law.token_time(engine.chunk), law.token_time(1)
     caps = _caps(engine)
+    kinds = [_kinds(request, engine.conventions.lag) for request in mix.values()]
+    cuts = [_cut(engine, sizes, prompt, steps) for prompt, steps, _ in kinds]
+    fixed = tuple(len(share) == 1 for _, _, share in kinds)
+    columns = [cut[:, :, 0].T * alike for cut, alike in zip(cuts, fixed, strict=True)]
     return InnerBound(
         engine,
-        schedules,
-        tuple(float(d.chunks) * chunk_time + float(d.decodes) * step_time + t for d, t in alone),
-        tuple(-(-d.peak // block) * block for d in cuts[-1]),
+        tuple(
+            float(_alone(engine, caps, prompt, steps, cut) @ share)
+            for (prompt, steps, share), cut in zip(kinds, cuts, strict=True)
+        ),
+        fixed,
+        tuple(float((prompt + steps) @ share) for prompt, steps, share in kinds),
+        tuple(_whole_blocks(engine, request) for request in mix.values()),
+        tuple(
+            Schedule(*(tuple(float(column[i, f]) for column in columns) for f in range(4)))
+            for i in range(len(sizes))
+        ),
         caps,
-        tuple(law.curve(caps).tolist()),
     )
 
 
-def _schedule(engine: Engine, chunk: int, demands: Sequence[Demand]) -> Schedule:
-    law = engine.law
-    read = max(law.per_kv, law.per_kv_mixed)
-    return Schedule(
-        chunk,
-        tuple(float(d.tokens) for d in demands),
-        tuple(float(d.slots) for d in demands),
-        tuple(float(d.area) + (engine.kv_block - 1) * float(d.slots) for d in demands),
-        tuple(read * float(d.area) + law.per_work * float(d.work) for d in demands),
-    )
+def _whole_blocks(engine: Engine, request: RequestClass) -> int:
+    peak = request.peak - 1 + engine.conventions.lag
+    return -(-peak // engine.kv_block) * engine.kv_block
 
 
-def _caps(engine: Engine) -> tuple[int, ...]:
-    """Vertices of the curve and about fifty sizes between, at full tiles."""
+def _kinds(request: RequestClass, lag: int) -> tuple[Array, Array, Array]:
+    """Prompt, decodes and probability of each kind; many kinds are rounded up to fewer."""
+    if request.paired:
+        s, o, p = request.prompt.values, request.output.values, _weights(request.prompt)
+        if len(s) > _KINDS**2:
+            s, o = _round_up(s, p), _round_up(o, p)
+        pairs, where = np.unique(np.stack((s, o)), axis=1, return_inverse=True)
+        (s, o), p = pairs, np.bincount(where.ravel(), weights=p)
+    else:
+        marginals = []
+        for law in (request.prompt, request.output):
+            p = _weights(law)
+            raised = _round_up(law.values, p) if len(law.values) > _KINDS else law.values
+            value, where = np.unique(raised, return_inverse=True)
+            marginals.append((value, np.bincount(where.ravel(), weights=p)))
+        (prompt, p), (output, q) = marginals
+        s, o = np.repeat(prompt, len(output)), np.tile(output, len(prompt))
+        p = np.outer(p, q).ravel()
+    return s.astype(float), o.astype(float) - 1 + lag, p
+
+
+def _weights(law: Lengths) -> Array:
+    m = len(law.values)
+    return np.full(m, 1 / m) if law.weights is None else law.weights
+
+
+def _round_up(values: Array, weights: Array) -> Array:
+    """Replace each value by the largest of its quantile group."""
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    ends = np.searchsorted(reached, np.arange(1, _KINDS) / _KINDS)
+    tops = np.unique(np.append(values[order][np.minimum(ends, len(order) - 1)], values.max()))
+    raised: Array = tops[np.searchsorted(tops, values)]
+    return raised
+
+
+def _cut(engine: Engine, sizes: Sequence[int], prompt: Array, steps: Array) -> Array:
+    """Largest, slots, area and attention, shape (4, n_sizes, n_kinds)."""
+    law, read = engine.law, max(engine.law.per_kv, engine.law.per_kv_mixed)
+    rows = []
+    for size in sizes:
+        slots = np.ceil(prompt / size) + steps
+        area = prefill_area(prompt, size, engine.conventions.area)[0]
+        area = area + steps * prompt + steps * (steps + 1) / 2
+        attention = read * area + law.per_work * prompt**2 / 2
+        rows.append((np.minimum(prompt, size), slots, area + (engine.kv_block - 1) * slots,
+                     attention))  # fmt: skip
+    return np.swapaxes(np.asarray(rows), 0, 1)
+
+
+def _alone(engine: Engine, caps: Sequence[Cap], prompt: Array, steps: Array, cut: Array) -> Array:
+    """Least seconds of a request that runs beside others of its kind, or by itself."""
+    law, block = engine.law, engine.kv_block
+    largest, slots, area, attention = cut
+    needed = slots / (engine.max_seqs or math.inf)
+    if engine.kv_tokens is not None:
+        peak = np.ceil((prompt + steps) / block) * block
+        needed = np.maximum(needed, area / (engine.kv_blocks * block - peak + block))
+    tokens = np.broadcast_to(prompt + steps, slots.shape)
+    paced = _token_time(engine, caps, tokens, needed, largest - 1) + attention
+    step_time = law.token_time(1)
+    serial = (slots[-1] - steps) * law.curve(largest[-1]) + steps * step_time + attention[-1]
+    return np.asarray(np.minimum(paced.min(axis=0), serial))
+
+
+def _token_time(
+    engine: Engine, caps: Sequence[Cap], tokens: Array, needed: Array, margin: Array
+) -> Array:
+    """Least token time of ``needed`` batches or more that keep ``margin`` tokens free."""
+    most, time, intercept, slope = (np.asarray(column) for column in zip(*caps, strict=True))
+    room = most - margin[..., None]
+    fill = tokens[..., None] / np.where(room > 0, room, 1.0)
+    count = np.maximum(needed[..., None], fill)
+    cost = np.minimum(time * count, intercept * count + slope * tokens[..., None])
+    best = np.where(room > 0, cost, np.inf).min(axis=-1)
+    # The smallest cap at which the other limits bind; the budget where they never do.
+    full = np.maximum(needed, tokens / (engine.token_budget - margin))
+    own = np.minimum(np.ceil(tokens / full) + margin, engine.token_budget)
+    cost = engine.law.curve(own) * np.maximum(full, tokens / (own - margin))
+    return np.asarray(np.minimum(best, cost))
+
+
+def _caps(engine: Engine) -> tuple[Cap, ...]:
+    """Batch sizes to stay below, each with its time and a line above the curve up to there."""
     law, budget = engine.law, engine.token_budget
     if law.form == "affine" and law.tile == 1:
-        return ()
-    grid = np.geomspace(1, budget, 48) / law.tile
-    sizes = np.concatenate((corners(law, budget), np.ceil(grid) * law.tile)).astype(np.int64)
-    full = budget // law.tile * law.tile
-    return tuple(np.unique(np.append(sizes[sizes <= budget], max(full, 1))).tolist())
+        return ((budget, law.token_time(budget), law.base, law.per_token),)
+    grid = np.ceil(np.geomspace(1, budget, 40) / law.tile) * law.tile
+    full = max(budget // law.tile * law.tile, 1)
+    sizes = np.concatenate((corners(law, budget), grid, [full])).astype(np.int64)
+    sizes = np.unique(sizes[sizes <= budget])
+    # Between two neighbours of these the curve is convex, so a line above them is above it.
+    starts = np.arange(law.tile + 1, budget + 1, law.tile) if law.tile > 1 else sizes[:0]
+    marks = np.unique(np.concatenate((sizes, starts, starts - 1, np.asarray(law.tokens, int))))
+    marks = marks[marks <= budget]
+    heights = law.curve(marks)
+    return tuple(_line(int(n), marks, heights) for n in sizes)
+
+
+def _line(cap: int, marks: Array, heights: Array) -> Cap:
+    x, y = marks[marks <= cap], heights[marks <= cap]
+    slope = (y[-1] - y[0]) / max(x[-1] - x[0], 1)
+    # Not below 0 at 0 either: an iteration without tokens takes no time.
+    intercept = max(0.0, float(np.max(y - slope * x)))
+    return cap, float(y[-1]), intercept, float(slope)
 
 
 def _dot(weights: Sequence[float], rates: Sequence[float]) -> float:
-    return sum(w * r for w, r in zip(weights, rates, strict=True))
+    return float(sum(w * r for w, r in zip(weights, rates, strict=True)))

@@ -15,8 +15,7 @@ filled token by token once enough requests wait (Dai et al., RAD; one server of 
 :math:`w_j`, stable for ``rho < 1``).
 
 **Inner bound.** Otherwise whole requests do not fill a batch exactly: :mod:`llmq.theory.inner`
-gives loads that paced schedules carry (tested, not proved for mixes). ``contains`` raises between
-the two.
+gives loads that explicit schedules carry. ``contains`` raises between the two.
 
 **Slots** where all prompts share one (conventions "one"): see :mod:`llmq.theory.bounds`.
 
@@ -53,7 +52,7 @@ from llmq.theory.bounds import (
     with_shared_slot,
 )
 from llmq.theory.demand import demand
-from llmq.theory.facets import Facet, Weights, corner_points, split_dominated
+from llmq.theory.facets import Facet, corner_points, split_dominated
 from llmq.theory.inner import InnerBound, inner_bound
 from llmq.theory.rates import rate_vector
 from llmq.units import as_fraction
@@ -93,7 +92,7 @@ class Region:
     necessary : tuple of Facet
         Bounds that ``contains`` relies on for a "no"; ``active`` unless prompts share a slot.
     inner : InnerBound or None
-        Loads that paced schedules carry; None where the region is exact.
+        Loads that explicit schedules carry; None where the region is exact.
     rational : bool
         Whether the mean demands, hence the weights, are exact.
     kind : Kind
@@ -149,11 +148,10 @@ class Region:
             return _largest(self.active, vector) / self.engines
         if not self.rational:
             raise InputError(
-                "exact=True needs lengths whose values all weigh the same (fixed, uniform, "
-                "empirical): the means of weighted lengths are floats"
+                "exact=True needs lengths whose values weigh the same: other means are floats"
             )
         exactly = [as_fraction(rates.get(name, 0)) for name in self.classes]
-        return max(_exact_dot(f.exact, exactly) for f in self.active) / self.engines
+        return max(sum(map(mul, f.exact, exactly), Fraction(0)) for f in self.active) / self.engines
 
     def margin(self, rates: Rates) -> float:
         """Return the factor by which all rates may grow.
@@ -172,7 +170,7 @@ class Region:
         return 1 / load if load > 0 else math.inf
 
     def load_bracket(self, rates: Rates) -> tuple[float, float]:
-        """Return the load by the bound for every policy and by the best paced schedule.
+        """Return the load by the bound for every policy and by the best explicit schedule.
 
         Parameters
         ----------
@@ -216,7 +214,7 @@ class Region:
             return True
         raise UndecidedError(
             f"only a bracket is known here: these rates use at least {low:.4g} of the capacity, "
-            f"and the paced schedules that were tried need {high:.4g}. Lower the rates by "
+            f"and the schedules that were tried need {high:.4g}. Lower the rates by "
             f"{100 * (1 - 1 / high):.2g} % to be inside, or simulate a policy",
             low=low, high=high,
         )  # fmt: skip
@@ -235,8 +233,7 @@ class Region:
             Engine-seconds per request over the number of engines: rates times prices sum to the
             load.
         """
-        facet = self._binding(rates)
-        pairs = zip(self.classes, facet.weights, strict=True)
+        pairs = zip(self.classes, self._binding(rates).weights, strict=True)
         return {name: weight / self.engines for name, weight in pairs}
 
     def binding(self, rates: Rates) -> tuple[str, str]:
@@ -337,7 +334,7 @@ def stability_region(engine: Engine | Fleet, mix: Mix, method: str = "auto") -> 
     mix : mapping of str to RequestClass
         The classes.
     method : {"auto", "closed_form"}
-        How; both are the closed form so far.
+        Both are the closed form so far.
 
     Returns
     -------
@@ -401,7 +398,3 @@ def _largest(facets: Sequence[Facet], vector: Sequence[float]) -> float:
 
 def _dot(weights: Sequence[float], vector: Sequence[float]) -> float:
     return float(sum(map(mul, weights, vector)))
-
-
-def _exact_dot(weights: Weights, vector: Sequence[Fraction]) -> Fraction:
-    return sum(map(mul, weights, vector), Fraction(0))
