@@ -6,6 +6,7 @@ working. Facts a program may want (a line number, a margin) are attributes, not 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 __all__ = [
@@ -85,7 +86,15 @@ class FormatError(InputError):
             where += f" line {line}"
         if column is not None:
             where += f", column {column}"
-        super().__init__(f"{where}: {message}", path=str(path), line=line, column=column)
+        super().__init__(f"{where}: {message}")
+        self.message, self.path, self.line, self.column = message, str(path), line, column
+        self.fields = {"path": str(path), "line": line, "column": column}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions are pickled by position, which would lose the keywords: a worker process
+        # could not hand its error back.
+        make = functools.partial(type(self), path=self.path, line=self.line, column=self.column)
+        return make, (self.message,)
 
 
 class UnstableError(LlmqError, ArithmeticError):
@@ -141,7 +150,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     Returns
     -------
     str
-        ``"; did you mean 'x'?"`` or ``"; known: a, b"``.
+        ``"; did you mean 'x'?"`` or ``"; known: a, b"``; empty where nothing is known.
 
     Examples
     --------
@@ -150,6 +159,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     from difflib import get_close_matches
 
-    names = sorted(known)
-    close = get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"
+    names = sorted(str(name) for name in known)
+    close = get_close_matches(str(word), names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(names)}" if names else ""

@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
 from llmq.errors import InputError
 
@@ -196,7 +195,9 @@ def from_json(kind: type[_T], text: str) -> _T:
     Raises
     ------
     InputError
-        If a field is missing or unknown.
+        If the text is not JSON, a field is missing or unknown, or a field holds one of several
+        types that share no more than a protocol (the arrival process of a workload): such a value
+        is kept in the formats of ``llmq.io``.
 
     Examples
     --------
@@ -204,7 +205,11 @@ def from_json(kind: type[_T], text: str) -> _T:
     >>> from_json(Estimate, to_json(estimate)) == estimate
     True
     """
-    return typing.cast("_T", _decode(kind, json.loads(text)))
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error}", value=text) from error
+    return typing.cast("_T", _decode(kind, raw))
 
 
 def _decode(kind: object, raw: object) -> object:
@@ -215,8 +220,11 @@ def _decode(kind: object, raw: object) -> object:
         return _decode_dataclass(kind, raw)
     if isinstance(kind, type) and issubclass(kind, float | Fraction | enum.Enum):
         return typing.cast("typing.Callable[[object], object]", kind)(raw)
-    if kind is np.ndarray or origin is np.ndarray or origin is npt.NDArray:
-        return np.asarray(raw)
+    if origin is np.ndarray:
+        # The declared type, or an infinity (a string in JSON) would make an array of strings.
+        return np.asarray(raw, dtype=typing.get_args(args[1])[0])
+    if getattr(kind, "_is_protocol", False):
+        raise InputError(f"cannot read {kind} from JSON: many types could have been meant")
     if origin is tuple and isinstance(raw, list):
         inner = args if args and args[-1] is not Ellipsis else (args[0],) * len(raw)
         return tuple(_decode(k, item) for k, item in zip(inner, raw, strict=True))

@@ -67,10 +67,11 @@ def parse_duration(text: str) -> float:
             f"duration {text!r}{hint}: write a number and one of us, ms, s, min, h, e.g. 500ms",
             value=text,
         )
-    # Rational, so that 25us is the float nearest to 25e-6.
-    value = float(Fraction(match[1]) * _DURATION[match[2]])
+    # Rational, so that 25us is the float nearest to 25e-6; never of an exponent beyond floats.
+    number = float(match[1])
+    value = float(Fraction(match[1]) * _DURATION[match[2]]) if 0 < number < math.inf else 0.0
     if not 0 < value < math.inf:
-        raise InputError(f"duration {text!r} must be positive", value=text)
+        raise InputError(f"duration {text!r} must be positive and finite", value=text)
     return value
 
 
@@ -131,16 +132,19 @@ def format_seconds(seconds: float, digits: int = 3) -> str:
     """
     if not math.isfinite(seconds):
         return "undefined" if math.isnan(seconds) else "unbounded"
-    size = abs(seconds)
-
-    def written(value: float) -> str:
-        # Never an exponent: 940 us, not 9.4e+02 us.
-        return f"{value:.{max(digits, len(str(int(abs(value)))))}g}"
-
+    size = abs(float(f"{seconds:.{digits}g}"))  # as it will be read: 0.9999 is 1 s, not 1000 ms
+    if size == 0:
+        return "0 s"
     for unit, scale in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
         if size >= scale * (2 if scale > 1 else 1):
-            return f"{written(seconds / scale)} {unit}"
-    return f"{written(seconds / MICROSECOND)} us"
+            return f"{_plain(seconds / scale, digits)} {unit}"
+    return f"{_plain(seconds / MICROSECOND, digits)} us"
+
+
+def _plain(value: float, digits: int) -> str:
+    # Never a positive exponent: 943 us, not 9.4e+02 us.
+    whole = len(str(round(abs(value)))) if math.isfinite(value) else 0
+    return f"{value:.{max(digits, whole)}g}"
 
 
 def format_rate(per_second: float, digits: int = 4) -> str:
@@ -163,7 +167,7 @@ def format_rate(per_second: float, digits: int = 4) -> str:
     >>> format_rate(5.5297)
     '5.53 req/s'
     """
-    return f"{per_second:.{digits}g} req/s"
+    return f"{_plain(per_second, digits)} req/s"
 
 
 def format_count(count: float) -> str:
@@ -200,6 +204,11 @@ def as_fraction(value: float | Rational) -> Fraction:
     fractions.Fraction
         The exact value.
 
+    Raises
+    ------
+    InputError
+        If the value is not finite.
+
     Examples
     --------
     >>> as_fraction(0.025)
@@ -207,4 +216,6 @@ def as_fraction(value: float | Rational) -> Fraction:
     """
     if isinstance(value, Rational):
         return Fraction(int(value.numerator), int(value.denominator))
+    if not math.isfinite(value):
+        raise InputError(f"only a finite number is a fraction, got {value}", value=value)
     return Fraction(repr(float(value)))
