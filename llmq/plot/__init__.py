@@ -1,0 +1,16 @@
+r"""Figures: what a region, a plan and a fit look like.
+
+Every ``draw_*`` takes a result and returns the axes it drew on; it makes a figure only where no
+axes are given, never shows one, and leaves the settings of matplotlib as they were. One vocabulary
+throughout: theory is a line, simulation is points with 95 % intervals, measurement is crosses.
+:func:`svg` writes a figure whose bytes depend on its content only.
+
+Not covered: regions of fleets with pools that differ, interactive figures.
+"""
+
+from llmq.plot.canvas import styled, svg
+from llmq.plot.fit import draw_fit
+from llmq.plot.plan import draw_attainment, draw_latency
+from llmq.plot.region import draw_region
+
+__all__ = ["draw_attainment", "draw_fit", "draw_latency", "draw_region", "styled", "svg"]
