@@ -5,7 +5,7 @@ For each candidate (an engine and a policy)
 1. *lower bound*: the load of the traffic on one engine (:func:`llmq.stability_region`), rounded up:
    with fewer engines no policy is stable;
 2. *alone*: every request by itself on an idle engine; if too few meet the targets even then, no
-   number of engines helps;
+   number of engines helps (:mod:`llmq.alone`);
 3. *search*: from the lower bound upwards the smallest count whose simulated attainment is at least
    the target with its whole 95 % interval (galloping, then bisection: more engines are taken to
    do no harm).
@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llmq.alone import hopeless, run_alone
 from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
@@ -38,13 +39,13 @@ from llmq.sim.record import Run
 from llmq.sim.run import Mapper, simulate
 from llmq.sim.stats import Share
 from llmq.theory.region import Region, stability_region
-from llmq.units import format_seconds
 
 __all__ = ["Candidate", "CandidatePlan", "Plan", "Probe", "plan_capacity"]
 
 SHOWN = (0.5, 0.9, 0.99)
+# Square of the normal quantile of a 95 % interval.
+Z2 = 1.959963984540054**2
 CURVE = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-ALONE = 4000
 
 
 def plan_capacity(
@@ -95,7 +96,8 @@ def plan_capacity(
     Raises
     ------
     InputError
-        No candidates, or a request that one cannot hold.
+        No candidates, a request that one cannot hold, traffic without a rate, or too few requests
+        to show the target with confidence.
 
     Examples
     --------
@@ -111,7 +113,9 @@ def plan_capacity(
     target = slo.quantile if slo.quantile is not None else attainment
     if not 0 < target < 1:
         raise InputError(f"attainment must lie between 0 and 1, got {target}", value=target)
-    traffic = workload_or_trace
+    if max_gpus < 1:
+        raise InputError(f"max_gpus must be at least 1, got {max_gpus}", value=max_gpus)
+    traffic = _rated(workload_or_trace)
     mix = traffic.mix() if isinstance(traffic, Trace) else traffic.mix
     seed = seed_sequence(rng)
     plans, regions = [], []
@@ -141,6 +145,17 @@ def plan_capacity(
             replications=replications, traffic=_describe(traffic),
         ),
     )  # fmt: skip
+
+
+def _rated(traffic: Workload | Trace) -> Workload | Trace:
+    if not isinstance(traffic, Workload | Trace):
+        raise InputError(f"plan_capacity needs a Workload or a Trace, got {traffic!r}")
+    if not math.isfinite(traffic.rate):
+        raise InputError(
+            "all requests come at one time, so the traffic has no rate to plan for: give a trace "
+            "with more times, or draw arrivals for its lengths with Workload.poisson(rate, mix)"
+        )
+    return traffic
 
 
 def _quiet(text: str) -> None:
@@ -182,20 +197,9 @@ class _Search:
     tell: Callable[[str], None]
 
     def alone(self) -> Run:
-        """Every request by itself on an idle engine: the best that any count can do."""
-        if isinstance(self.traffic, Trace):
-            step = max(1, len(self.traffic) // ALONE)
-            rows = self.traffic.take(slice(0, None, step))
-        else:
-            rows = self.traffic.sample(ALONE, self.seed)
-        longest = int(rows.prompt.max() + rows.output.max())
-        law, chunk = self.engine.law, self.engine.chunk
-        apart = longest * float(law(chunk, longest, longest * chunk, mixed=True))
-        spread = Trace(
-            np.arange(len(rows)) * apart, rows.prompt, rows.output, rows.reasoning,
-            rows.klass, rows.classes,
-        )  # fmt: skip
-        return simulate(self.engine, spread, self.offer.policy)
+        """As many requests as a count is simulated with, each by itself."""
+        n = self.requests * self.replications
+        return run_alone(self.traffic, self.engine, self.offer.policy, n, self.seed)
 
     def run(self, engines: int) -> Run:
         """Simulate a count."""
@@ -229,25 +233,39 @@ class _Search:
     def passes(self, probe: Probe) -> bool:
         """Whether the whole interval lies above the target."""
         steady = isinstance(self.traffic, Trace) or probe.status != "overloaded"
-        return steady and probe.attainment.low >= self.target
+        return steady and self.shown(probe.attainment)
+
+    def shown(self, share: Share) -> bool:
+        """Whether the target is met with confidence, as far as the requests can show it."""
+        if share.low < self.target and share.value == 1:
+            # All of them are good, so more engines would change nothing.
+            most, need = 1 / (1 + Z2 / share.n), math.ceil(Z2 * self.target / (1 - self.target))
+            raise InputError(
+                f"{share.n} measured requests, all within the targets, show with 95 % confidence "
+                f"no share above {most:.4g}; {self.target:g} needs at least {need}: use a longer "
+                "trace, simulate more requests, or ask for a smaller share",
+                value=share.n,
+            )
+        return share.low >= self.target
 
 
 def _plan_one(s: _Search, max_gpus: int) -> CandidatePlan:
     load_one = s.region.load(s.traffic.rates)
     least = max(1, math.ceil(load_one)) if math.isfinite(load_one) else 1
-    alone = s.alone().attainment(s.slo)
+    alone = s.alone()
+    limit = min(max_gpus, s.offer.max_gpus or max_gpus)
     probes: dict[int, tuple[Probe, Run]] = {}
     answer = None
-    if alone.value < s.target:
-        reason = _hopeless(s, alone)
-    elif least * s.engine.gpus > max_gpus:
-        reason = f"the lower bound of {least * s.engine.gpus} GPUs exceeds the limit of {max_gpus}"
+    if not s.shown(alone.attainment(s.slo)):
+        reason = hopeless(alone, s.slo, s.target)
+    elif least * s.engine.gpus > limit:
+        reason = f"the lower bound of {least * s.engine.gpus} GPUs exceeds the limit of {limit}"
     else:
-        answer = _smallest(s, least, max_gpus // s.engine.gpus, probes)
+        answer = _smallest(s, least, limit // s.engine.gpus, probes)
         reason = (
             f"{answer} engines meet {s.slo} with confidence"
             if answer
-            else f"{max_gpus} GPUs do not meet {s.slo} with confidence; best attainment "
+            else f"{limit} GPUs do not meet {s.slo} with confidence; best attainment "
             f"{max(probe.attainment.value for probe, _ in probes.values()):.4f}"
         )
     return _report(s, least, load_one, answer, reason, probes)
@@ -272,25 +290,6 @@ def _smallest(
         middle = (low + high) // 2
         low, high = (low, middle) if ok(middle) else (middle, high)
     return high
-
-
-def _hopeless(s: _Search, alone: Share) -> str:
-    """Say which target cannot be met at any count, and the nearest that can."""
-    run = s.alone()
-    words = []
-    for name, limit in s.slo.targets.items():
-        need = run.metric(name).quantile(s.target).mean
-        if need > limit:
-            words.append(
-                f"{name.upper()} <= {format_seconds(limit)}: alone on an idle engine the "
-                f"p{100 * s.target:g} is {format_seconds(need)}. Nearest: {name} = "
-                f"{format_seconds(need)}"
-            )
-    detail = "; ".join(words) or "no single target, only all together"
-    return (
-        f"no number of GPUs meets {detail} (share within the targets without any queueing: "
-        f"{alone.value:.4f}, needed {s.target:g})"
-    )
 
 
 def _report(
@@ -354,4 +353,6 @@ def _assumptions(traffic: Workload | Trace, regions: Sequence[Region]) -> tuple[
         shared.update(dict.fromkeys(region.assumptions))
         shared.update(dict.fromkeys(region.engine.assumptions))
     notes = traffic.notes if isinstance(traffic, Trace) else ()
+    if isinstance(traffic, Trace):
+        notes += ("the lower bound takes the trace for a piece of endless traffic at its rates",)
     return (*shared, *notes, "more engines do no harm to the attainment (bisection)")

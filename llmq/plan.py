@@ -27,11 +27,14 @@ class Candidate:
         The policy.
     name : str
         For reports; the engine's name if not given.
+    max_gpus : int, optional
+        Most GPUs of it.
     """
 
     engine: Engine
     policy: Policy
     name: str = ""
+    max_gpus: int | None = None
 
     @property
     def label(self) -> str:

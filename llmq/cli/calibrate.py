@@ -8,6 +8,7 @@ import json
 import sys
 from typing import Any
 
+from llmq.cli.traffic import count
 from llmq.errors import InputError
 
 __all__ = ["add_arguments", "run"]
@@ -25,9 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "profile", help="file or folder: Vidur, LLMServingSim, aiconfigurator, steps"
     )
     parser.add_argument("--format", help="insist on a profile format")
-    parser.add_argument("--layers", type=int, help="layers of the model, for one-layer profiles")
+    parser.add_argument(
+        "--layers", type=count(1), help="layers of the model, for one-layer profiles"
+    )
     parser.add_argument("--model", help="model, for kernel tables: llama-3.1-8b, ...")
-    parser.add_argument("--tp", type=int, default=1, help="GPUs of one engine (1)")
+    parser.add_argument("--tp", type=count(1), default=1, help="GPUs of one engine (1)")
     parser.add_argument("--gpu", help="GPU name, for the record")
     parser.add_argument("--attention", metavar="FILE", help="Vidur's attention.csv")
     parser.add_argument("--network", metavar="FILE", help="all-reduce table")
@@ -40,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="law to fit; auto takes the smallest error on unseen rows",
     )  # fmt: skip
     parser.add_argument("--out", metavar="FILE.toml", help="save an engine that --engine accepts")
-    parser.add_argument("--kv-tokens", type=int, help="KV capacity of that engine")
+    parser.add_argument("--kv-tokens", type=count(1), help="KV capacity of that engine")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from llmq.cli.traffic import count
 from llmq.errors import InputError
 
 __all__ = ["add_arguments", "run"]
@@ -27,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", metavar="R", help="scale to this many requests per second")
     parser.add_argument("--cv", type=float, help="draw arrivals for a file without times")
     parser.add_argument("--jitter", choices=["uniform"], help="spread equal time stamps")
-    parser.add_argument("--head", type=int, metavar="N", help="only the first N requests")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
+    parser.add_argument("--head", type=count(1), metavar="N", help="only the first N requests")
+    parser.add_argument("--seed", type=count(0), default=0, help="of everything random (default 0)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -32,9 +34,12 @@ durations carry units (500ms, 2s); rates are requests per second (50, 50/s, 90/m
 
 
 class _Parser(argparse.ArgumentParser):
-    """Names the nearest option when one is misspelt."""
+    """Names the nearest option, command or choice when one is misspelt."""
 
     def error(self, message: str) -> NoReturn:
+        if choice := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            near = nearest(choice[1], re.findall(r"[\w.-]+", choice[2]))
+            message = f"{message[: choice.start()]}{choice[1]!r} is not known{near}"
         words = message.split(": ", 1)
         if words[0] == "unrecognized arguments":
             known = [o for action in self._actions for o in action.option_strings]
@@ -63,8 +68,8 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         The parser.
     """
     parser = _Parser(
-        prog="llmq", description=llmq.__doc__, epilog=_EPILOG, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="llmq", description=(llmq.__doc__ or "").partition("\n")[0],
+        epilog=_EPILOG, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"llmq {llmq.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -101,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", LlmqWarning)
             warnings.showwarning = _note
-            return int(importlib.import_module(f"llmq.cli.{args.command}").run(args))
+            code = int(importlib.import_module(f"llmq.cli.{args.command}").run(args))
+            sys.stdout.flush()
+            return code
     except (InfeasibleError, UnstableError) as error:
         return _fail(error, NEGATIVE)
     except InputError as error:
@@ -109,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LlmqError as error:
         return _fail(error, INTERNAL)
     except BrokenPipeError:
+        # Who reads has had enough. Python flushes once more at exit, which must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except KeyboardInterrupt:
         return _fail("interrupted", 130)

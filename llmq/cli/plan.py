@@ -15,6 +15,7 @@ from llmq.cli.traffic import (
     build_policy,
     build_slo,
     build_traffic,
+    count,
     interval,
     print_json,
     teller,
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
     from llmq.plan import Candidate, CandidatePlan, Plan
 
 __all__ = ["add_arguments", "run"]
+
+# What a configuration file says, so that an option that says it too would be ignored.
+_DESCRIBED = (
+    "trace", "format", "jitter", "workload", "prompt", "output", "rate", "cv", "head",
+    "engine", "policy", "tp", "token_budget", "max_seqs", "kv_tokens",
+    "ttft", "tpot", "e2e", "quantile",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--attainment", type=float, default=0.99, metavar="A",
         help="share of requests that must meet all targets, without --quantile (0.99)",
     )  # fmt: skip
-    group.add_argument("--max-gpus", type=int, default=100_000, help="give up above this")
-    group.add_argument("--requests", type=int, help="requests of a simulated path (2000)")
-    group.add_argument("--replications", type=int, help="simulated paths (8)")
-    group.add_argument("--workers", type=int, default=1, help="processes")
+    group.add_argument("--max-gpus", type=count(1), default=100_000, help="give up above this")
+    group.add_argument("--requests", type=count(1), help="requests of a simulated path (2000)")
+    group.add_argument("--replications", type=count(1), help="simulated paths (8)")
+    group.add_argument("--workers", type=count(1), default=1, help="processes")
     group.add_argument("--report", metavar="FILE", help="write a self-contained HTML page")
     add_output(parser)
+    parser.set_defaults(seed=None)  # not given: that of the file, or 0
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
     plan = plan_capacity(
         traffic, slo, offers,
         attainment=args.attainment, max_gpus=args.max_gpus, requests=args.requests or 2000,
-        replications=args.replications or 8, rng=args.seed, workers=args.workers, progress=tell,
+        replications=args.replications or 8, rng=args.seed, workers=args.workers,
+        progress=tell,
     )  # fmt: skip
     if tell is not None:
         sys.stderr.write("\r\x1b[2K")
@@ -100,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
 def _from_options(args: argparse.Namespace) -> tuple[Trace | Workload, SLO, list[Candidate]]:
     from llmq.plan import Candidate
 
+    args.seed = args.seed or 0
     slo = build_slo(args)
     if slo is None:
         raise InputError("say what is good enough: --ttft 500ms, --tpot 50ms or --e2e 10s")
@@ -114,24 +125,27 @@ def _from_options(args: argparse.Namespace) -> tuple[Trace | Workload, SLO, list
 def _from_config(args: argparse.Namespace) -> tuple[Trace | Workload, SLO, list[Candidate]]:
     import llmq
     from llmq.io.config import read_config
+    from llmq.plan import Candidate
 
-    beside = ("trace", "workload", "prompt", "rate", "engine", "policy", "ttft", "tpot", "e2e")
-    if clash := [name for name in beside if getattr(args, name) is not None]:
+    if clash := [name for name in _DESCRIBED if getattr(args, name) is not None]:
         raise InputError(
-            f"--{clash[0]} and the file {args.config} both describe the plan: change the file, or "
-            "leave it out and use options only"
+            f"--{clash[0].replace('_', '-')} and the file {args.config} both describe the plan: "
+            "change the file, or leave it out and use options only"
         )
     config = read_config(args.config)
     args.requests = args.requests or config.simulation.requests
     args.replications = args.replications or config.simulation.replications
-    args.seed = args.seed or config.simulation.seed
+    args.seed = config.simulation.seed if args.seed is None else args.seed
     offers = []
-    for one in config.candidates:
-        made = llmq.load_engine(one.engine, one.tp) if isinstance(one.engine, str) else one.engine
-        engine = made.with_(**one.overrides)
-        offers.append(llmq.Candidate(engine, build_policy(one.policy)))
-        if one.max_gpus is not None:
-            args.max_gpus = min(args.max_gpus, one.max_gpus)
+    for number, one in enumerate(config.candidates, start=1):
+        try:
+            engine = one.engine
+            if isinstance(engine, str):
+                engine = llmq.load_engine(engine, one.tp)
+            engine, policy = engine.with_(**one.overrides), build_policy(one.policy)
+        except InputError as error:
+            raise InputError(f"{config.source}: [candidates {number}]: {error}") from error
+        offers.append(Candidate(engine, policy, max_gpus=one.max_gpus))
     return config.traffic, config.slo, offers
 
 
@@ -157,8 +171,8 @@ def _text(plan: Plan) -> str:
 
 def _why(one: CandidatePlan) -> list[str]:
     lines = [
-        f"         lower bound {one.gpus_lower_bound}: with fewer no scheduler is stable (outer bound "
-        "of the stability region)",
+        f"         lower bound {one.gpus_lower_bound}: with fewer no scheduler is stable (outer "
+        "bound of the stability region)",
         f"         load {one.load:.2f}; all rates may grow by {100 * one.headroom:.0f} % before no "
         "scheduler is stable",
         f"         {one.binding[1]}",

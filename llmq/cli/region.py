@@ -13,8 +13,10 @@ from llmq.cli.traffic import (
     build_engine,
     build_policy,
     build_traffic,
+    count,
     print_json,
 )
+from llmq.errors import InputError
 from llmq.units import format_seconds
 
 __all__ = ["add_arguments", "run"]
@@ -30,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     add_traffic(parser)
     add_engine(parser)
-    parser.add_argument("--engines", type=int, default=1, metavar="N", help="how many of it (1)")
+    parser.add_argument(
+        "--engines", type=count(1), default=1, metavar="N", help="how many of it (1)"
+    )
     add_output(parser)
 
 
@@ -56,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         engine = engine.with_(token_budget=budget)
     mix = traffic.mix() if isinstance(traffic, llmq.Trace) else traffic.mix
     rates = traffic.rates
+    if not math.isfinite(traffic.rate):
+        raise InputError("all requests come at one time, so the traffic has no rate: no region")
     region = llmq.stability_region(llmq.Fleet({"all": (engine, args.engines)}), mix)
     outer, inner = region.load_bracket(rates)
     resource, sentence = region.binding(rates)

@@ -16,6 +16,7 @@ from llmq.cli.traffic import (
     build_policy,
     build_slo,
     build_traffic,
+    count,
     interval,
     print_json,
     teller,
@@ -41,10 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_traffic(parser)
     add_engine(parser)
     add_slo(parser)
-    parser.add_argument("--engines", type=int, default=1, metavar="N", help="how many of it (1)")
-    parser.add_argument("--requests", type=int, default=2000, help="requests of a path (2000)")
-    parser.add_argument("--replications", type=int, help="paths (8; a trace is one path)")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument(
+        "--engines", type=count(1), default=1, metavar="N", help="how many of it (1)"
+    )
+    parser.add_argument("--requests", type=count(1), default=2000, help="requests of a path (2000)")
+    parser.add_argument("--replications", type=count(1), help="paths (8; a trace is one path)")
+    parser.add_argument("--workers", type=count(1), default=1, help="processes")
     parser.add_argument("--simulator", choices=["auto", "calendar", "reference"], default="auto")
     parser.add_argument("--dialect", help="also print the summary of vllm, guidellm, ...")
     add_output(parser)
@@ -163,8 +166,8 @@ def _text(run: Run, found: dict[str, Any], slo: str) -> str:
     for name, summary in found.get("dialect", {}).items():
         lines += [f"{name}: {key} = {value:.6g}" for key, value in summary.items()]
     lines.append(
-        f"{found['requests']['arrived']} requests, all completed; {found['iterations']} iterations, "
-        f"utilisation {found['utilisation']:.2f}, {found['evictions']} evictions"
+        f"{found['requests']['arrived']} requests, all completed; {found['iterations']} "
+        f"iterations, utilisation {found['utilisation']:.2f}, {found['evictions']} evictions"
     )
     lines.append("assumes  " + "; ".join(found["assumptions"]))
     return "\n".join(lines) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,42 @@ __all__ = [
     "build_policy",
     "build_slo",
     "build_traffic",
+    "count",
     "interval",
     "print_json",
     "teller",
 ]
+
+
+def count(least: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers, for options.
+
+    Parameters
+    ----------
+    least : int
+        Smallest number allowed.
+
+    Returns
+    -------
+    callable
+        From text to int.
+
+    Examples
+    --------
+    >>> count(1)("64")
+    64
+    """
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number >= {least}, found {text!r}")
+        return value
+
+    return read
 
 
 def add_traffic(parser: argparse.ArgumentParser) -> None:
@@ -48,11 +81,17 @@ def add_traffic(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--format", help="insist on a trace format")
     group.add_argument("--jitter", choices=["uniform"], help="spread equal time stamps")
     group.add_argument("--workload", metavar="NAME", help="a named workload, see `llmq workloads`")
-    group.add_argument("--prompt", type=int, metavar="TOKENS", help="prompt tokens of each request")
-    group.add_argument("--output", type=int, metavar="TOKENS", help="output tokens of each request")
+    group.add_argument(
+        "--prompt", type=count(1), metavar="TOKENS", help="prompt tokens of each request"
+    )
+    group.add_argument(
+        "--output", type=count(1), metavar="TOKENS", help="output tokens of each request"
+    )
     group.add_argument("--rate", metavar="R", help="requests per second; scales a trace")
     group.add_argument("--cv", type=float, help="coefficient of variation of the gaps (1: Poisson)")
-    group.add_argument("--head", type=int, metavar="N", help="only the first N requests of a trace")
+    group.add_argument(
+        "--head", type=count(1), metavar="N", help="only the first N requests of a trace"
+    )
 
 
 def build_traffic(args: argparse.Namespace) -> Trace | Workload:
@@ -96,8 +135,13 @@ def build_traffic(args: argparse.Namespace) -> Trace | Workload:
     return llmq.Workload.renewal(rate, mix, cv=1.0 if args.cv is None else args.cv)
 
 
+# A warning names the remedy in the words of the library.
+_JITTER = ("jitter='uniform'", "--jitter uniform")
+
+
 def _trace(args: argparse.Namespace, rate: float | None) -> Trace:
     import llmq
+    from llmq.errors import TraceWarning
     from llmq.model.arrivals import Renewal
 
     drawn = None
@@ -105,11 +149,15 @@ def _trace(args: argparse.Namespace, rate: float | None) -> Trace:
         if rate is None:
             raise InputError("--cv draws arrival times for a file without them: give --rate too")
         drawn = Renewal(rate, args.cv)
-    trace = llmq.read_trace(
-        args.trace, format=args.format, jitter=args.jitter, rng=args.seed, arrivals=drawn
-    )
-    for note in trace.notes:
-        sys.stderr.write(f"llmq: {note}\n")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TraceWarning)
+        trace = llmq.read_trace(
+            args.trace, format=args.format, jitter=args.jitter, rng=args.seed, arrivals=drawn
+        )
+    said = [str(warning.message) for warning in caught]
+    said += [f"{args.trace}: {note}" for note in trace.notes if not any(note in w for w in said)]
+    for note in said:
+        sys.stderr.write(f"llmq: note: {note.replace(*_JITTER)}\n")
     if args.head is not None:
         trace = trace.head(args.head)
     return trace if rate is None or drawn is not None else trace.scaled(rate=rate)
@@ -136,10 +184,10 @@ def add_engine(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
     group.add_argument(
         "--policy", metavar="P", help="e.g. sarathi or vllm:token_budget=8192", **how
     )
-    group.add_argument("--tp", type=int, help="GPUs of one engine (tensor parallelism)")
-    group.add_argument("--token-budget", type=int, help="tokens per iteration")
-    group.add_argument("--max-seqs", type=int, help="resident requests")
-    group.add_argument("--kv-tokens", type=int, help="KV capacity in tokens")
+    group.add_argument("--tp", type=count(1), help="GPUs of one engine (tensor parallelism)")
+    group.add_argument("--token-budget", type=count(1), help="tokens per iteration")
+    group.add_argument("--max-seqs", type=count(1), help="resident requests")
+    group.add_argument("--kv-tokens", type=count(1), help="KV capacity in tokens")
 
 
 def build_engine(name: str | None, args: argparse.Namespace) -> Engine:
@@ -238,7 +286,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         Of the command.
     """
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
+    parser.add_argument("--seed", type=count(0), default=0, help="of everything random (default 0)")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
 

@@ -1,0 +1,158 @@
+"""Every request by itself on an idle engine: the best that any number of engines can do.
+
+A count of engines changes only how long requests wait for each other. If the requests miss the
+targets without any company, no count helps, and the latencies they have alone say which targets
+could be met: the least that the requests alone meet with confidence. Engines that share a request
+(disaggregated prefill and decode) are not covered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from llmq.model.arrivals import Deterministic
+from llmq.model.engine import Engine
+from llmq.model.slo import SLO
+from llmq.model.trace import Trace
+from llmq.model.workload import Workload
+from llmq.policies import Policy
+from llmq.sim.record import Run
+from llmq.sim.run import simulate
+from llmq.units import format_seconds, parse_duration
+
+__all__ = ["hopeless", "nearest_targets", "run_alone"]
+
+
+def run_alone(
+    traffic: Workload | Trace,
+    engine: Engine,
+    policy: Policy,
+    requests: int,
+    seed: np.random.SeedSequence,
+) -> Run:
+    """Simulate requests so far apart that none meets another.
+
+    Parameters
+    ----------
+    traffic : Workload or Trace
+        Where the requests come from; a trace is taken whole.
+    engine : Engine
+        The engine.
+    policy : Policy
+        How it schedules.
+    requests : int
+        Requests to draw from a workload.
+    seed : numpy.random.SeedSequence
+        Source of their lengths.
+
+    Returns
+    -------
+    Run
+        One path.
+
+    Examples
+    --------
+    >>> from llmq import policies
+    >>> from llmq.model.batchtime import BatchTime
+    >>> chip = Engine(BatchTime.affine(base=1, per_token=1))
+    >>> burst = Trace([0, 0, 0], [8, 8, 8], [3, 3, 3])
+    >>> run_alone(burst, chip, policies.Sarathi(), 3, np.random.SeedSequence(0)).ttft.mean
+    9.0
+    """
+    if isinstance(traffic, Trace):
+        longest = int((traffic.prompt + traffic.output).max())
+    else:
+        longest = max(one.peak for one in traffic.mix.values())
+    # As if each token took an iteration of the largest size.
+    apart = longest * float(engine.law(engine.chunk, longest, longest * engine.chunk, mixed=True))
+    spread: Workload | Trace
+    if isinstance(traffic, Trace):
+        spread = Trace(
+            np.arange(len(traffic)) * apart, traffic.prompt, traffic.output, traffic.reasoning,
+            traffic.klass, traffic.classes,
+        )  # fmt: skip
+    else:
+        spread = dataclasses.replace(traffic, arrivals=Deterministic(1 / apart))
+    return simulate(engine, spread, policy, requests=requests, rng=seed, warmup=0)
+
+
+def nearest_targets(run: Run, slo: SLO, target: float) -> dict[str, float]:
+    """Raise the targets that are missed to the least that a share meets with confidence.
+
+    Parameters
+    ----------
+    run : Run
+        The requests, each alone.
+    slo : SLO
+        The targets.
+    target : float
+        Share that must meet them.
+
+    Returns
+    -------
+    dict of str to float
+        Seconds by metric; those that need no change are as they were. The same share of the
+        requests meets each one that was raised.
+    """
+    found = {name: np.sort(run.metric(name, anyway=True).values, axis=None) for name in slo.targets}
+    seen = {name: values[~np.isnan(values)] for name, values in found.items()}
+
+    def limits(part: float) -> dict[str, float]:
+        raised = dict(slo.targets)
+        for name, values in seen.items():
+            if len(values):
+                least = float(values[round(part * (len(values) - 1))])
+                raised[name] = max(raised[name], least)
+        return raised
+
+    low, high = 0, run.requests.arrival.size
+    n = high
+    while high - low > 1:
+        middle = (low + high) // 2
+        asked = dataclasses.replace(slo, **limits(middle / n))
+        low, high = (low, middle) if run.attainment(asked).low >= target else (middle, high)
+    return limits(high / n)
+
+
+def hopeless(run: Run, slo: SLO, target: float) -> str:
+    """Say which targets no count of engines can meet, and the nearest that can be met.
+
+    Parameters
+    ----------
+    run : Run
+        The requests, each alone, too few of which meet the targets.
+    slo : SLO
+        The targets.
+    target : float
+        Share that must meet them.
+
+    Returns
+    -------
+    str
+        A sentence. A target named in it is met by the requests alone as it is written.
+    """
+    near = nearest_targets(run, slo, target)
+    words, better = [], []
+    for name, limit in slo.targets.items():
+        if near[name] > limit:
+            need = run.metric(name, anyway=True).quantile(target).mean
+            words.append(
+                f"{name.upper()} <= {format_seconds(limit)} (alone on an idle engine its "
+                f"p{100 * target:g} is {format_seconds(need)})"
+            )
+            better.append(f"{name} = {_at_least(near[name])}")
+    return (
+        f"no number of GPUs meets {' and '.join(words)} with confidence; without any queueing "
+        f"{run.attainment(slo)} of the requests meet the targets, needed {100 * target:g} %. "
+        f"Nearest feasible: {', '.join(better)}"
+    )
+
+
+def _at_least(seconds: float) -> str:
+    """Write a time with few digits, never less than it is."""
+    shown = seconds
+    while parse_duration(text := format_seconds(shown)) < seconds:
+        shown *= 1.001
+    return text
