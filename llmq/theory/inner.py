@@ -195,8 +195,10 @@ def _kinds(request: RequestClass, lag: int) -> tuple[Array, Array, Array]:
         s, o, p = request.prompt.values, request.output.values, _weights(request.prompt)
         if len(s) > _KINDS**2:
             s, o = _round_up(s, p), _round_up(o, p)
-        pairs, where = np.unique(np.stack((s, o)), axis=1, return_inverse=True)
-        (s, o), p = pairs, np.bincount(where.ravel(), weights=p)
+        # One number for each pair: sorting rows of pairs is ten times slower.
+        width = int(o.max()) + 1
+        keys, where = np.unique(s * width + o, return_inverse=True)
+        (s, o), p = divmod(keys, width), np.bincount(where, weights=p)
     else:
         marginals = []
         for law in (request.prompt, request.output):
