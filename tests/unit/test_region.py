@@ -411,3 +411,12 @@ def test_many_kinds_are_rounded_up() -> None:
     assert few[1] / few[0] < high / low  # rounding costs something, and is on the safe side
     free = stability_region(engine, {"x": RequestClass(listed.prompt, listed.output)})
     assert free.load_bracket({"x": 1.0})[1] < 1.25 * free.load({"x": 1.0})
+
+
+def test_heavy_tails_keep_a_useful_bracket() -> None:
+    laws = (
+        Lengths.lognormal(mean=500, sigma=0.9, low=4, high=8000),
+        Lengths.lognormal(mean=200, sigma=0.7, high=2000),
+    )
+    low, high = stability_region(ENGINE_U, {"x": RequestClass(*laws)}).load_bracket({"x": 1.0})
+    assert low < high < 1.15 * low
