@@ -250,9 +250,9 @@ class Batch:
     size: int = 1
 
     def __post_init__(self) -> None:
-        if not self.rate > 0 or self.size < 1:
+        if not self.rate > 0 or not self.size >= 1 or self.size % 1:
             raise InputError(
-                f"batch arrivals need rate > 0 and size >= 1, got {self.rate}, {self.size}"
+                f"batch arrivals need rate > 0 and whole size >= 1, got {self.rate}, {self.size}"
             )
 
     @property
@@ -319,9 +319,10 @@ class MMPP:
     def __post_init__(self) -> None:
         if len(self.rates) != 2 or len(self.switch) != 2:
             raise InputError("MMPP needs two rates and two switching rates")
-        if min(self.rates) < 0 or not max(self.rates) > 0 or not min(self.switch) > 0:
+        finite = all(math.isfinite(x) for x in (*self.rates, *self.switch))
+        if not finite or min(self.rates) < 0 or max(self.rates) == 0 or min(self.switch) <= 0:
             raise InputError(
-                f"MMPP needs rates >= 0, not both 0, and switching rates > 0, "
+                f"MMPP needs finite rates >= 0, not both 0, and finite switching rates > 0, "
                 f"got {self.rates} and {self.switch}"
             )
 
@@ -357,7 +358,7 @@ class MMPP:
         state = int(stream.random() * sum(self.switch) < self.switch[0])
         clock, mass = [0.0], [0.0]
         # Invert the integrated rate, which is linear between switches.
-        while mass[-1] <= operational[-1]:
+        while n > 0 and mass[-1] <= operational[-1]:
             stays = stream.exponential(1.0, (256, 2)) / np.asarray(self.switch)
             for stay in stays:
                 for part in (state, 1 - state):

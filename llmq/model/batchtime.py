@@ -263,7 +263,7 @@ class BatchTime:
         >>> BatchTime.table(tokens=[1, 128, 129, 256], seconds=[1.0, 1.5, 2.0, 2.5])(64)
         1.248031496062992
         """
-        n = tuple(int(x) for x in np.asarray(tokens).ravel())
+        n = tuple(int(x) if x % 1 == 0 else x for x in np.asarray(tokens).ravel().tolist())
         t = tuple(float(x) for x in np.asarray(seconds, dtype=np.float64).ravel())
         mixed = per_kv if per_kv_mixed is None else per_kv_mixed
         return cls(
@@ -280,8 +280,9 @@ class BatchTime:
                     f"batch time: {name} must be a finite number >= 0 (seconds), got {value}",
                     field=name, value=value,
                 )  # fmt: skip
-        if self.tile < 1 or self.tile != int(self.tile):
+        if not self.tile >= 1 or self.tile % 1:
             raise InputError(f"batch time: tile must be at least 1 token, got {self.tile}")
+        object.__setattr__(self, "tile", int(self.tile))  # 128.0 would spoil exact arithmetic
         if self.form == "table":
             check_table(self.tokens, self.seconds)
         elif not self.token_time(1) > 0:
@@ -390,7 +391,7 @@ class BatchTime:
         )
 
     def __str__(self) -> str:
-        words = [f"{n}={getattr(self, n):.4g}" for n in _COEFFICIENTS if getattr(self, n)]
+        words = [f"{n}={float(getattr(self, n)):.4g}" for n in _COEFFICIENTS if getattr(self, n)]
         words += [f"tile={self.tile}"] * (self.tile > 1)
         words += [f"{len(self.tokens)} points to {t} tokens" for t in self.tokens[-1:]]
         return f"{self.form}({', '.join(words)})"

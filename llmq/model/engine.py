@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from llmq.errors import InputError
 from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, Conventions
@@ -76,9 +78,16 @@ class Engine:
                 continue
             if isinstance(value, bool) or not _is_whole(value) or value < 1:
                 raise InputError(
-                    f"{name} must be at least 1 {unit}, got {value}", field=name, value=value
-                )
+                    f"{name} must be a whole number, at least 1 {unit}, got {value!r}"
+                    if not _is_whole(value) else f"{name} must be at least 1 {unit}, got {value}",
+                    field=name, value=value,
+                )  # fmt: skip
             object.__setattr__(self, name, int(value))
+        if not isinstance(self.conventions, Conventions):
+            raise InputError(
+                f"conventions must be llmq.ENGINE, llmq.THEORY or another Conventions, "
+                f"got {self.conventions!r}", field="conventions", value=self.conventions,
+            )  # fmt: skip
         if self.kv_tokens is not None and self.kv_tokens < self.kv_block:
             raise InputError(
                 f"kv_tokens ({self.kv_tokens}) must hold at least one block of {self.kv_block}",
@@ -136,4 +145,4 @@ class Engine:
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value == int(value)
+    return isinstance(value, int | float | np.integer) and math.isfinite(value) and value % 1 == 0

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from llmq.errors import InputError, nearest
 from llmq.model.engine import Engine
 
@@ -48,9 +50,14 @@ class Fleet:
         for name, pool in self.pools.items():
             if not isinstance(pool, tuple) or len(pool) != 2 or not isinstance(pool[0], Engine):
                 raise InputError(f"pool {name!r} must be (engine, count), got {pool!r}")
-            if not isinstance(pool[1], int) or pool[1] < 1:
+            if not isinstance(pool[1], int | np.integer) or pool[1] < 1:
                 raise InputError(f"pool {name!r} needs at least 1 engine, got {pool[1]}")
         for klass, names in self.eligible.items():
+            if not isinstance(names, tuple | list):
+                raise InputError(
+                    f"pools of class {klass!r} must be a tuple of names, got {names!r}; "
+                    f"for one pool write ({names!r},)"
+                )
             if not names:
                 raise InputError(f"class {klass!r} may be served by no pool")
             for name in names:
@@ -61,8 +68,12 @@ class Fleet:
                 raise InputError(f"role of pool {name!r} must be one of {_ROLES}, got {role!r}")
         if not self.link > 0:
             raise InputError(f"link must be positive (KV tokens per second), got {self.link}")
-        for own in ("pools", "eligible", "roles"):  # copies: the caller's dict may change
-            object.__setattr__(self, own, dict(getattr(self, own)))
+        for own, copy in (  # the caller's dict may change
+            ("pools", {name: (engine, int(count)) for name, (engine, count) in self.pools.items()}),
+            ("eligible", {klass: tuple(names) for klass, names in self.eligible.items()}),
+            ("roles", dict(self.roles)),
+        ):
+            object.__setattr__(self, own, copy)
 
     def _known(self, name: str) -> None:
         if name not in self.pools:

@@ -63,9 +63,11 @@ class Lengths:
         object.__setattr__(self, "values", values)
         if self.weights is not None:
             weights = np.array(self.weights, dtype=np.float64)
-            if weights.shape != values.shape or np.any(weights < 0) or not weights.sum() > 0:
+            total = float(weights.sum())
+            if weights.shape != values.shape or np.any(weights < 0) or not 0 < total < math.inf:
                 raise InputError("weights of lengths must be >= 0, one for each value, not all 0")
-            weights /= weights.sum()
+            if not math.isclose(total, 1.0, rel_tol=1e-12):  # or a copy would differ in a last bit
+                weights /= total
             weights.flags.writeable = False
             object.__setattr__(self, "weights", weights)
 
@@ -168,7 +170,8 @@ class Lengths:
         """
         p = np.asarray(sorted(float(key) for key in table))
         x = np.asarray([float(table[key]) for key in sorted(table)])
-        if len(p) < 2 or p[0] != 0 or p[-1] != 1 or np.any(np.diff(x) < 0) or x[0] < 0:
+        rising = np.all(np.isfinite(x)) and np.all(np.diff(x) >= 0)
+        if len(p) < 2 or p[0] != 0 or p[-1] != 1 or not rising or x[0] < 0:
             raise InputError(
                 "a quantile table must give tokens at probabilities from 0 to 1, both included, "
                 f"never decreasing; got probabilities {p.tolist()} and tokens {x.tolist()}"
@@ -271,7 +274,14 @@ class Lengths:
         -------
         int
             Tokens.
+
+        Raises
+        ------
+        InputError
+            If ``q`` is not a share (a percentage, say).
         """
+        if not 0 <= q <= 1:
+            raise InputError(f"q must lie between 0 and 1 (0.99 for p99), got {q}", value=q)
         order = np.argsort(self.values, kind="stable")
         weights = self.weights if self.weights is not None else np.full(len(order), 1 / len(order))
         # The slack keeps the quantile of 0.5 on the middle value though 1/m + ... rounds.

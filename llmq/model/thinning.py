@@ -84,7 +84,7 @@ class Thinned:
             return self.process.times(n * self.engines, stream)[self.engines - 1 :: self.engines]
         # Gaps between kept arrivals are geometric.
         last = np.cumsum(stream.geometric(1 / self.engines, n))
-        return self.process.times(int(last[-1]), stream)[last - 1]
+        return self.process.times(int(last[-1]) if n else 0, stream)[last - 1]
 
     def at_rate(self, rate: float) -> Thinned:
         """Return the share at another rate.

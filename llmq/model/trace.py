@@ -68,7 +68,7 @@ class Trace:
         source: str = "",
         notes: tuple[str, ...] = (),
     ) -> None:
-        time = np.array(arrival, dtype=np.float64).ravel()
+        time = _numbers("arrival", arrival).ravel().copy()
         if not len(time):
             raise InputError("a trace needs at least one request, got none")
         columns = {
@@ -119,7 +119,7 @@ class Trace:
         """Requests per second of each class."""
         counts = np.bincount(self.klass, minlength=len(self.classes))
         return {
-            name: self.rate * float(count) / len(self)
+            name: self.rate * float(count) / len(self) if count else 0.0
             for name, count in zip(self.classes, counts, strict=True)
         }
 
@@ -215,7 +215,8 @@ class Trace:
             raise InputError("all requests come at the same time: a rate cannot be reached")
         ratio = factor if factor is not None else float(rate or 0) / self.rate
         if not 0 < ratio < float("inf"):
-            raise InputError(f"rate and factor must be positive and finite, got {rate or factor}")
+            asked = factor if rate is None else rate
+            raise InputError(f"rate and factor must be positive and finite, got {asked}")
         return Trace(
             (self.arrival - self.arrival[0]) / ratio, self.prompt, self.output, self.reasoning,
             self.klass, self.classes, self.source,
@@ -236,7 +237,7 @@ def _tokens(name: str, value: npt.ArrayLike, n: int, least: int) -> Ints:
         raw = np.full(n, raw)
     if raw.shape != (n,):
         raise InputError(f"{name} needs one value for each of the {n} arrivals, got {raw.shape}")
-    number = raw.astype(np.float64)
+    number = _numbers(name, raw)
     bad = ~np.isfinite(number) | (number < least) | (number != np.floor(number))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
@@ -247,14 +248,26 @@ def _tokens(name: str, value: npt.ArrayLike, n: int, least: int) -> Ints:
     return np.array(raw, dtype=np.int64)
 
 
+def _numbers(name: str, value: npt.ArrayLike) -> Floats:
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be numbers: {error}", field=name) from error
+
+
 def _classes(
     klass: npt.ArrayLike | None, classes: Sequence[str] | None, n: int
 ) -> tuple[Ints, tuple[str, ...]]:
     raw = np.zeros(n, dtype=np.int64) if klass is None else np.asarray(klass)
     if raw.shape != (n,):
         raise InputError(f"klass needs one value for each of the {n} arrivals, got {raw.shape}")
-    if raw.dtype.kind in "US":
-        names, codes = np.unique(raw, return_inverse=True)
+    if classes is not None and len(set(classes)) < len(classes):
+        twice = next(name for name in classes if list(classes).count(name) > 1)
+        raise InputError(f"class {twice!r} is named twice", value=twice)
+    if raw.dtype.kind == "S":
+        raw = raw.astype(str)
+    if raw.dtype.kind in "UTO" and all(isinstance(name, str) for name in raw):
+        names, codes = np.unique(np.array(raw.tolist(), dtype=str), return_inverse=True)
         if classes is None:
             return codes.astype(np.int64), tuple(str(name) for name in names)
         order: Mapping[str, int] = {name: i for i, name in enumerate(classes)}
@@ -262,9 +275,11 @@ def _classes(
             raise InputError(f"class {missing[0]!r} is not among the classes {tuple(classes)}")
         return np.array([order[str(x)] for x in raw], dtype=np.int64), tuple(classes)
     names_ = tuple(classes) if classes else ("all",)
-    if len(set(names_)) < len(names_):
-        twice = next(name for name in names_ if names_.count(name) > 1)
-        raise InputError(f"class {twice!r} is named twice", value=twice)
-    if raw.min() < 0 or raw.max() >= len(names_):
-        raise InputError(f"class codes must lie in 0..{len(names_) - 1}, got {raw.max()}")
+    number = _numbers("klass", raw)
+    if (bad := number[~((number >= 0) & (number < len(names_)) & (number % 1 == 0))]).size:
+        raise InputError(
+            f"class codes must be whole and lie in 0..{len(names_) - 1}, got {bad[0]:g}; "
+            f"give the names of all classes as classes=",
+            value=float(bad[0]),
+        )
     return np.array(raw, dtype=np.int64), names_

@@ -47,6 +47,9 @@ class Workload:
     def __post_init__(self) -> None:
         if not self.mix:
             raise InputError("a workload needs at least one request class; the mix is empty")
+        for name, kind in self.mix.items():
+            if not isinstance(kind, RequestClass):
+                raise InputError(f"class {name!r} must be a RequestClass, got {kind!r}", value=kind)
         for name in self.weights:
             if name not in self.mix:
                 raise InputError(f"weight for unknown class {name!r}{nearest(name, self.mix)}")
@@ -58,8 +61,9 @@ class Workload:
         if not total > 0:
             raise InputError("at least one class must have a positive weight")
         object.__setattr__(self, "mix", dict(self.mix))
-        shares = {name: value / total for name, value in weights.items()}
-        object.__setattr__(self, "weights", shares)
+        if not math.isclose(total, 1.0, rel_tol=1e-12):  # or a copy would differ in a last bit
+            weights = {name: value / total for name, value in weights.items()}
+        object.__setattr__(self, "weights", weights)
 
     @classmethod
     def poisson(

@@ -61,10 +61,12 @@ def parse(text: str) -> Policy:
     values: dict[str, Any] = {}
     for item in filter(None, rest.split(",")):
         field, equals, value = (part.strip() for part in item.partition("="))
-        if not equals or field not in hints:
+        if field not in hints:
             raise InputError(
                 f"policy {name}: no field {field!r}{nearest(field, hints)}", value=field
             )
+        if not equals:
+            raise InputError(f"policy {name}: {field} needs a value: {field}=...", value=field)
         values[field] = _value(name, field, value, hints[field])
     made: Policy = kind(**values)
     return made

@@ -27,6 +27,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq.errors import InputError
 from llmq.policies.routers import RoundRobin, Router
 
 __all__ = [
@@ -262,6 +263,13 @@ class Admit:
     watermark: float = 0.01
     reserve: Literal["prompt", "chunk"] = "prompt"
     bump: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.watermark < 1:
+            raise InputError(
+                f"watermark is a share of the KV blocks, from 0 to below 1, got {self.watermark}",
+                field="watermark", value=self.watermark,
+            )  # fmt: skip
 
     def margin(self, total: float) -> int:
         """Blocks that must stay free.

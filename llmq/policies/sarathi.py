@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from llmq.errors import InputError
 from llmq.policies.blocks import Admit, Blocks, Together, decodes_first, queue_order
 from llmq.policies.routers import RoundRobin, Router
 
@@ -47,6 +48,13 @@ class Sarathi:
     name: ClassVar[str] = "sarathi"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
     claims: ClassVar[frozenset[str]] = frozenset({"work_conserving", "throughput_optimal"})
+
+    def __post_init__(self) -> None:
+        if self.order not in ("decodes_first", "queue"):
+            raise InputError(
+                f"order must be 'decodes_first' or 'queue', got {self.order!r}", value=self.order
+            )
+        Admit(watermark=self.watermark)  # checks it
 
     @property
     def blocks(self) -> Blocks:

@@ -79,6 +79,9 @@ class VLLM:
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
     claims: ClassVar[frozenset[str]] = frozenset()
 
+    def __post_init__(self) -> None:
+        Admit(watermark=self.watermark)  # checks it
+
     @property
     def blocks(self) -> Blocks:
         """The composition."""
