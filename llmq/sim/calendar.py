@@ -51,8 +51,8 @@ class CalendarEngine:
     >>> server = CalendarEngine(Job(engine, Sarathi(), [0.0], [8], [3], [0], [0]), log)
     >>> server.queue.append(0)
     >>> server.advance(math.inf)
-    >>> log.finish
-    [3.0]
+    >>> log.finish[0]
+    3.0
     """
 
     def __init__(self, job: Job, log: Log) -> None:
@@ -114,17 +114,11 @@ class _State:
         self.evicted: list[int] = []
         # A recompute that lacks one token is a decode (the rem identity), if decodes emit it.
         self.eager = not self.lag
-        self.booked = self.complete = 0
+        self.ended: list[tuple[int, int]] = []
+        self.booked = 0
+        # When the first row that waits came; minus infinity if it was evicted.
+        self.next = math.inf
         self.curve = self.law.curve(np.arange(self.budget + 1)).tolist()
-
-    def coming(self) -> float:
-        """Arrival time of the first request that was never admitted."""
-        queue, head = self.queue, self.head
-        return self.job.arrival[queue[head]] if head < len(queue) else math.inf
-
-    def waits(self, clock: float) -> bool:
-        """Whether a prefill can be served or begun at this time."""
-        return bool(self.partial or self.evicted) or self.coming() <= clock
 
     def free(self, kv: int, tick: int) -> float:
         """Count the free blocks: each decode's last block lacks ``-kv mod block`` tokens."""
@@ -140,80 +134,92 @@ class _State:
         ``spare`` is a lower bound of the blocks that new rows may take; where it does not decide,
         the exact number is counted.
         """
-        done, made, prompt, queue = self.done, self.made, self.job.prompt, self.queue
-        arrival, total, held, work = self.job.arrival, 0, 0, 0.0
+        made, prompt, ended, chunk = self.made, self.job.prompt, self.ended, self.chunk
+        total, held, work = 0, 0, 0.0
         if self.one_slot and decodes >= self.slots:
             return 0, 0, 0.0
         for row in self.partial:
             goal = prompt[row] + made.get(row, 0)
-            tokens = min(goal - done[row], left, self.chunk)
+            tokens = min(goal - self.done[row], left, chunk)
             if tokens:
-                have = done[row] = done[row] + tokens
+                have = self.done[row] = self.done[row] + tokens
                 left, total, held = left - tokens, total + tokens, held + have
                 work += tokens * (have - tokens / 2)
-                self.complete += have >= goal - (self.eager and row in made)
-        slots = math.inf if self.one_slot else self.slots - decodes
-        while fresh and left > 0 and len(self.partial) < slots:
-            if self.evicted:
-                row = self.evicted[0]
-            elif self.head < len(queue) and arrival[queue[self.head]] <= clock:
-                row = queue[self.head]
-            else:
-                break
+                if have >= goal - (row in made and self.eager):
+                    ended.append((row, self.done.pop(row)))
+        count = len(self.partial) + decodes
+        if ended:
+            self.partial = [row for row in self.partial if row in self.done]
+        while fresh and left > 0 and self.next <= clock and (self.one_slot or count < self.slots):
+            row = self.evicted[0] if self.evicted else self.queue[self.head]
             goal = prompt[row] + made[row] if row in made else prompt[row]
-            need = -(-goal // self.block) + self.margin
-            if need > spare:
+            need = -(-goal // self.block)
+            if need + self.margin > spare:
                 spare = self.free(kv, tick) - (self.grow[tick % self.block] if self.mixed else 0)
-                if need > spare:
+                if need + self.margin > spare:
                     break
-            if self.whole and goal > left:
-                break
-            tokens = goal if self.whole else min(goal, left, self.chunk)
-            if self.evicted:
-                heappop(self.evicted)
+            if self.whole:
+                if goal > left:
+                    break
+                tokens = goal
             else:
-                self.head += 1
-            self.partial.append(row)
-            need -= self.margin
+                tokens = left if left < chunk else chunk
+                if goal < tokens:
+                    tokens = goal
+            self.admit()
             self.booked += need
-            done[row] = tokens
             left, total, held, spare = left - tokens, total + tokens, held + tokens, spare - need
             work += tokens * (tokens / 2)
-            self.complete += tokens >= goal - (self.eager and row in made)
+            count += 1
+            if tokens >= goal - (row in made and self.eager):
+                ended.append((row, tokens))
+            else:
+                self.partial.append(row)
+                self.done[row] = tokens
         return total, held, work
+
+    def admit(self) -> None:
+        """Take the first row that waits; the one after it is next."""
+        if self.evicted:
+            heappop(self.evicted)
+        else:
+            self.head += 1
+        self.look()
+
+    def look(self) -> None:
+        """Find when the next row could be admitted: at once, if one was evicted."""
+        queue, head = self.queue, self.head
+        if self.evicted:
+            self.next = -math.inf
+        else:
+            self.next = self.job.arrival[queue[head]] if head < len(queue) else math.inf
 
     def join(self, tick: int, clock: float) -> tuple[int, int]:
         """Move complete prefills to the calendar; new decodes and their KV tokens."""
-        job, log, decodes, kv = self.job, self.log, 0, 0
-        stay = []
-        for row in self.partial:
-            made = self.made.get(row, 0)
-            goal = job.prompt[row] + made
-            have = self.done[row]
-            if have < goal - (self.eager and made > 0):
-                stay.append(row)
-                continue
-            del self.done[row]
-            if made:
-                del self.made[row]
-            self.booked -= -(-goal // self.block)
-            if log.prefill_end[row] != log.prefill_end[row]:
+        job, log, heap, decodes, kv = self.job, self.log, self.heap, 0, 0
+        for row, have in self.ended:
+            made = 0
+            if row in self.made:
+                made = self.made.pop(row)
+            else:
                 log.prefill_end[row] = clock
-            emits = have == goal and not self.lag
+            goal, output = job.prompt[row] + made, job.output[row]
+            self.booked -= -(-goal // self.block)
+            emits = have == goal and self.eager
             made += emits
             ahead = job.hidden[row] + 1 - made
             if ahead > 0:
-                heappush(self.heap, (tick + ahead) * self.stride + 2 * row)
+                heappush(heap, (tick + ahead) * self.stride + 2 * row)
             elif ahead == 0 and emits:
                 log.first_token[row] = clock
-            if made == job.output[row]:
+            if made == output:
                 log.finish[row] = clock
                 continue
-            heappush(self.heap, (tick + job.output[row] - made) * self.stride + 2 * row + 1)
+            heappush(heap, (tick + output - made) * self.stride + 2 * row + 1)
             self.grow[(tick - have) % self.block] += 1
             decodes += 1
             kv += have
-        self.partial, self.complete = stay, 0
+        self.ended.clear()
         return decodes, kv
 
     def make_room(
@@ -236,6 +242,7 @@ class _State:
                 decodes, kv = decodes - 1, kv - gone
                 tally.recomputed += gone
             heappush(self.evicted, row)
+            self.next = -math.inf
             free = self.free(kv, tick)
         return decodes, kv, free, tally.evictions == evictions
 
@@ -267,18 +274,18 @@ def _lockstep(s: _State, tally: Tally) -> Generator[None, float, None]:
     mixed, limited, budget, most = s.mixed, s.total < math.inf, s.budget, min(s.budget, s.slots)
     per_kv, per_kv_mixed, per_work = float(law.per_kv), float(law.per_kv_mixed), float(law.per_work)
     clock, until, tick, decodes, kv, free = 0.0, -math.inf, 0, 0, 0, math.inf
-    iterations, served, kv_area, busy, coming = 0, 0, 0, 0.0, math.inf
+    alone, served, kv_area, idle, half_kv = 0, 0, 0, 0.0, per_kv / 2
     while True:
-        if clock >= until or not (decodes or s.waits(clock)):
-            if clock < until and coming < until:
-                clock = coming
+        if clock >= until or not (decodes or s.partial or s.next <= clock):
+            if clock < until and s.next < until:
+                idle, clock = idle + (s.next - clock), s.next
             else:
-                tally.iterations, tally.tokens = iterations, served
-                tally.kv_area, tally.busy = float(kv_area), busy
+                tally.iterations, tally.tokens = tick + alone, served
+                tally.kv_area, tally.busy = float(kv_area), clock - idle
                 until = yield
-                coming = s.coming()
+                s.look()
             continue
-        waiting, fresh, tokens = coming <= clock or s.partial or s.evicted, True, 0
+        waiting, fresh, tokens = s.next <= clock or s.partial, True, 0
         if limited:
             free = s.total - s.booked - (kv + (block - 1) * decodes) // block
             if mixed and free < decodes:
@@ -286,15 +293,13 @@ def _lockstep(s: _State, tally: Tally) -> Generator[None, float, None]:
         if waiting:
             room, spare = (budget - decodes, free - decodes) if mixed else (budget, free)
             tokens, area, work = s.fill(room, decodes, spare, clock, kv, tick, fresh)
-            coming = s.coming()
         if tokens:
-            steps = 1
+            alone += not mixed
             if mixed:
                 tick, kv, tokens = tick + 1, kv + decodes, tokens + decodes
                 area += kv
-            span = curve[tokens] + per_kv_mixed * area + per_work * work
-            clock += span
-            if s.complete:
+            clock += curve[tokens] + per_kv_mixed * area + per_work * work
+            if s.ended:
                 new, new_kv = s.join(tick, clock)
                 decodes, kv = decodes + new, kv + new_kv
                 if decodes > most:
@@ -304,15 +309,17 @@ def _lockstep(s: _State, tally: Tally) -> Generator[None, float, None]:
                 raise s.deadlock(clock)
             steps = heap[0] // stride - tick if fresh else 1
             if limited and free < decodes * (steps // block + 1):
-                decodes, kv, free, fresh = s.make_room(decodes, kv, tick, tally)
-                steps = max(1, min(steps, block * int(free // decodes))) if fresh else 1
-            limit = until if waiting or until < coming else coming
-            first = curve[decodes] + per_kv * (kv + decodes)
-            steps, span = leap(steps, first, per_kv * decodes / 2, clock, limit)
+                decodes, kv, free, kept = s.make_room(decodes, kv, tick, tally)
+                steps = max(1, min(steps, block * int(free // decodes))) if kept else 1
+                fresh = fresh and kept
+            limit = until if waiting or not fresh or until < s.next else s.next
+            first, slope = curve[decodes] + per_kv * (kv + decodes), half_kv * decodes
+            span = steps * (first + slope * (steps - 1))
+            if clock + span > limit:
+                steps, span = leap(first, slope, clock, limit)
             clock, tick, tokens = clock + span, tick + steps, steps * decodes
             area, kv = steps * kv + tokens * (steps + 1) // 2, kv + tokens
-        iterations, served = iterations + steps, served + tokens
-        kv_area, busy = kv_area + area, busy + span
+        served, kv_area = served + tokens, kv_area + area
         while heap and heap[0] < (tick + 1) * stride:
             row, ends = divmod(heappop(heap) % stride, 2)
             if ends:
@@ -323,13 +330,11 @@ def _lockstep(s: _State, tally: Tally) -> Generator[None, float, None]:
                 log.first_token[row] = clock
 
 
-def leap(steps: int, first: float, slope: float, clock: float, limit: float) -> tuple[int, float]:
-    """Cut a leap of decode-only iterations where the clock passes ``limit``.
+def leap(first: float, slope: float, clock: float, limit: float) -> tuple[int, float]:
+    """Count the decode-only iterations up to where the clock reaches ``limit``.
 
     Parameters
     ----------
-    steps : int
-        Iterations to make at most.
     first : float
         Seconds of the first one.
     slope : float
@@ -340,16 +345,13 @@ def leap(steps: int, first: float, slope: float, clock: float, limit: float) -> 
     Returns
     -------
     tuple of int and float
-        Iterations, and the seconds they take.
+        Iterations, at least 1, and the seconds they take.
 
     Examples
     --------
-    >>> leap(10, 1.0, 0.5, clock=0.0, limit=5.0)
+    >>> leap(1.0, 0.5, clock=0.0, limit=5.0)
     (3, 6.0)
     """
-    span = steps * (first + slope * (steps - 1))
-    if clock + span <= limit:
-        return steps, span
     gap, b = limit - clock, first - slope
     steps = int(2 * gap / (b + math.sqrt(b * b + 4 * slope * gap))) or 1
     span = steps * (first + slope * (steps - 1))

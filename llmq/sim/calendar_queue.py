@@ -184,9 +184,11 @@ def queue_loop(s: QueueState, tally: Tally) -> Generator[None, float, None]:
             area += kv
             span = curve[tokens + s.active] + rate * area + float(law.per_work) * work
         else:
-            first = curve[s.active] + per_kv * (kv + s.active)
-            limit, most = min(until, coming), s.heap[0] // s.stride - tick
-            steps, span = leap(most, first, per_kv * s.active / 2, clock, limit)
+            first, slope = curve[s.active] + per_kv * (kv + s.active), per_kv * s.active / 2
+            limit, steps = min(until, coming), s.heap[0] // s.stride - tick
+            span = steps * (first + slope * (steps - 1))
+            if clock + span > limit:
+                steps, span = leap(first, slope, clock, limit)
             area = steps * kv + s.active * (steps * (steps + 1) // 2)
             kv += steps * s.active
         tick, clock = tick + steps, clock + span

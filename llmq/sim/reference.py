@@ -61,8 +61,8 @@ class ReferenceEngine:
     >>> server = ReferenceEngine(job, log)
     >>> server.queue.append(0)
     >>> server.advance(math.inf)
-    >>> log.finish
-    [3.0]
+    >>> log.finish[0]
+    3.0
     """
 
     def __init__(self, job: Job, log: Log) -> None:

@@ -253,9 +253,10 @@ class Region:
         served = [j for j, rate in enumerate(vector) if rate > 0]
         j = max(served, key=lambda j: facet.share[j])
         what, then = _WORDS[facet.resource]
-        return facet.resource, (
-            f"{what}: {100 * facet.share[j]:.0f} % of the price of a {self.classes[j]} request; "
-            f"{then}"
+        kind = f"{self.classes[j]} request" if len(self.classes) > 1 else "request"
+        return (
+            facet.resource,
+            f"{what}: {100 * facet.share[j]:.0f} % of the price of a {kind}; {then}",
         )
 
     def facets(self, *, dominated: bool = False) -> tuple[Facet, ...]:

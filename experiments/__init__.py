@@ -1,0 +1,1 @@
+"""One file per claim; benchmarks, which are never part of the tests."""

@@ -1,0 +1,132 @@
+"""How fast: requests per CPU-second of each simulator, as multiples of a naive loop in one run.
+
+    LLMQ_DATA=... python -m experiments.speed [--repeat 5]
+
+The workload is ``bench/w10k.csv`` (10,000 requests, Poisson 6/s): affine law, token budget 512, 128
+slots. The yardstick is :mod:`experiments.naive`, timed in turn with the others, so that a machine
+that slows down slows them all. Also: memory per live request, and what an import costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import llmq
+from experiments.naive import simulate_naive
+
+LAW = {"base": 0.011, "per_token": 4e-5, "per_kv": 2.9e-7}
+BUDGET, SLOTS, KV = 512, 128, 131_072
+
+
+def cpu(call: Callable[[], object]) -> float:
+    """CPU-seconds of one call."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def cases(data: Path) -> dict[str, tuple[int, Callable[[], object]]]:
+    """List the calls to be timed, with their requests."""
+    trace = llmq.read_trace(data / "bench" / "w10k.csv")
+    short = trace.head(500)
+    chip = llmq.Engine(
+        llmq.BatchTime.affine(**LAW), token_budget=BUDGET, max_seqs=SLOTS, kv_tokens=KV
+    )
+    columns = trace.arrival.tolist(), trace.prompt.tolist(), trace.output.tolist()
+    n = len(trace)
+    return {
+        "naive per-slot loop": (
+            n, lambda: simulate_naive(*columns, **LAW, token_budget=BUDGET, max_seqs=SLOTS)
+        ),
+        "simulate, calendar, no KV limit": (
+            n, lambda: llmq.simulate(chip.with_(kv_tokens=None), trace, engine="calendar")
+        ),
+        "simulate, calendar, KV blocks": (
+            n, lambda: llmq.simulate(chip, trace, engine="calendar")
+        ),
+        "simulate, reference (500 requests)": (
+            500, lambda: llmq.simulate(chip, short, engine="reference")
+        ),
+    }  # fmt: skip
+
+
+def import_cost(module: str, repeat: int = 5) -> float:
+    """CPU-seconds of a fresh interpreter that imports a module, the best of several."""
+    best = float("inf")
+    for _ in range(repeat):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", module], check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        best = min(best, used)
+    return best
+
+
+def peak_memory(data: Path, requests: int) -> float:
+    """Peak bytes while the calendar runs, beyond the times that it keeps of each request."""
+    import numpy as np
+
+    from llmq.model.trace import Trace
+    from llmq.policies import Sarathi
+    from llmq.sim.calendar import CalendarEngine
+    from llmq.sim.log import Job, Log
+
+    base = llmq.read_trace(data / "bench" / "w1k.csv")
+    copies = -(-requests // len(base))
+    shift = np.repeat(np.arange(copies) * (base.span + 1), len(base))
+    trace = Trace(
+        np.tile(base.arrival, copies) + shift, np.tile(base.prompt, copies),
+        np.tile(base.output, copies),
+    )  # fmt: skip
+    chip = llmq.Engine(
+        llmq.BatchTime.affine(**LAW), token_budget=BUDGET, max_seqs=SLOTS, kv_tokens=KV
+    )
+    log = Log.empty(len(trace))
+    lists = [x.tolist() for x in (trace.arrival, trace.prompt, trace.output, trace.reasoning)]
+    server = CalendarEngine(Job(chip, Sarathi(), *lists), log)
+    server.queue.extend(range(len(trace)))
+    tracemalloc.start()
+    server.advance(float("inf"))
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return float(peak - kept)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--repeat", type=int, default=5, help="rounds; the best of each counts")
+    parser.add_argument("--data", default=os.environ.get("LLMQ_DATA"), help="folder of the data")
+    args = parser.parse_args()
+    if not args.data:
+        parser.exit(2, "speed: set LLMQ_DATA or give --data: the folder with bench/w10k.csv\n")
+    data = Path(args.data)
+    table = cases(data)
+    best = dict.fromkeys(table, float("inf"))
+    for _ in range(args.repeat):
+        for name, (_, call) in table.items():
+            best[name] = min(best[name], cpu(call))
+    rates = {name: n / best[name] for name, (n, _) in table.items()}
+    yardstick = rates["naive per-slot loop"]
+    print(f"{'':38s} {'req/CPU-s':>10s} {'x naive':>8s}")
+    for name, rate in rates.items():
+        print(f"{name:38s} {rate:10,.0f} {rate / yardstick:8.2f}")
+    small, large = peak_memory(data, 1_000), peak_memory(data, 20_000)
+    print(f"calendar's own peak memory: {small / 1e3:.0f} kB for 1,000 requests, "
+          f"{large / 1e3:.0f} kB for 20,000")  # fmt: skip
+    numpy, ours = import_cost("import numpy"), import_cost("import numpy, llmq")
+    helped = import_cost("import sys; from llmq.cli import main; main(['--help'])")
+    print(f"import llmq beyond NumPy: {1e3 * (ours - numpy):.0f} ms CPU; "
+          f"llmq --help: {helped:.2f} CPU-s")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
