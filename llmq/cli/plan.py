@@ -159,11 +159,12 @@ def _text(plan: Plan) -> str:
         return "\n".join(lines) + "\n"
     lines += ["", f"ANSWER   {best.gpus} GPUs: {best.engines} x {best.candidate.label}"]
     lines += _why(best)
-    lines += ["", f"{'candidate':44s} {'bound':>6s} {'GPUs':>6s} {'load':>6s}  attainment"]
+    wide = max(len(one.candidate.label) for one in plan.candidates)
+    lines += ["", f"{'candidate':{wide}s} {'bound':>6s} {'GPUs':>6s} {'load':>6s}  attainment"]
     for one in plan.candidates:
         gpus = "-" if one.gpus is None else str(one.gpus)
         shown = one.reason if one.attainment is None else str(one.attainment)
-        row = f"{one.candidate.label:44s} {one.gpus_lower_bound:6d} {gpus:>6s} {one.load:6.2f}"
+        row = f"{one.candidate.label:{wide}s} {one.gpus_lower_bound:6d} {gpus:>6s} {one.load:6.2f}"
         lines.append(f"{row}  {shown}")
     lines += ["", "assumptions: " + "; ".join(plan.assumptions)]
     return "\n".join(lines) + "\n"

@@ -253,11 +253,9 @@ class Region:
         served = [j for j, rate in enumerate(vector) if rate > 0]
         j = max(served, key=lambda j: facet.share[j])
         what, then = _WORDS[facet.resource]
-        kind = f"{self.classes[j]} request" if len(self.classes) > 1 else "request"
-        return (
-            facet.resource,
-            f"{what}: {100 * facet.share[j]:.0f} % of the price of a {kind}; {then}",
-        )
+        kind = "" if len(self.classes) == 1 else f"{self.classes[j]} "
+        share = f"{100 * facet.share[j]:.0f} % of the price of a {kind}request"
+        return facet.resource, f"{what}: {share}; {then}"
 
     def facets(self, *, dominated: bool = False) -> tuple[Facet, ...]:
         """Return the bounds ``sum_j rate_j * weights_j <= engines``.
