@@ -55,8 +55,37 @@ Bools: TypeAlias = npt.NDArray[np.bool_]
 class View(NamedTuple):
     """What a policy sees at an iteration boundary: live rows in arrival order, read-only.
 
-    The arrays have the row as their last axis. ``rem`` is the number of tokens to process before
-    the next output token: prefill, recompute after eviction and a prefix hit are the same thing.
+    Parameters
+    ----------
+    time : float
+        Seconds.
+    row, klass : ndarray of int, shape (n,)
+        Number of the request in arrival order, code of its class; all arrays have the row last.
+    arrival : ndarray, shape (n,)
+        Seconds.
+    queued : ndarray of int, shape (n,)
+        Place in one queue of all rows, see :func:`queue_order`.
+    prompt, generated : ndarray of int, shape (n,)
+        Prompt tokens, output tokens so far.
+    kv, host : ndarray of int, shape (n,)
+        Tokens on the device, tokens swapped out.
+    rem : ndarray of int, shape (n,)
+        Tokens to process before the next output token: prefill, recompute after eviction and a
+        prefix hit are the same thing.
+    held : ndarray of int, shape (n,)
+        KV blocks.
+    decoding, resident : ndarray of bool, shape (n,)
+        One token from the next output token; in the engine's memory.
+    output : ndarray of int, shape (n,), or None
+        Output tokens, where the policy lists them in ``sees``.
+    free, total : float
+        KV blocks; infinite without a limit.
+    block, tokens : int
+        Tokens in a KV block, tokens that one iteration may take.
+    slots : float
+        Residents that are allowed.
+    one_prefill_slot : bool
+        All rows in prefill take one slot together.
     """
 
     time: float
@@ -84,8 +113,14 @@ class View(NamedTuple):
 class Batch(NamedTuple):
     """What a policy returns: rows to serve with their tokens, rows to evict, or a time to wait to.
 
-    ``rows``, ``evict`` index the view; ``reserve`` are the KV blocks each served row holds from
-    now on at least.
+    Parameters
+    ----------
+    rows, tokens, reserve : tuple of int
+        Rows of the view to serve, tokens and (at least) KV blocks of each from now on.
+    evict : tuple of int
+        Rows of the view.
+    wake : float, optional
+        Seconds; when to look again if nobody can run.
     """
 
     rows: tuple[int, ...]
