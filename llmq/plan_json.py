@@ -72,7 +72,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         _candidate(one, region)
         for one, region in zip(plan.candidates, plan.regions, strict=True)
     ]  # fmt: skip
-    chosen = [c for one, c in zip(plan.candidates, candidates, strict=True) if one is plan.chosen]
+    chosen = None if plan.chosen is None else candidates[plan.candidates.index(plan.chosen)]
     return {
         "verdict": plan.verdict,
         "traffic": plan.traffic,
@@ -80,7 +80,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "rates_unit": "requests/s",
         "slo": _slo(plan.slo),
         "target": plan.target,
-        "chosen": chosen[0] if chosen else None,
+        "chosen": chosen,
         "candidates": candidates,
         "kind": plan.kind.value,
         "assumptions": list(plan.assumptions),

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "CONTROL",
     "GREY",
+    "GRID",
     "INK",
     "axes_for",
     "colour",
@@ -46,10 +48,11 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 STYLE = Path(__file__).parent.parent / "plot.mplstyle"
 # The style's colours of text and of auxiliary lines; the report replaces them in dark pages.
-INK, GREY = "#1f2328", "#6e7781"
+INK, GREY, GRID = "#1f2328", "#6e7781", "#d8dee4"
 _SHARES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
 _ODDS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+# Characters that neither a figure nor a page can show.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
 @contextmanager
@@ -149,7 +152,7 @@ def label(text: str, most: int = 44) -> str:
     >>> label("chat\n2"), label("a" * 50, most=9)
     ('chat�2', 'aaaa…aaaa')
     """
-    clean = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    clean = CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
     if len(clean) > most:
         half = (most - 1) // 2
         clean = f"{clean[:half]}…{clean[-half:]}"
@@ -243,13 +246,13 @@ def logit_scale(axis_of: Axes, low: float, high: float) -> None:
     axis_of.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.6g} %"))
 
 
-def svg(figure: Figure) -> str:
+def svg(drawn: Axes | Figure) -> str:
     """Return a figure as SVG text that depends on its content only.
 
     Parameters
     ----------
-    figure : matplotlib figure
-        The figure.
+    drawn : matplotlib axes or figure
+        The figure, or axes of it.
 
     Returns
     -------
@@ -260,11 +263,12 @@ def svg(figure: Figure) -> str:
     Examples
     --------
     >>> with styled():
-    ...     figure = axes_for(None).figure
-    >>> svg(figure) == svg(figure)
+    ...     ax = axes_for(None)
+    >>> svg(ax) == svg(ax)
     True
     """
     text = io.StringIO()
+    figure: Any = drawn.get_figure(root=True)
     nothing: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with styled(), warnings.catch_warnings():
         # The reader's fonts draw the text: a glyph that is missing here is no fault.
