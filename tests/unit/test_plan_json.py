@@ -120,7 +120,8 @@ def test_what_does_not_exist_is_null_and_never_infinite(plan: Plan) -> None:
         one, ttft=estimates, load=0.0, load_one=math.inf, headroom=math.inf,
         prices={"chat": math.nan, "code": 1.0},
     )  # fmt: skip
-    text = plan_to_json(dataclasses.replace(plan, candidates=(odd, *plan.candidates[1:])))
+    others = plan.candidates[1:]
+    text = plan_to_json(dataclasses.replace(plan, candidates=(odd, *others), chosen=odd))
     raw = json.loads(text, parse_constant=pytest.fail)["candidates"][0]
     assert (raw["load_one"], raw["headroom"], raw["load"]) == (None, None, 0.0)
     assert raw["prices"] == {"chat": None, "code": 1.0}

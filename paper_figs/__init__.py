@@ -1,0 +1,1 @@
+"""Figures of the documentation, one file each; ``python -m paper_figs`` draws them again."""
