@@ -150,7 +150,7 @@ class Renewal:
         ndarray, shape (n,)
             Seconds, ascending.
         """
-        if self.cv == 0:
+        if self.cv < 1e-100:  # below any digit of a gap, and its square would vanish
             return Deterministic(self.rate).times(n, rng)
         shape = self.cv**-2
         return np.cumsum(generator(rng).gamma(shape, 1 / (shape * self.rate), n))

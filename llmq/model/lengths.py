@@ -342,5 +342,9 @@ class Lengths:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Through the constructor: arrays come out of a pickle unlocked.
+        return Lengths, (self.values, self.weights, self.label)
+
     def __str__(self) -> str:
         return f"{self.label or 'lengths'} (mean {self.mean:.4g} tokens)"

@@ -223,6 +223,10 @@ class Trace:
             (*self.notes, f"rate scaled by {ratio:.6g}"),
         )  # fmt: skip
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Through the constructor: arrays come out of a pickle unlocked.
+        return Trace, tuple(getattr(self, name) for name in self.__slots__)
+
     def __repr__(self) -> str:
         where = f" from {self.source}" if self.source else ""
         return (

@@ -151,6 +151,14 @@ def test_pickling(value):
     assert same(value, pickle.loads(pickle.dumps(value)))
 
 
+@given(lengths | traces())
+def test_arrays_stay_locked_on_a_trip_between_processes(value):
+    twin = pickle.loads(pickle.dumps(value))
+    for field in dataclasses.fields(twin):
+        array = getattr(twin, field.name)
+        assert not isinstance(array, np.ndarray) or not array.flags.writeable
+
+
 @given(values.filter(dataclasses.is_dataclass))
 def test_values_are_frozen(value):
     for field in dataclasses.fields(value):

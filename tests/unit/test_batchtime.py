@@ -118,6 +118,7 @@ def test_attention_by_hand():
     assert law.exact()(2, 4, Fraction(3, 2)) == 8
     assert law([1, 2], [0, 4], mixed=[False, True]).tolist() == [1.5, 5]
     assert law(0, kv=4, work=3) == 0  # an empty batch takes no time
+    assert law.exact()(0, 4) == law.exact().curve(0) == 0
     same = BatchTime.affine(base=1.0, per_token=0.5, per_kv=0.25)
     assert same(2, kv=4, mixed=True) == same(2, kv=4) == 3
 

@@ -132,3 +132,18 @@ def test_refusals(make, words):
     with pytest.raises(InputError) as caught:
         make()
     assert str(caught.value) == words
+
+
+def test_classes_do_not_follow_the_gaps():
+    """The class of the first request is independent of when it comes."""
+    work, n = Workload.poisson(6.0, MIX), 600
+    firsts = [work.sample(1, rng=seed) for seed in range(n)]
+    gap, code = [float(t.arrival[0]) for t in firsts], [int(t.klass[0]) for t in firsts]
+    assert abs(np.corrcoef(gap, code)[0, 1]) <= 4 / math.sqrt(n)
+
+
+def test_equal_classes_draw_different_lengths():
+    trace = Workload.poisson(6.0, {"a": CHAT, "b": CHAT}).sample(200, rng=7)
+    one, two = (trace.prompt[trace.klass == code][:50] for code in (0, 1))
+    assert not np.array_equal(one, two)
+    assert abs(np.corrcoef(one, two)[0, 1]) <= 4 / math.sqrt(50)
