@@ -8,7 +8,7 @@ For each candidate (an engine and a policy)
    number of engines helps (:mod:`llmq.alone`);
 3. *search*: from the lower bound upwards the smallest count whose simulated attainment is at least
    the target with its whole 95 % interval (galloping, then bisection: more engines are taken to
-   do no harm).
+   do no harm). It stops where engines abound and four times as many do no better.
 
 A fleet of equal engines behind a round-robin or random router is simulated through one engine
 (:mod:`llmq.model.thinning`); a given trace, or a router that looks at the engines, through all.
@@ -197,9 +197,11 @@ class _Search:
     tell: Callable[[str], None]
 
     def alone(self) -> Run:
-        """As many requests as a count is simulated with, each by itself."""
-        n = self.requests * self.replications
-        return run_alone(self.traffic, self.engine, self.offer.policy, n, self.seed)
+        """The requests that a count is simulated with, each by itself."""
+        return run_alone(
+            self.traffic, self.engine, self.offer.policy,
+            requests=self.requests, replications=self.replications, rng=self.seed,
+        )  # fmt: skip
 
     def run(self, engines: int) -> Run:
         """Simulate a count."""
@@ -261,20 +263,27 @@ def _plan_one(s: _Search, max_gpus: int) -> CandidatePlan:
     elif least * s.engine.gpus > limit:
         reason = f"the lower bound of {least * s.engine.gpus} GPUs exceeds the limit of {limit}"
     else:
-        answer = _smallest(s, least, limit // s.engine.gpus, probes)
+        most = limit // s.engine.gpus
+        # On average fewer than one request for two engines, even if all took as long as alone.
+        plenty = 2 * s.traffic.rate * alone.metric("e2e", anyway=True).mean
+        answer = _smallest(s, least, most, plenty, probes)
+        best = max(probe.attainment.value for probe, _ in probes.values())
         reason = (
             f"{answer} engines meet {s.slo} with confidence"
             if answer
-            else f"{limit} GPUs do not meet {s.slo} with confidence; best attainment "
-            f"{max(probe.attainment.value for probe, _ in probes.values()):.4f}"
+            else f"{max(probes) * s.engine.gpus} GPUs do not meet {s.slo} with confidence"
+            f"{', and more do not help' if max(probes) < most else ''}; best attainment {best:.4f}"
         )
     return _report(s, least, load_one, answer, reason, probes)
 
 
 def _smallest(
-    s: _Search, least: int, most: int, probes: dict[int, tuple[Probe, Run]]
+    s: _Search, least: int, most: int, plenty: float, probes: dict[int, tuple[Probe, Run]]
 ) -> int | None:
-    """Smallest count that passes: gallop up from the lower bound, then bisect."""
+    """Smallest count that passes: gallop up from the lower bound, then bisect.
+
+    None at ``most`` engines, or where ``plenty`` of them do no better than a quarter of them.
+    """
 
     def ok(engines: int) -> bool:
         if engines not in probes:
@@ -283,7 +292,9 @@ def _smallest(
 
     low, high = least - 1, least
     while not ok(high):
-        if high >= most:
+        fewer = [probes[n][0].attainment.value for n in probes if 4 * n <= high]
+        stalled = fewer and probes[high][0].attainment.value <= max(fewer)
+        if high >= most or (high >= plenty and stalled):
             return None
         low, high = high, min(most, max(high + 1, math.ceil(high * 1.5)))
     while high - low > 1:
