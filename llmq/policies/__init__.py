@@ -83,6 +83,8 @@ def _value(policy: str, field: str, text: str, hint: Any) -> Any:
         if text not in choices:
             raise InputError(f"policy {policy}: {field} is {text!r}{nearest(text, choices)}")
         return text
+    if text == "none" and type(None) in choices:
+        return None
     try:
         return int(text) if hint is int or int in choices else float(text)
     except ValueError:

@@ -8,9 +8,9 @@ key       in what order: columns, the most significant first, for one ``lexsort`
 budget    how much in one iteration: tokens, rows, whole prompts or chunks, head-of-line or backfill
 admit     may a row that is not resident take memory, and how much is set aside for it
 victim    who leaves when memory is short, and how
-retain    how long a finished turn keeps its cache
+retain    how long a finished turn keeps its cache (turns are single so far: not consulted)
 route     which engine, at arrival
-trigger   for how many iterations a decode-only plan stays valid
+trigger   for how many iterations a decode-only plan stays valid (bounds a jump)
 ========  =====================================================================================
 
 Gate and key are array formulas whose last axis is the row, so the same line serves one run and
@@ -22,13 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
 from llmq.policies.routers import RoundRobin, Router
+from llmq.policies.view import Batch, Bools, View
 
 __all__ = [
     "Admit",
@@ -46,89 +47,6 @@ __all__ = [
     "queue_order",
     "until_next_event",
 ]
-
-Ints: TypeAlias = npt.NDArray[np.int64]
-Floats: TypeAlias = npt.NDArray[np.float64]
-Bools: TypeAlias = npt.NDArray[np.bool_]
-
-
-class View(NamedTuple):
-    """What a policy sees at an iteration boundary: live rows in arrival order, read-only.
-
-    Parameters
-    ----------
-    time : float
-        Seconds.
-    row, klass : ndarray of int, shape (n,)
-        Number of the request in arrival order, code of its class; all arrays have the row last.
-    arrival : ndarray, shape (n,)
-        Seconds.
-    queued : ndarray of int, shape (n,)
-        Place in one queue of all rows, see :func:`queue_order`.
-    prompt, generated : ndarray of int, shape (n,)
-        Prompt tokens, output tokens so far.
-    kv, host : ndarray of int, shape (n,)
-        Tokens on the device, tokens swapped out.
-    rem : ndarray of int, shape (n,)
-        Tokens to process before the next output token: prefill, recompute after eviction and a
-        prefix hit are the same thing.
-    held : ndarray of int, shape (n,)
-        KV blocks.
-    decoding, resident : ndarray of bool, shape (n,)
-        One token from the next output token; in the engine's memory.
-    output : ndarray of int, shape (n,), or None
-        Output tokens, where the policy lists them in ``sees``.
-    free, total : float
-        KV blocks; infinite without a limit.
-    block, tokens : int
-        Tokens in a KV block, tokens that one iteration may take.
-    slots : float
-        Residents that are allowed.
-    one_prefill_slot : bool
-        All rows in prefill take one slot together.
-    """
-
-    time: float
-    row: Ints
-    arrival: Floats
-    queued: Ints
-    prompt: Ints
-    klass: Ints
-    kv: Ints
-    host: Ints
-    generated: Ints
-    rem: Ints
-    held: Ints
-    decoding: Bools
-    resident: Bools
-    output: Ints | None
-    free: float
-    total: float
-    block: int
-    tokens: int
-    slots: float
-    one_prefill_slot: bool
-
-
-class Batch(NamedTuple):
-    """What a policy returns: rows to serve with their tokens, rows to evict, or a time to wait to.
-
-    Parameters
-    ----------
-    rows, tokens, reserve : tuple of int
-        Rows of the view to serve, tokens and (at least) KV blocks of each from now on.
-    evict : tuple of int
-        Rows of the view.
-    wake : float, optional
-        Seconds; when to look again if nobody can run.
-    """
-
-    rows: tuple[int, ...]
-    tokens: tuple[int, ...]
-    reserve: tuple[int, ...]
-    evict: tuple[int, ...] = ()
-    wake: float | None = None
-
 
 Gate: TypeAlias = Callable[[View], tuple[Bools, float | None]]
 Key: TypeAlias = Callable[[View], Sequence[npt.NDArray[np.generic]]]
@@ -290,9 +208,9 @@ class Admit:
     watermark : float
         Share of the KV blocks that must stay free after an admission.
     reserve : {"prompt", "chunk"}
-        What is set aside at admission: blocks for all its tokens so far, or for the first chunk.
+        What must fit and is set aside: blocks for all its tokens so far, or for the first chunk.
     bump : bool
-        A new row may push residents out.
+        A new row may push out residents that come after it in the order.
     """
 
     watermark: float = 0.01
@@ -321,8 +239,8 @@ class Admit:
         """
         return int(self.watermark * total) if total < float("inf") else 0
 
-    def fits(self, view: View, row: int, free: float) -> bool:
-        """Whether the tokens of a new row fit beside the margin.
+    def fits(self, view: View, row: int, free: float, tokens: int | None = None) -> bool:
+        """Whether a new row fits beside the margin.
 
         Parameters
         ----------
@@ -332,14 +250,18 @@ class Admit:
             The new row.
         free : float
             Free KV blocks.
+        tokens : int, optional
+            Its first chunk; all its tokens if not given.
 
         Returns
         -------
         bool
-            The whole prompt (with tokens to recompute) and the margin fit.
+            What is set aside (with tokens to recompute) and the margin fit.
         """
-        need = -(-int(view.rem[row]) // view.block)
-        return need + self.margin(view.total) <= free
+        size = int(view.rem[row])
+        if tokens is not None and self.reserve == "chunk":
+            size = tokens
+        return -(-size // view.block) + self.margin(view.total) <= free
 
 
 @dataclass(frozen=True, slots=True)

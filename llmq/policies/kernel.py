@@ -2,16 +2,17 @@
 
 Rows are taken in key order. A decode takes one token, a prefill as many as budget and chunk allow.
 A row that needs more memory than is free evicts victims (never one that is served in the same
-plan) or, as the last resort, itself; a plan that evicts admits nobody, or the evicted row would be
-overtaken by newcomers. A new row that does not fit stops the new rows behind it (head of line) or
-is skipped (backfill).
+plan) or, as the last resort, itself. A plan that evicts admits nobody, or the evicted row would be
+overtaken by newcomers; unless newcomers may push residents out by the policy's own order (bump).
+A new row that does not fit stops the new rows behind it (head of line) or is skipped (backfill).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from llmq.policies.blocks import Batch, Blocks, View
+from llmq.policies.blocks import Blocks
+from llmq.policies.view import Batch, View
 
 __all__ = ["plan"]
 
@@ -51,15 +52,29 @@ class _Fill:
             return self.decodes + (self.prefills > 0) < self.slots
         return self.prefills > 0 or self.decodes < self.slots
 
-    def admit(self, row: int) -> bool:
+    def admit(self, row: int, tokens: int) -> bool:
         """Whether a new row may take memory; closes the door behind it under head of line."""
-        fits = (
-            self.open and not self.evicted
-            and self.slot_free(row)
-            and self.blocks.admit.fits(self.view, row, self.free)
-        )  # fmt: skip
+        rule = self.blocks.admit
+        fits = self.open and (rule.bump or not self.evicted)
+        while fits and not (self.slot_free(row) and rule.fits(self.view, row, self.free, tokens)):
+            fits = rule.bump and self.push_out(row)
         self.open = self.open and (fits or not self.blocks.budget.head_of_line)
         return fits
+
+    def push_out(self, row: int) -> bool:
+        """Evict a resident that comes after the row; False if there is none."""
+        victim = self.blocks.victim(self.view, self.order, row, self.settled)
+        if victim is None or victim == row:
+            return False
+        self.evict(victim)
+        return True
+
+    def evict(self, victim: int) -> None:
+        """Take the memory and the slot of a resident."""
+        self.free += int(self.view.held[victim])
+        self.residents -= 1
+        self.settled[victim] = True
+        self.evicted.append(victim)
 
     def make_room(self, row: int, need: int) -> bool:
         """Evict until ``need`` blocks are free; False if the row itself had to go."""
@@ -67,9 +82,7 @@ class _Fill:
             victim = self.blocks.victim(self.view, self.order, row, self.settled)
             if victim is None:
                 return False
-            self.free += int(self.view.held[victim])
-            self.settled[victim] = True
-            self.evicted.append(victim)
+            self.evict(victim)
             if victim == row:
                 return False
         return True
@@ -115,7 +128,7 @@ def plan(view: View, blocks: Blocks, chunk: int) -> Batch:
             fill.open = fill.open and not blocks.budget.head_of_line
             continue
         resident = bool(view.resident[row])
-        if not (fill.slot_free(row) if resident else fill.admit(row)):
+        if not (fill.slot_free(row) if resident else fill.admit(row, tokens)):
             continue
         held = _blocks(view, blocks, row, tokens)
         if fill.make_room(row, held - int(view.held[row])):

@@ -13,8 +13,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from llmq.policies.blocks import Admit, Blocks, Bools, Budget, Together, View, decodes_first
+from llmq.policies.blocks import Admit, Blocks, Budget, Together, decodes_first
 from llmq.policies.routers import RoundRobin, Router
+from llmq.policies.view import Bools, View
 
 __all__ = ["VLLM"]
 

@@ -13,8 +13,8 @@ from typing import NoReturn
 import numpy as np
 
 from llmq.errors import PolicyError
-from llmq.policies.blocks import Batch, View
 from llmq.policies.kernel import plan
+from llmq.policies.view import Batch, View
 from llmq.sim.log import Job, Log, Tally
 
 __all__ = ["ReferenceEngine"]

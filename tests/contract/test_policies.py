@@ -12,8 +12,9 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.policies.blocks import Admit, Batch, Blocks, Budget, View
+from llmq.policies.blocks import Admit, Blocks, Budget
 from llmq.policies.kernel import plan
+from llmq.policies.view import Batch, View
 from llmq.sim import reference
 
 LAW = llmq.BatchTime.affine(base=0.01, per_token=1e-4)
@@ -230,6 +231,61 @@ def test_head_of_line_and_backfill_differ_where_memory_is_short() -> None:
     loose = llmq.simulate(chip, trace, Backfill(head_of_line=False)).requests.finish[0]
     assert strict[2] > strict[1]  # the small one waits behind the large one
     assert loose[2] < loose[0] < loose[1]  # or passes it
+
+
+@dataclass(frozen=True)
+class ShortestPrompt:
+    """Preemptive: a shorter prompt may push out longer residents."""
+
+    bump: bool
+    reserve: str = "prompt"
+    token_budget: int | None = None
+    name: ClassVar[str] = "shortest"
+    sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
+    claims: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def blocks(self) -> Blocks:
+        return Blocks(
+            key=lambda view: (view.prompt, view.row),
+            admit=Admit(watermark=0.0, bump=self.bump, reserve=self.reserve),
+        )
+
+
+def test_bump_pushes_out_residents_that_come_later_in_the_order() -> None:
+    # One second an iteration; 20 blocks of 16: the long request (18) leaves no room for 4 more.
+    chip = llmq.Engine(
+        llmq.BatchTime.affine(base=1.0, per_token=0.0), token_budget=512, kv_tokens=320
+    )
+    trace = llmq.Trace([0.0, 1.5], [280, 60], [5, 3])
+    waits = llmq.simulate(chip, trace, ShortestPrompt(bump=False))
+    bumps = llmq.simulate(chip, trace, ShortestPrompt(bump=True))
+    assert waits.requests.finish[0].tolist() == [5.0, 8.0]
+    # Pushed out at 2.0 with two tokens made; comes back at 5.0, recomputes 282 tokens, three more.
+    assert bumps.requests.finish[0].tolist() == [8.0, 5.0]
+    assert bumps.evictions == 1
+    assert bumps.tallies[0][0].recomputed == 281
+    bumps.check()
+
+
+def test_bump_frees_slots_too() -> None:
+    chip = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), max_seqs=1)
+    trace = llmq.Trace([0.0, 1.5], [280, 60], [5, 3])
+    bumps = llmq.simulate(chip, trace, ShortestPrompt(bump=True))
+    assert bumps.requests.finish[0].tolist() == [8.0, 5.0]
+
+
+def test_reserving_a_chunk_admits_what_reserving_the_prompt_does_not() -> None:
+    chip = llmq.Engine(
+        llmq.BatchTime.affine(base=1.0, per_token=0.0),
+        token_budget=512, prefill_chunk=32, kv_tokens=448,
+    )  # fmt: skip
+    trace = llmq.Trace([0.0, 0.0], [160, 320], [2, 2])
+    prompt = llmq.simulate(chip, trace, ShortestPrompt(bump=False))
+    chunk = llmq.simulate(chip, trace, ShortestPrompt(bump=False, reserve="chunk"))
+    assert prompt.requests.prefill_end[0].tolist() == [5.0, 16.0]
+    assert chunk.requests.prefill_end[0].tolist() == [5.0, 10.0]
+    chunk.check()
 
 
 def test_exact_schedule_of_vllm_v0() -> None:
