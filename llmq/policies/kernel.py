@@ -34,11 +34,17 @@ class _Fill:
         self.decodes = 0
         self.prefills = 0
         self.residents = int(np.count_nonzero(view.resident))
+        # Plain lists: looking up one element of an array costs more than the rule itself.
+        self.rem: list[int] = view.rem.tolist()
+        self.kv: list[int] = view.kv.tolist()
+        self.held: list[int] = view.held.tolist()
+        self.decoding: list[bool] = view.decoding.tolist()
+        self.resident: list[bool] = view.resident.tolist()
 
     def amount(self, row: int) -> int:
         """Tokens the row may take; 0 stops it."""
-        rem = int(self.view.rem[row])
-        if self.view.decoding[row]:
+        rem = self.rem[row]
+        if self.decoding[row]:
             return min(1, self.left)
         if self.blocks.budget.whole:
             return rem if rem <= self.left else 0
@@ -47,8 +53,8 @@ class _Fill:
     def slot_free(self, row: int) -> bool:
         """Whether the row may be in this batch: a slot is a resident, or (theory) a batch place."""
         if not self.view.one_prefill_slot:
-            return bool(self.view.resident[row]) or self.residents < self.slots
-        if self.view.decoding[row]:
+            return self.resident[row] or self.residents < self.slots
+        if self.decoding[row]:
             return self.decodes + (self.prefills > 0) < self.slots
         return self.prefills > 0 or self.decodes < self.slots
 
@@ -71,7 +77,7 @@ class _Fill:
 
     def evict(self, victim: int) -> None:
         """Take the memory and the slot of a resident."""
-        self.free += int(self.view.held[victim])
+        self.free += self.held[victim]
         self.residents -= 1
         self.settled[victim] = True
         self.evicted.append(victim)
@@ -87,16 +93,23 @@ class _Fill:
                 return False
         return True
 
+    def blocks_for(self, row: int, tokens: int) -> int:
+        """KV blocks the row holds once it has these tokens."""
+        whole = self.blocks.admit.reserve == "prompt" and not self.decoding[row]
+        size = self.kv[row] + (self.rem[row] if whole else tokens)
+        return max(self.held[row], -(-size // self.view.block))
+
     def take(self, row: int, tokens: int, held: int) -> None:
         """Give tokens and blocks to a row."""
-        view = self.view
         self.settled[row] = True
         self.taken.append((row, tokens, held))
         self.left -= tokens
-        self.free -= held - int(view.held[row])
-        self.residents += not view.resident[row]
-        self.decodes += bool(view.decoding[row])
-        self.prefills += not view.decoding[row]
+        self.free -= held - self.held[row]
+        self.residents += not self.resident[row]
+        if self.decoding[row]:
+            self.decodes += 1
+        else:
+            self.prefills += 1
 
 
 def plan(view: View, blocks: Blocks, chunk: int) -> Batch:
@@ -127,18 +140,10 @@ def plan(view: View, blocks: Blocks, chunk: int) -> Batch:
         if tokens == 0:
             fill.open = fill.open and not blocks.budget.head_of_line
             continue
-        resident = bool(view.resident[row])
-        if not (fill.slot_free(row) if resident else fill.admit(row, tokens)):
+        if not (fill.slot_free(row) if fill.resident[row] else fill.admit(row, tokens)):
             continue
-        held = _blocks(view, blocks, row, tokens)
-        if fill.make_room(row, held - int(view.held[row])):
+        held = fill.blocks_for(row, tokens)
+        if fill.make_room(row, held - fill.held[row]):
             fill.take(row, tokens, held)
     rows, tokens_, reserve = zip(*fill.taken, strict=True) if fill.taken else ((), (), ())
     return Batch(rows, tokens_, reserve, tuple(fill.evicted), None if fill.taken else wake)
-
-
-def _blocks(view: View, blocks: Blocks, row: int, tokens: int) -> int:
-    """KV blocks the row holds once it has these tokens."""
-    whole = blocks.admit.reserve == "prompt" and not view.decoding[row]
-    size = int(view.kv[row]) + (int(view.rem[row]) if whole else tokens)
-    return max(int(view.held[row]), -(-size // view.block))

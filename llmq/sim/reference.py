@@ -132,14 +132,14 @@ class ReferenceEngine:
 
     def _view(self) -> View:
         rows, lag, job = self.rows, self.lag, self.job
-        index = np.array([r.index for r in rows])
+        index = [r.index for r in rows]
         table = np.array(
             [(r.queued, r.prompt, r.kv, r.host, r.generated, r.rem(lag), r.held) for r in rows]
         ).T
         engine = self.engine
         table.flags.writeable = False
         return View(
-            time=self.clock, row=index, arrival=np.array([job.arrival[i] for i in index]),
+            time=self.clock, row=np.array(index), arrival=np.array([job.arrival[i] for i in index]),
             queued=table[0], prompt=table[1], klass=np.array([job.klass[i] for i in index]),
             kv=table[2], host=table[3], generated=table[4], rem=table[5], held=table[6],
             decoding=np.array([r.decoding(lag) for r in rows]),
