@@ -124,7 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: object, code: int) -> int:
-    sys.stderr.write(f"llmq: error: {error}\n")
+    # Over a line of progress, if there is one.
+    clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
+    sys.stderr.write(f"{clear}llmq: error: {error}\n")
     return code
 
 

@@ -155,9 +155,12 @@ def _text(plan: Plan) -> str:
     best = plan.chosen
     if best is None:
         lines += ["", "INFEASIBLE"]
-        lines += [f"  {one.candidate.label}: {one.reason}" for one in plan.candidates]
+        for one in plan.candidates:
+            lines.append(f"  {one.candidate.label} (lower bound {one.gpus_lower_bound}):")
+            lines.append(f"    {one.reason}")
         return "\n".join(lines) + "\n"
-    lines += ["", f"ANSWER   {best.gpus} GPUs: {best.engines} x {best.candidate.label}"]
+    unit = "GPU" if best.gpus == 1 else "GPUs"
+    lines += ["", f"ANSWER   {best.gpus} {unit}: {best.engines} x {best.candidate.label}"]
     lines += _why(best)
     wide = max(len(one.candidate.label) for one in plan.candidates)
     lines += ["", f"{'candidate':{wide}s} {'bound':>6s} {'GPUs':>6s} {'load':>6s}  attainment"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import sys
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,7 @@ def _facts(run: Run) -> dict[str, Any]:
     metrics = {}
     for name in ("ttft", "tpot", "e2e"):
         metric = run.metric(name, anyway=True)
-        metrics[name] = {"mean": _json(metric.estimate)} | {
+        metrics[name] = {"unit": "s", "mean": _json(metric.estimate)} | {
             f"p{100 * q:g}": _json(metric.quantile(q)) for q in _QUANTILES
         }
     r, n = run.requests.arrival.shape
@@ -133,6 +134,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "engines": len(run.engines),
         "kind": str(run.kind),
         "assumptions": list(run.assumptions),
+        "provenance": dataclasses.asdict(run.provenance),
     }
 
 

@@ -135,8 +135,15 @@ def build_traffic(args: argparse.Namespace) -> Trace | Workload:
     return llmq.Workload.renewal(rate, mix, cv=1.0 if args.cv is None else args.cv)
 
 
-# A warning names the remedy in the words of the library.
-_JITTER = ("jitter='uniform'", "--jitter uniform")
+# The readers name remedies in the words of the library.
+_OPTIONS = {
+    "jitter='uniform'": "--jitter uniform",
+    "give an arrival process, e.g. read_trace(path, arrivals=llmq.Poisson(6.0), rng=7)":
+        "draw them with --rate 6 --cv 1",
+    "leave arrivals= out, or change the rate with Trace.scaled(rate=...)":
+        "leave --cv out; --rate alone scales the trace",
+    "name it with format=": "name it with --format",
+}  # fmt: skip
 
 
 def _trace(args: argparse.Namespace, rate: float | None) -> Trace:
@@ -151,16 +158,25 @@ def _trace(args: argparse.Namespace, rate: float | None) -> Trace:
         drawn = Renewal(rate, args.cv)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TraceWarning)
-        trace = llmq.read_trace(
-            args.trace, format=args.format, jitter=args.jitter, rng=args.seed, arrivals=drawn
-        )
+        try:
+            trace = llmq.read_trace(
+                args.trace, format=args.format, jitter=args.jitter, rng=args.seed, arrivals=drawn
+            )
+        except InputError as error:
+            raise InputError(_as_options(str(error))) from error
     said = [str(warning.message) for warning in caught]
     said += [f"{args.trace}: {note}" for note in trace.notes if not any(note in w for w in said)]
     for note in said:
-        sys.stderr.write(f"llmq: note: {note.replace(*_JITTER)}\n")
+        sys.stderr.write(f"llmq: note: {_as_options(note)}\n")
     if args.head is not None:
         trace = trace.head(args.head)
     return trace if rate is None or drawn is not None else trace.scaled(rate=rate)
+
+
+def _as_options(text: str) -> str:
+    for words, option in _OPTIONS.items():
+        text = text.replace(words, option)
+    return text
 
 
 def add_engine(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -307,8 +323,12 @@ def teller(args: argparse.Namespace) -> Callable[[str], None] | None:
     if args.quiet or not sys.stderr.isatty():
         return None
 
+    import shutil
+
+    width = shutil.get_terminal_size().columns - 1
+
     def tell(text: str) -> None:
-        sys.stderr.write(f"\r\x1b[2K{text[:120]}")
+        sys.stderr.write(f"\r\x1b[2K{text[:width]}")
         sys.stderr.flush()
 
     return tell

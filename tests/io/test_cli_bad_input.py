@@ -113,6 +113,11 @@ BAD = {
         "2 measured requests, all within the targets, show with 95 % confidence no share above "
         "0.3424; 0.99 needs at least 381: use a longer trace",
     ),
+    "unknown format": (
+        [*PLAN, "--trace", "fine.toml"],
+        "fine.toml line 1: the trace format is not recognised from '[traffic]': expected a header "
+        "or a JSON object of one of azure, mooncake, native, vidur; name it with --format",
+    ),
     "larger than the memory": (
         [*PLAN, "--trace", "huge.csv"],
         "class 'all' does not fit: a request holds up to 900,008 KV tokens (56251 blocks of 16), "
