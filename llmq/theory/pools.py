@@ -1,0 +1,282 @@
+r"""From engines and fleets to a static planning problem: pools, needs and routes.
+
+A pool that does both phases serves whole requests. A prefill pool is charged the prompt tokens,
+their area and attention work; a decode pool the decodes and their area. A request then takes one
+prefill pool and one decode pool, and its prompt's KV crosses the link, a station that needs
+``prompt / link`` seconds of a request (its mean).
+
+Prompts that share one slot (conventions "one") enter the configurations exactly; otherwise slots
+are a limit per iteration, like KV memory. KV area is the least of any policy, KV reads are charged
+at the smaller of the two rates where a pool mixes phases: lower bounds of what is needed.
+
+Not covered: prefix reuse; KV held on a prefill engine while it is transferred.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import TypeAlias
+
+from llmq.errors import InputError
+from llmq.model.engine import Engine
+from llmq.model.fleet import Fleet
+from llmq.model.request import RequestClass
+from llmq.theory.bounds import check_fits, is_exact
+from llmq.theory.configurations import TwoPhase
+from llmq.theory.demand import demand
+from llmq.theory.static_planning import Need, PlanningProblem, Pool, Route, Rules
+from llmq.units import as_fraction
+
+__all__ = [
+    "LINK", "engine_pool", "fleet_assumptions", "need_of", "planning_problem", "reaches_bound",
+]  # fmt: skip
+
+Mix: TypeAlias = Mapping[str, RequestClass]
+LINK = "link"
+# Longer lists of lengths are not repeated in a certificate: their means are.
+_MOST_LENGTHS = 4096
+
+
+def need_of(request: RequestClass, engine: Engine, phases: str = "both") -> Need:
+    """Return what one request asks of an engine.
+
+    Parameters
+    ----------
+    request : RequestClass
+        The class.
+    engine : Engine
+        The engine.
+    phases : {"both", "prefill", "decode"}
+        What the engine does of it.
+
+    Returns
+    -------
+    Need
+        Tokens, seconds of attention, slots and KV area.
+
+    Examples
+    --------
+    >>> from llmq.model.batchtime import BatchTime
+    >>> engine = Engine(BatchTime.affine(base=1, per_token=1), 512, kv_tokens=9600)
+    >>> need_of(RequestClass(512, 2), engine).limits["memory"]
+    Fraction(1025, 1)
+    """
+    law, whole = engine.law, demand(request, engine)
+    first = replace(engine.conventions, first_token="prefill_end")
+    # One output token at the end of the prefill: nothing but the prefill is left.
+    prompt = demand(RequestClass(request.prompt, 1), engine.with_(conventions=first))
+    prefill, decode = phases != "decode", phases != "prefill"
+    area = prompt.least_area * prefill + (whole.least_area - prompt.least_area) * decode
+    read = {
+        "both": min(law.per_kv, law.per_kv_mixed), "prefill": law.per_kv_mixed,
+        "decode": law.per_kv,
+    }[phases]  # fmt: skip
+    limits = {}
+    if engine.max_seqs is not None and engine.conventions.prefill_slots != "one":
+        limits["slots"] = whole.chunks * prefill + whole.decodes * decode
+    if engine.kv_tokens is not None:
+        limits["memory"] = area
+    return Need(
+        {"prefill": whole.prompt * prefill, "decode": whole.decodes * decode},
+        as_fraction(read) * area + as_fraction(law.per_work) * whole.work * prefill,
+        limits,
+    )
+
+
+def engine_pool(
+    engine: Engine, needs: Mapping[str, Need], engines: int = 1, phases: str = "both"
+) -> Pool:
+    """Return the pool of equal engines.
+
+    Parameters
+    ----------
+    engine : Engine
+        The engine.
+    needs : mapping of str to Need
+        What the classes it may serve ask of it.
+    engines : int
+        How many.
+    phases : {"both", "prefill", "decode"}
+        What it does.
+
+    Returns
+    -------
+    Pool
+        For a :class:`~llmq.theory.static_planning.PlanningProblem`.
+    """
+    shared = engine.conventions.prefill_slots == "one"
+    limits = {}
+    if engine.max_seqs is not None and not shared:
+        limits["slots"] = engine.max_seqs
+    if engine.kv_tokens is not None:
+        limits["memory"] = engine.kv_tokens
+    batches = TwoPhase(engine.token_budget, engine.max_seqs if shared else None)
+    rules = Rules(engine.chunk, engine.conventions.lag, engine.conventions.area, phases)
+    return Pool(engines, engine.law, batches, limits, needs, rules)
+
+
+def planning_problem(
+    system: Engine | Fleet, mix: Mix, rates: Mapping[str, Fraction] | None = None
+) -> PlanningProblem:
+    """Return the planning problem of an engine or a fleet.
+
+    Parameters
+    ----------
+    system : Engine or Fleet
+        What serves.
+    mix : mapping of str to RequestClass
+        Who arrives.
+    rates : mapping of str to Fraction, optional
+        Requests per second by class; 1 each if not given.
+
+    Returns
+    -------
+    PlanningProblem
+        Its routes lead only through pools that can hold the largest request of a class.
+
+    Raises
+    ------
+    InputError
+        Empty mix, or a class that no pool can serve, with the reason.
+    """
+    if not isinstance(mix, Mapping) or not mix:
+        raise InputError(
+            "a planning problem needs at least one request class: pass {name: RequestClass(...)}"
+        )
+    fleet = Fleet({"engine": (system, 1)}) if isinstance(system, Engine) else system
+    if not isinstance(fleet, Fleet):
+        raise InputError(
+            f"expected an llmq.Engine or llmq.Fleet, got {type(system).__name__}", value=system
+        )
+    _check_names(fleet)
+    usable = {name: _usable(fleet, name, request) for name, request in mix.items()}
+    pools = {}
+    for pool, (engine, count) in fleet.pools.items():
+        phases = fleet.roles.get(pool, "both")
+        needs = {n: need_of(mix[n], engine, phases) for n in mix if pool in usable[n]}
+        pools[pool] = engine_pool(engine, needs, count, phases)
+    routes = {name: _routes(fleet, names) for name, names in usable.items()}
+    for name, found in routes.items():
+        if not found:
+            raise InputError(
+                f"class {name!r} may be prefilled but not decoded, or the reverse: pools "
+                f"{', '.join(usable[name])} do only {_roles(fleet, usable[name])}",
+                klass=name,
+            )
+    if math.isfinite(fleet.link) and any(LINK in route for r in routes.values() for route in r):
+        moved = {n: need_of(mix[n], _first(fleet)).tokens["prefill"] for n in mix}
+        link = as_fraction(fleet.link)
+        pools[LINK] = Pool(1, None, None, {}, {n: Need({}, v / link) for n, v in moved.items()})
+    return PlanningProblem(
+        pools,
+        dict.fromkeys(mix, Fraction(1)) if rates is None else dict(rates),
+        routes,
+        {name: request for name, request in mix.items() if _is_listed(request)},
+    )
+
+
+def _check_names(fleet: Fleet) -> None:
+    if LINK in fleet.pools:
+        raise InputError(f"a pool cannot be called {LINK!r}: that is the link between pools")
+
+
+def _usable(fleet: Fleet, name: str, request: RequestClass) -> tuple[str, ...]:
+    """Pools that may serve a class and can hold it; the reason where there is none."""
+    allowed = fleet.eligible.get(name, tuple(fleet.pools))
+    fits, refused = [], None
+    for pool in allowed:
+        engine = fleet.pools[pool][0]
+        try:
+            check_fits(engine, name, demand(request, engine))
+        except InputError as error:
+            refused = error
+        else:
+            fits.append(pool)
+    if not fits:
+        raise InputError(
+            f"no pool can serve class {name!r} (eligible: {', '.join(allowed)}); {refused}",
+            klass=name,
+        ) from refused
+    return tuple(fits)
+
+
+def _routes(fleet: Fleet, pools: tuple[str, ...]) -> tuple[Route, ...]:
+    by_role: dict[str, list[str]] = {"both": [], "prefill": [], "decode": []}
+    for pool in pools:
+        by_role[fleet.roles.get(pool, "both")].append(pool)
+    link = (LINK,) if math.isfinite(fleet.link) else ()
+    pairs = [(p, d, *link) for p in by_role["prefill"] for d in by_role["decode"]]
+    return (*((pool,) for pool in by_role["both"]), *pairs)
+
+
+def _roles(fleet: Fleet, pools: tuple[str, ...]) -> str:
+    return ", ".join(dict.fromkeys(fleet.roles.get(pool, "both") for pool in pools))
+
+
+def _first(fleet: Fleet) -> Engine:
+    return next(iter(fleet.pools.values()))[0]
+
+
+def _is_listed(request: RequestClass) -> bool:
+    laws = (request.prompt, request.output)
+    return all(
+        (law.weights is None or len(law.values) == 1) and len(law.values) <= _MOST_LENGTHS
+        for law in laws
+    )
+
+
+def reaches_bound(engine: Engine) -> bool:
+    """Say whether the planning problem of an engine is exact at the level of tokens.
+
+    Parameters
+    ----------
+    engine : Engine
+        The engine.
+
+    Returns
+    -------
+    bool
+        No memory limit, no slot limit but one that all prompts share, and no KV area that costs
+        time and depends on the schedule.
+    """
+    # A shared prefill slot is inside the configurations: no bound but the set itself.
+    shared = engine.conventions.prefill_slots == "one"
+    return is_exact(engine.with_(max_seqs=None) if shared else engine)
+
+
+def fleet_assumptions(fleet: Fleet, mix: Mix, problem: PlanningProblem) -> tuple[str, ...]:
+    """Return what the region of a fleet rests on, in words.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        The fleet.
+    mix : mapping of str to RequestClass
+        The classes.
+    problem : PlanningProblem
+        Its planning problem.
+
+    Returns
+    -------
+    tuple of str
+        Sentences.
+    """
+    names = dict.fromkeys(engine.conventions.name for engine, _ in fleet.pools.values())
+    said = [
+        f"conventions {', '.join(names)}; no prefix reuse",
+        "any split of the classes over the pools, known rates",
+    ]
+    for name in mix:
+        allowed = fleet.eligible.get(name, tuple(fleet.pools))
+        reached = {pool for route in problem.routes[name] for pool in route}
+        if small := [pool for pool in allowed if pool not in reached]:
+            said.append(
+                f"class {name} cannot use {', '.join(small)}: too little memory, or no partner "
+                "for the other phase"
+            )
+    if not all(demand(request, _first(fleet)).exact for request in mix.values()):
+        said.append("means of weighted lengths are floats")
+    return tuple(said)

@@ -1,0 +1,183 @@
+"""Configuration LPs with known values: theory core O1, O2, O4, O13, and Theorem U as their dual."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction as F
+
+import pytest
+
+from llmq.errors import InputError
+from llmq.model.batchtime import BatchTime
+from llmq.model.conventions import THEORY
+from llmq.model.engine import Engine
+from llmq.model.request import RequestClass
+from llmq.result import Kind
+from llmq.theory.configurations import Knapsack, TwoPhase, time_of
+from llmq.theory.polytope import polytope
+from llmq.theory.region import stability_region
+from llmq.theory.routing import fleet_region
+from llmq.theory.static_planning import Need, PlanningProblem, Pool, optimise
+from llmq.theory.tiling_lp import tiling_lp
+
+DAI = BatchTime.tiled(base=11.28, per_tile=35.47, tile=128)  # milliseconds
+
+
+def dai(budget: int) -> Engine:
+    return Engine(DAI, token_budget=budget, max_seqs=100, conventions=THEORY)
+
+
+# O2: Dai et al., section 6: at most 100 requests in a batch.
+
+O2 = {
+    1024: [
+        (F(0), F(400, 187)), (F(116, 187), F(36, 17)),
+        (F(92500, 29504), F(9900, 29504)), (F(1600, 461), F(0)),
+    ],
+    512: [
+        (F(0), F(400, 187)), (F(116, 187), F(36, 17)),
+        (F(41300, 15316), F(9900, 15316)), (F(12800, 3829), F(0)),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("budget", [512, 1024])
+def test_o2_vertices_in_tokens(budget: int) -> None:
+    """One class per phase, a token each: the region of (prefill, decode) token rates."""
+    pool = Pool(
+        1, DAI, TwoPhase(budget, 100), {},
+        {"p": Need({"prefill": F(1)}), "d": Need({"decode": F(1)})},
+    )  # fmt: skip
+    one = PlanningProblem({"e": pool}, {"p": F(1), "d": F(1)}, {"p": (("e",),), "d": (("e",),)})
+    columns = one.columns()
+
+    def price(x: tuple[F, ...]) -> tuple[F, tuple[F, ...]]:
+        found = optimise(replace(one, rates={"p": x[0], "d": x[1]}), columns)
+        return found.load, (found.prices["p"], found.prices["d"])
+
+    facets, vertices = polytope(2, price)
+    assert vertices == O2[budget]
+    assert len(facets) == 3
+
+
+def test_o2_rates_and_prices() -> None:
+    region = fleet_region(dai(512), {"x": RequestClass(129, 112)})
+    assert region.kind is Kind.EXACT
+    found = region.optimum({"x": 1})
+    assert 1 / found.load == F(422_400, 33_599_627)
+    assert 1e3 * region.margin({"x": 1}) == pytest.approx(12.5715681308, rel=1e-10)
+    assert found.token_prices == {
+        ("engine", "prefill"): F(3547, 12_800), ("engine", "decode"): F(165_179, 422_400),
+    }  # fmt: skip
+    # Without the slot limit the same mix gets 13.87 requests per second.
+    free = fleet_region(dai(512).with_(max_seqs=None), {"x": RequestClass(129, 112)})
+    assert 1e3 * free.margin({"x": 1}) == pytest.approx(13.8709932606, rel=1e-10)
+
+
+@pytest.mark.parametrize("budget", [128, 512, 1024, 2048])
+def test_o2_vertex_c_mix(budget: int) -> None:
+    """Degenerate: the mix points at a vertex, so value and feasibility count, not the prices."""
+    plan = tiling_lp(dai(budget), {"x": RequestClass(290, 990)}, {"x": 1})
+    assert plan.primal == plan.dual == F(935, 2)
+    assert list(plan.batches) == [("engine", (29, 99))]
+
+
+def test_o1_and_o4_are_special_cases() -> None:
+    one = Engine(DAI, token_budget=512, conventions=THEORY)
+    assert (
+        fleet_region(one, {"x": RequestClass(100, 100)}).optimum({"x": 1}).load
+        == F(3829, 12_800) * 200
+    )
+    tile = Engine(BatchTime.tiled(base=2, per_tile=10, tile=64), 100, conventions=THEORY)
+    found = fleet_region(tile, {"x": RequestClass(4, 4)}).optimum({"x": 1})
+    assert found.load == F(8) * F(3, 16)
+    assert {sum(batch) for _, batch in found.batches} == {64}
+
+
+# O13: small knapsack configurations.
+
+BUFFERS = ("A.prefill", "A.decode", "B.prefill", "B.decode")
+SMALL = Knapsack(16, BUFFERS, (4, 1, 4, 1), (((1, 10, 1, 24), 96),))
+
+
+def o13(a: F = F(1, 10), b: F = F(1, 20)) -> PlanningProblem:
+    needs = {
+        "A": Need({"A.prefill": F(8), "A.decode": F(6)}),
+        "B": Need({"B.prefill": F(16), "B.decode": F(12)}),
+    }
+    pool = Pool(1, BatchTime.tiled(base=3, per_tile=2, tile=4), SMALL, {}, needs)
+    return PlanningProblem({"e": pool}, {"A": a, "B": b}, {"A": (("e",),), "B": (("e",),)})
+
+
+def test_o13_enumeration() -> None:
+    assert len(list(SMALL.enumerate())) == 206
+    found = optimise(o13())
+    assert found.load == F(21, 10)
+    assert [found.token_prices["e", name] for name in BUFFERS] == [
+        F(15, 28), F(23, 28), F(15, 28), F(5, 4),
+    ]  # fmt: skip
+    assert optimise(o13(F(1, 10) * F(10, 21), F(1, 20) * F(10, 21))).load == 1
+
+
+# Theorem U is the dual of the configuration LP with slots and memory as limits.
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8),
+        BatchTime.tiled(base=0.01128, per_tile=0.03547, tile=128, per_work=1e-9),
+        BatchTime.roofline(floor=6e-3, floor_per_token=9e-6, base=1e-3, per_token=2e-5, tile=16),
+        BatchTime.table(tokens=[1, 64, 65, 512], seconds=[6e-3, 7e-3, 9e-3, 0.02]),
+    ],
+    ids=lambda law: law.form,
+)
+@pytest.mark.parametrize("rates", [(10, 2), (1, 8), (40, 0)])
+def test_closed_form_equals_configurations(law: BatchTime, rates: tuple[int, int]) -> None:
+    engine = Engine(law, token_budget=512, max_seqs=48, kv_tokens=60_000)
+    mix = {"chat": RequestClass(512, 128), "code": RequestClass(2048, 256)}
+    asked = dict(zip(mix, rates, strict=True))
+    closed = stability_region(engine, mix)
+    assert fleet_region(engine, mix).optimum(asked).load == closed.load(asked, exact=True)
+
+
+def test_pure_configurations_times() -> None:
+    for law in (DAI, BatchTime.table(tokens=[1, 3, 9], seconds=[1.0, 2.0, 2.5])):
+        for n in (1, 2, 3, 5, 9, 12):
+            assert time_of(law, n) == law.exact()(n)
+
+
+# What is refused.
+
+
+def test_infeasible_configurations_are_refused() -> None:
+    with pytest.raises(InputError, match="no configuration holds a token of 'B'"):
+        Knapsack(16, ("A", "B"), (4, 32))
+    with pytest.raises(InputError, match="more than 200,000 configurations"):
+        list(Knapsack(64, tuple("abcdef"), (1,) * 6).enumerate())
+    with pytest.raises(InputError, match="token_budget must be at least 1 token, got 0"):
+        TwoPhase(0)
+    with pytest.raises(InputError, match="must not decrease"):
+        BatchTime.table(tokens=[1, 2], seconds=[2.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("rates", "reason"),
+    [
+        ({"x": -1}, "must be a finite number >= 0"),
+        ({"x": float("nan")}, "must be a finite number >= 0"),
+        ({"y": 1}, "unknown class 'y'"),
+    ],
+)
+def test_bad_rates_are_refused(rates: dict[str, float], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        tiling_lp(dai(512), {"x": RequestClass(10, 10)}, rates)
+    with pytest.raises(InputError, match="at least one request class"):
+        tiling_lp(dai(512), {}, rates)
+
+
+def test_nothing_arrives() -> None:
+    region = fleet_region(dai(512), {"x": RequestClass(10, 10)})
+    assert region.load({}) == 0
+    with pytest.raises(InputError, match="all rates are 0"):
+        region.prices({})
