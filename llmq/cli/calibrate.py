@@ -70,7 +70,10 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     fit = calibrate(profile, form=args.form)
     if args.out:
-        llmq.write_engine(fit, args.out, kv_tokens=args.kv_tokens)
+        try:
+            llmq.write_engine(fit, args.out, kv_tokens=args.kv_tokens)
+        except OSError as error:
+            raise InputError(f"cannot write {args.out}: {error.strerror}") from error
         sys.stderr.write(f"llmq: wrote {args.out}\n")
     if args.json:
         # The residuals of thousands of rows would bury the answer.

@@ -332,6 +332,25 @@ def test_an_unwritable_report_is_refused_before_the_work(folder, capsys, monkeyp
     assert "there is no folder none" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["convert", "fine.csv", "new.csv"],
+        ["calibrate", "good.csv", "--out", "new.toml"],
+        ["plan", "fine.toml", "--report", "new.html"],
+    ],
+)
+def test_a_full_disk_leaves_nothing(words, folder, capsys, monkeypatch):
+    def full(self: Path, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert main(words) == 2
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err == f"llmq: error: cannot write {words[-1]}: No space left on device"
+    assert left(folder) == set()
+
+
 def rows(n: int) -> list[str]:
     return [f"{0.5 * i},64,8" for i in range(n)]
 

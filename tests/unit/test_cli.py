@@ -410,8 +410,9 @@ def test_the_end_of_a_run_that_fails(run, folder, monkeypatch, error, code, said
     assert set(folder.iterdir()) == before
 
 
-def test_a_reader_that_goes_away_is_no_error():
-    words = [sys.executable, "-m", "llmq", "engines", "--json"]
+@pytest.mark.parametrize("more", [[], ["--json"]])  # less and more than a buffer
+def test_a_reader_that_goes_away_is_no_error(more):
+    words = [sys.executable, "-m", "llmq", "engines", *more]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.close()
