@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -413,7 +414,9 @@ def test_the_end_of_a_run_that_fails(run, folder, monkeypatch, error, code, said
 @pytest.mark.parametrize("more", [[], ["--json"]])  # less and more than a buffer
 def test_a_reader_that_goes_away_is_no_error(more):
     words = [sys.executable, "-m", "llmq", "engines", *more]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(words, **pipes, env=env) as process:
         assert process.stdout is not None
         process.stdout.close()
         _, err = process.communicate()
