@@ -47,6 +47,12 @@ class Stationary(Law):
 
     probabilities: tuple[Number, ...] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        # JSON carries rationals as text.
+        raw: Sequence[Any] = self.probabilities
+        read = tuple(Fraction(p) if isinstance(p, str) else p for p in raw)
+        object.__setattr__(self, "probabilities", read)
+
     def mean(self, values: Sequence[Number]) -> Number:
         """Long-run mean of a function of the state.
 
