@@ -99,7 +99,8 @@ def read_columns(path: Path, kinds: Mapping[str, str], remedy: str) -> Columns:
     for name in kinds:
         if name not in names:
             hint = nearest(name, [n for n in names if n])
-            raise FormatError(f"no such column{hint}. {remedy}", path=path, line=1, column=name)
+            end = "" if hint.endswith("?") else "."
+            raise FormatError(f"no such column{hint}{end} {remedy}", path=path, line=1, column=name)
     if len(rows) == 1:
         raise FormatError(f"a header but no rows. {remedy}", path=path, line=1)
     for line, cells in rows[1:]:

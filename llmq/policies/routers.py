@@ -128,7 +128,7 @@ class Random:
 class LeastWork:
     """The engine with the fewest outstanding tokens, the first of equals.
 
-    Outstanding tokens are those of requests sent there that no started iteration has processed.
+    Outstanding tokens are those of requests sent there that no finished iteration has processed.
 
     Examples
     --------

@@ -66,14 +66,25 @@ class CalendarEngine:
         next(self.loop)
         self.assigned = self.counted = 0
 
-    @property
-    def work(self) -> float:
-        """Outstanding tokens: of the requests sent here, those no started iteration processed."""
-        lag = self.job.engine.conventions.lag
+    def work(self, now: float) -> float:
+        """Outstanding tokens: of the requests sent here, those no finished iteration processed.
+
+        Parameters
+        ----------
+        now : float
+            Seconds, not before the last advance.
+
+        Returns
+        -------
+        float
+            Tokens.
+        """
+        tally, lag = self.tally, self.job.engine.conventions.lag
         for i in self.queue[self.counted :]:
             self.assigned += self.job.prompt[i] + self.job.output[i] - 1 + lag
         self.counted = len(self.queue)
-        return float(self.assigned + self.tally.recomputed - self.tally.tokens)
+        running = tally.last if tally.clock > now else 0
+        return float(self.assigned + tally.recomputed - tally.tokens + running)
 
     def advance(self, until: float) -> None:
         """Run every iteration that starts before ``until``.
@@ -274,14 +285,13 @@ def _lockstep(s: _State, tally: Tally) -> Generator[None, float, None]:
     mixed, limited, budget, most = s.mixed, s.total < math.inf, s.budget, min(s.budget, s.slots)
     per_kv, per_kv_mixed, per_work = float(law.per_kv), float(law.per_kv_mixed), float(law.per_work)
     clock, until, tick, decodes, kv, free = 0.0, -math.inf, 0, 0, 0, math.inf
-    alone, served, kv_area, idle, half_kv = 0, 0, 0, 0.0, per_kv / 2
+    alone, served, kv_area, idle, half_kv, steps, tokens = 0, 0, 0, 0.0, per_kv / 2, 1, 0
     while True:
         if clock >= until or not (decodes or s.partial or s.next <= clock):
             if clock < until and s.next < until:
                 idle, clock = idle + (s.next - clock), s.next
             else:
-                tally.iterations, tally.tokens = tick + alone, served
-                tally.kv_area, tally.busy = float(kv_area), clock - idle
+                tally.rest(tick + alone, served, kv_area, clock - idle, clock, tokens // steps)
                 until = yield
                 s.look()
             continue
@@ -294,7 +304,7 @@ def _lockstep(s: _State, tally: Tally) -> Generator[None, float, None]:
             room, spare = (budget - decodes, free - decodes) if mixed else (budget, free)
             tokens, area, work = s.fill(room, decodes, spare, clock, kv, tick, fresh)
         if tokens:
-            alone += not mixed
+            steps, alone = 1, alone + (not mixed)
             if mixed:
                 tick, kv, tokens = tick + 1, kv + decodes, tokens + decodes
                 area += kv

@@ -196,6 +196,7 @@ def queue_loop(s: QueueState, tally: Tally) -> Generator[None, float, None]:
         tally.tokens += tokens + steps * s.active
         tally.kv_area += area
         tally.busy += span
+        tally.clock, tally.last = clock, tokens + s.active
         while s.heap and s.heap[0] < (tick + 1) * s.stride:
             row, last = divmod(heappop(s.heap) % s.stride, 2)
             if last:

@@ -2,7 +2,7 @@
 
 A router without state splits the trace beforehand and every engine runs by itself. One that looks
 at the engines is asked at each arrival, when every engine has started all iterations that start
-before it: the state it sees includes the iteration in progress.
+before it; the tokens of an iteration in progress still count as work.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ class _Server(Protocol):
     queue: list[int]
     tally: Tally
 
-    @property
-    def work(self) -> float: ...
+    def work(self, now: float) -> float: ...
 
     def advance(self, until: float) -> None: ...
 
@@ -174,7 +173,7 @@ def _ask(
         places = everywhere if allowed is None else allowed[klass[i]]
         for place in places:
             servers[place].advance(time)
-        pick = places[route.pick([servers[place].work for place in places])]
+        pick = places[route.pick([servers[place].work(time) for place in places])]
         servers[pick].queue.append(i)
         chosen.append(pick)
     return np.array(chosen, dtype=np.int64)

@@ -35,6 +35,10 @@ class Tally:
         Tokens whose KV was dropped.
     presence : float
         Request-seconds in the system, summed iteration by iteration (reference only).
+    clock : float
+        End of the last iteration that was started, seconds.
+    last : int
+        Tokens of that iteration.
     """
 
     iterations: int = 0
@@ -44,6 +48,21 @@ class Tally:
     evictions: int = 0
     recomputed: int = 0
     presence: float = 0.0
+    clock: float = 0.0
+    last: int = 0
+
+    def rest(
+        self, iterations: int, tokens: int, kv_area: float, busy: float, clock: float, last: int
+    ) -> None:
+        """Take over the sums that a loop keeps in its own variables.
+
+        Parameters
+        ----------
+        iterations, tokens, kv_area, busy, clock, last
+            As above.
+        """
+        self.iterations, self.tokens, self.kv_area = iterations, tokens, float(kv_area)
+        self.busy, self.clock, self.last = busy, clock, last
 
 
 @dataclass(slots=True)

@@ -176,7 +176,11 @@ class Run:
         if slo.quantile is None:
             found = share(np.logical_and.reduce(list(met.values())))
         else:
-            found = min(each.values(), key=lambda s: s.value)
+            # The worst of the metrics, end by end: they need not be the same one.
+            worst = (
+                min(getattr(s, end) for s in each.values()) for end in ("value", "low", "high")
+            )
+            found = Share(*worst, n=min(s.n for s in each.values()))
         by_metric = tuple((name, s.value) for name, s in each.items())
         return Share(found.value, found.low, found.high, found.n, by_metric)
 

@@ -77,14 +77,23 @@ class ReferenceEngine:
         self.free = self.engine.kv_blocks
         self.stamp = 0
 
-    @property
-    def work(self) -> float:
-        """Outstanding tokens: of the requests sent here, those no started iteration processed."""
-        waiting = self.queue[self.joined :]
-        return float(
-            sum(self._demand(i) for i in waiting)
-            + sum(r.prompt + r.output - 1 + self.lag - r.kv for r in self.rows)
-        )
+    def work(self, now: float) -> float:
+        """Outstanding tokens: of the requests sent here, those no finished iteration processed.
+
+        Parameters
+        ----------
+        now : float
+            Seconds, not before the last advance.
+
+        Returns
+        -------
+        float
+            Tokens.
+        """
+        waiting = sum(self._demand(i) for i in self.queue[self.joined :])
+        present = sum(r.prompt + r.output - 1 + self.lag - r.kv for r in self.rows)
+        running = self.tally.last if self.tally.clock > now else 0
+        return float(waiting + present + running)
 
     def _demand(self, i: int) -> int:
         return self.job.prompt[i] + self.job.output[i] - 1 + self.lag
@@ -173,6 +182,7 @@ class ReferenceEngine:
         tally.kv_area += kv
         tally.busy += seconds
         tally.presence += seconds * len(self.rows)
+        tally.clock, tally.last = self.clock, tokens
         self._emit(view, batch)
 
     def _emit(self, view: View, batch: Batch) -> None:

@@ -127,6 +127,26 @@ def test_little_and_served_work_on_a_fleet_with_classes() -> None:
         assert math.isnan(run.verdict.load)
 
 
+def test_least_work_sees_the_iteration_in_progress() -> None:
+    # Two engines, one-token outputs: the second request comes while the first runs.
+    trace = llmq.Trace([0.0, 0.01], [100, 100], [1, 1])
+    fleet = llmq.Fleet({"all": (CHIP, 2)})
+    policy = policies.Sarathi(route=policies.LeastWork())
+    for simulator in ("reference", "calendar"):
+        run = llmq.simulate(fleet, trace, policy, engine=simulator)
+        assert run.server.tolist() == [[0, 1]]
+
+
+def test_population_attainment_is_the_worst_metric_end_by_end() -> None:
+    run = llmq.simulate(CHIP, work(0.8), replications=4, requests=500, rng=7)
+    targets = {"ttft": run.ttft.quantile(0.9).mean, "tpot": run.tpot.quantile(0.95).mean}
+    both = run.attainment(llmq.SLO(**targets, quantile=0.9))
+    single = [run.attainment(llmq.SLO(**{k: v}, quantile=0.9)) for k, v in targets.items()]
+    assert both.value == min(s.value for s in single)
+    assert both.low == min(s.low for s in single)
+    assert both.high == min(s.high for s in single)
+
+
 def test_token_times_are_recorded() -> None:
     trace = llmq.Trace([0.0, 0.005], [40, 600], [5, 3], reasoning=[2, 0])
     run = llmq.simulate(CHIP, trace, record="tokens")
@@ -281,4 +301,4 @@ def test_one_visible_token_cannot_miss_a_tpot_target() -> None:
 
 
 def test_tally_starts_at_zero() -> None:
-    assert Tally() == Tally(0, 0, 0.0, 0.0, 0, 0, 0.0)
+    assert Tally() == Tally(0, 0, 0.0, 0.0, 0, 0, 0.0, 0.0, 0)
