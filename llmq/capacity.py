@@ -197,7 +197,7 @@ class _Search:
     tell: Callable[[str], None]
 
     def alone(self) -> Run:
-        """The requests that a count is simulated with, each by itself."""
+        """Simulate the requests of a count, each by itself."""
         return run_alone(
             self.traffic, self.engine, self.offer.policy,
             requests=self.requests, replications=self.replications, rng=self.seed,

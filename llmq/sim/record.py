@@ -177,10 +177,13 @@ class Run:
             found = share(np.logical_and.reduce(list(met.values())))
         else:
             # The worst of the metrics, end by end: they need not be the same one.
-            worst = (
-                min(getattr(s, end) for s in each.values()) for end in ("value", "low", "high")
+            shares = list(each.values())
+            found = Share(
+                value=min(s.value for s in shares),
+                low=min(s.low for s in shares),
+                high=min(s.high for s in shares),
+                n=min(s.n for s in shares),
             )
-            found = Share(*worst, n=min(s.n for s in each.values()))
         by_metric = tuple((name, s.value) for name, s in each.items())
         return Share(found.value, found.low, found.high, found.n, by_metric)
 
