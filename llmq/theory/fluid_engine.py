@@ -20,6 +20,9 @@ decodes alone, :math:`n' = \lambda - n / (o (c + a n))`, both have closed forms
 (:func:`decode_point`). Overloaded and served in order of arrival, every class gets the same
 fraction :math:`1 / \rho` of its rate.
 
+Overload at the KV limit: the slope is that of the best policy. Greedy admission holds it with few
+stages; with many the memory oscillates and some work is done twice.
+
 A fluid point is the limit of many requests on a fast engine (``kind`` asymptotic), not the mean of
 a small one: with negative-binomial occupancy the mean is larger by exactly
 :math:`\rho_a / (1 - \rho_a)`.
@@ -248,12 +251,10 @@ class FluidModel:
         return max(c * n + a * tokens for c, a in self.curve.pieces) + self._attention()
 
     def _iteration(self) -> Fraction:
-        """First root of ``f(tau V) + attention * tau = tau``: the largest over rising pieces."""
+        """First root of ``f(tau V) + attention * tau = tau``: the largest over the pieces."""
         tokens, busy = self._sum("tokens"), self._attention()
         return max(
-            c / (1 - a * tokens - busy)
-            for c, a in self.curve.pieces
-            if c > 0 and a * tokens + busy < 1
+            c / (1 - a * tokens - busy) for c, a in self.curve.pieces if a * tokens + busy < 1
         )
 
     def _start(self, q0: Mapping[str, float] | npt.ArrayLike) -> Floats:

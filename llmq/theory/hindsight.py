@@ -103,7 +103,7 @@ def solve(jobs: Jobs, memory: int, *, time_limit: float | None = None) -> Schedu
     memory : int
         KV tokens.
     time_limit : float, optional
-        Seconds after which the search stops.
+        Seconds after which the search stops; ten jobs take seconds, twenty may take very long.
 
     Returns
     -------

@@ -24,7 +24,7 @@ LAW = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8, per_work=1e-9)
 MIX = {"chat": RequestClass(512, 128), "code": RequestClass(2048, 256)}
 LIMITS = {
     "tokens": Engine(LAW, 512, conventions=THEORY),
-    "slots": Engine(LAW, 2048, max_seqs=64, conventions=THEORY),
+    "slots": Engine(LAW, 2048, max_seqs=64, prefill_chunk=256, conventions=THEORY),
     "memory": Engine(LAW, 2048, kv_tokens=60_000, conventions=THEORY),
 }
 
@@ -142,12 +142,53 @@ def test_equilibrium_does_not_depend_on_the_stages() -> None:
     points = [at_load(LIMITS["memory"], 0.8, stages=k).equilibrium() for k in (1, 8)]
     assert points[0].decoding == pytest.approx(points[1].decoding, rel=1e-14)
     assert points[0].kv == points[1].kv
-    held = [
-        float(np.tensordot(m.flow.decode_use[2], m.flow.split(m.equilibrium().state)[2], 2)
-              + m.flow.prefill_use[2] @ m.flow.split(m.equilibrium().state)[1])
-        for m in (at_load(LIMITS["memory"], 0.8, stages=k) for k in (1, 8))
-    ]  # fmt: skip
-    assert held == pytest.approx([points[0].kv] * 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("resource", LIMITS)
+@pytest.mark.parametrize("stages", [1, 8])
+def test_use_of_the_budgets_adds_up_to_the_demand(resource: str, stages: int) -> None:
+    """What the stages weigh on each budget is what Little's law says, to the last digits."""
+    model = at_load(LIMITS[resource], 0.8, stages=stages)
+    rest = model.equilibrium()
+    _, prefill, decoding = model.flow.split(rest.state)
+    use = model.flow.prefill_use @ prefill + np.tensordot(model.flow.decode_use, decoding, 2)
+    assert use == pytest.approx([rest.tokens, rest.slots, rest.kv], rel=1e-12)
+
+
+def test_more_decodes_than_tokens_share_the_budget() -> None:
+    flow = at_load(LIMITS["tokens"], 0.5, stages=2).flow
+    decoding = np.asarray([[300.0, 100.0], [200.0, 168.0]])  # 768 rows, budget 512
+    share, prompts, seconds = fluid_ode.batch(flow, np.asarray([10.0, 20.0]), decoding)
+    assert (share, prompts.sum()) == (512 / 768, 0)
+    read = share * (flow.decode_use[2] * decoding).sum()
+    assert seconds == pytest.approx(0.012 + 512 * 2.5e-5 + 1e-8 * read, rel=1e-12)
+
+
+def test_prompts_get_what_the_decodes_leave() -> None:
+    flow = at_load(LIMITS["tokens"], 0.5, stages=2).flow
+    decoding = np.asarray([[100.0, 50.0], [30.0, 20.0]])
+    share, prompts, _ = fluid_ode.batch(flow, np.asarray([600.0, 300.0]), decoding)
+    assert share == 1
+    assert prompts == pytest.approx([208, 104], rel=1e-12)  # 312 tokens, two to one
+
+
+def test_kv_is_read_at_the_mixed_rate() -> None:
+    law = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8, per_kv_mixed=3e-8)
+    model = fluid.fluid_model(Engine(law, conventions=THEORY), {"x": MIX["chat"]}, {"x": 9.0})
+    rest = model.equilibrium()
+    area = 512 + sum(512 + j for j in range(1, 129))
+    assert rest.iteration == pytest.approx(
+        0.012 / (1 - 9 * (2.5e-5 * 640 + 3e-8 * area)), rel=1e-12
+    )
+    assert fluid_ode.field(model.flow, rest.state) == pytest.approx(0, abs=1e-9)
+    assert any("mixed rate" in said for said in model.assumptions)
+
+
+def test_load_of_a_budget_that_the_tile_does_not_divide() -> None:
+    """O4: batches of 64 serve 16/3 tokens per unit of time, full ones (100) fewer."""
+    engine = Engine(BatchTime.tiled(base=2, per_tile=10, tile=64), 100, conventions=THEORY)
+    model = fluid.fluid_model(engine, {"x": RequestClass(3, 1)}, {"x": 1.0})
+    assert model.load == pytest.approx(4 / (16 / 3), rel=1e-14)
 
 
 def test_tiles_rest_on_the_envelope() -> None:
@@ -158,6 +199,16 @@ def test_tiles_rest_on_the_envelope() -> None:
     busy = fluid.fluid_model(engine, {"x": RequestClass(10, 10)}, {"x": 280.0}).equilibrium()
     assert busy.iteration == pytest.approx(0.002 / (1 - 280 * 20 * 0.010 / 64), rel=1e-12)
     assert 64 < busy.tokens < 256
+
+
+def test_a_steep_last_piece_does_not_matter_to_light_batches() -> None:
+    """Flat up to 100 tokens, then steep: its line crosses the time axis below 0."""
+    law = BatchTime.table(tokens=(1, 100, 200), seconds=(1.0, 1.0, 5.0))
+    engine = Engine(law, 200, conventions=THEORY)
+    model = fluid.fluid_model(engine, {"x": RequestClass(5, 5)}, {"x": 3.0})
+    rest = model.equilibrium()
+    assert (model.load, rest.iteration, rest.tokens) == pytest.approx((0.3, 1.0, 30.0), rel=1e-12)
+    assert fluid_ode.field(model.flow, rest.state) == pytest.approx(0, abs=1e-12)
 
 
 def test_random_lengths_enter_by_mean_and_area() -> None:
