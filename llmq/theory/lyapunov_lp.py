@@ -173,7 +173,7 @@ def two_station(
         kind=Kind.EXACT,
         assumptions=(
             "fluid model of two stations, fixed routing, work-conserving policies",
-            "epsilon = 0: some such policy is unstable (cited converse, two stations only)",
+            "epsilon = 0: some such policy is not stable (cited converse, two stations only)",
         ),
         source=_SOURCE,
     )  # fmt: skip
