@@ -146,6 +146,7 @@ class _State:
         the exact number is counted.
         """
         made, prompt, ended, chunk = self.made, self.job.prompt, self.ended, self.chunk
+        queue, arrival = self.queue, self.job.arrival
         total, held, work = 0, 0, 0.0
         if self.one_slot and decodes >= self.slots:
             return 0, 0, 0.0
@@ -162,7 +163,7 @@ class _State:
         if ended:
             self.partial = [row for row in self.partial if row in self.done]
         while fresh and left > 0 and self.next <= clock and (self.one_slot or count < self.slots):
-            row = self.evicted[0] if self.evicted else self.queue[self.head]
+            row = self.evicted[0] if self.evicted else queue[self.head]
             goal = prompt[row] + made[row] if row in made else prompt[row]
             need = -(-goal // self.block)
             if need + self.margin > spare:
@@ -177,7 +178,12 @@ class _State:
                 tokens = left if left < chunk else chunk
                 if goal < tokens:
                     tokens = goal
-            self.admit()
+            if self.evicted:
+                heappop(self.evicted)
+                self.look()
+            else:
+                self.head = head = self.head + 1
+                self.next = arrival[queue[head]] if head < len(queue) else math.inf
             self.booked += need
             left, total, held, spare = left - tokens, total + tokens, held + tokens, spare - need
             work += tokens * (tokens / 2)
@@ -188,14 +194,6 @@ class _State:
                 self.partial.append(row)
                 self.done[row] = tokens
         return total, held, work
-
-    def admit(self) -> None:
-        """Take the first row that waits; the one after it is next."""
-        if self.evicted:
-            heappop(self.evicted)
-        else:
-            self.head += 1
-        self.look()
 
     def look(self) -> None:
         """Find when the next row could be admitted: at once, if one was evicted."""

@@ -151,8 +151,8 @@ def _run(
     if server is None:
         server = _ask(arrival, klass, servers, policy, eligible)
     else:
-        for i, place in enumerate(server.tolist()):
-            servers[place].queue.append(i)
+        for place, one in enumerate(servers):
+            one.queue.extend(np.flatnonzero(server == place).tolist())
     for one in servers:
         one.advance(math.inf)
     return Path(log, tuple(one.tally for one in servers), server)
