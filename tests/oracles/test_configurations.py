@@ -15,6 +15,7 @@ from llmq.model.request import RequestClass
 from llmq.result import Kind
 from llmq.theory.configurations import Knapsack, TwoPhase, time_of
 from llmq.theory.polytope import polytope
+from llmq.theory.pricing import generate_columns
 from llmq.theory.region import stability_region
 from llmq.theory.routing import fleet_region
 from llmq.theory.static_planning import Need, PlanningProblem, Pool, optimise
@@ -117,6 +118,20 @@ def test_o13_enumeration() -> None:
         F(15, 28), F(23, 28), F(15, 28), F(5, 4),
     ]  # fmt: skip
     assert optimise(o13(F(1, 10) * F(10, 21), F(1, 20) * F(10, 21))).load == 1
+
+
+def test_o13_column_generation() -> None:
+    """From one buffer per column to the same fraction; stopped early, with a bound."""
+    found = generate_columns(o13())
+    assert (found.optimum.load, found.complete) == (F(21, 10), True)
+    assert found.rounds < 12
+    assert found.columns < 20
+    early = generate_columns(o13(), most_rounds=1)
+    assert early.bound <= F(21, 10) < early.optimum.load
+    assert not early.complete
+    assert early.bound > 0
+    with pytest.raises(InputError, match="most_rounds must be at least 1"):
+        generate_columns(o13(), most_rounds=0)
 
 
 # Theorem U is the dual of the configuration LP with slots and memory as limits.

@@ -41,6 +41,7 @@ from llmq.theory.certificate import (
 )
 from llmq.theory.configurations import Knapsack, TwoPhase
 from llmq.theory.pools import planning_problem
+from llmq.theory.pricing import generate_columns, price_batch
 from llmq.theory.region import stability_region
 from llmq.theory.routing import fleet_region
 from llmq.theory.static_planning import Need, PlanningProblem, Pool, optimise
@@ -357,6 +358,37 @@ def test_checker_agrees_on_random_problems(problem: PlanningProblem) -> None:
 @MANY
 def test_checker_agrees_on_many_random_problems(problem: PlanningProblem) -> None:
     check_agrees(problem)
+
+
+# Column generation.
+
+
+@given(problems)
+@FEW
+def test_column_generation_equals_enumeration(problem: PlanningProblem) -> None:
+    found, whole = generate_columns(problem), optimise(problem)
+    assert found.complete
+    assert found.optimum.load == whole.load
+    early = generate_columns(problem, most_rounds=2)
+    assert early.bound <= whole.load <= early.optimum.load
+
+
+@given(knapsacks(), st.lists(sixteenths, min_size=3, max_size=3), positive)
+@FEW
+def test_pricing_finds_the_best_configuration(
+    problem: PlanningProblem, prices: list[float], weight: float
+) -> None:
+    pool = problem.pools["k"]
+    assert isinstance(pool.batches, Knapsack)
+    assert pool.law is not None
+    p, q = [F(x) for x in prices[: len(pool.buffers)]], F(weight)
+    batch, seconds, value = price_batch(pool.batches, pool.law, p, q, F(3))
+    assert pool.batches.fault(batch) == ""
+    values = [
+        sum(map(F.__mul__, p, map(F, x))) + 3 - q * t for x, t in pool.batches.columns(pool.law)
+    ]
+    assert value == max(values)
+    assert value == sum(map(F.__mul__, p, map(F, batch))) + 3 - q * seconds
 
 
 # Mutations.
