@@ -61,6 +61,8 @@ def test_small_probabilities_keep_their_digits() -> None:
     law = chains.stationary([[1 - e, e, 0], [1 - e, 0, e], [1, 0, 0]])
     assert law.probabilities[2] == near(e * law.probabilities[1], 1e-14)
     assert law.probabilities[1] == near(e, 1e-12)
+    # 1 - 1e-20 is 1 in floats: only the chance of leaving is to be trusted.
+    assert chains.stationary([[0.5, 0.5], [1e-20, 1.0]]).probabilities[0] == near(2e-20, 1e-14)
 
 
 def test_stationary_laws_of_queues_agree_with_their_formulas() -> None:
@@ -304,6 +306,23 @@ def test_optimal_cost_refuses() -> None:
     with pytest.raises(UndecidedError, match="does not close where the cost depends") as info:
         chains.optimal_cost([[(1.0, {0: 1})], [(2.0, {1: 1})]], sweeps=50)
     assert (info.value.low, info.value.high) == near((1.0, 2.0))
+
+
+def test_rules_break_ties_as_stated() -> None:
+    # Most of these ties do not occur in the long run, so the means of O16 do not see them.
+    engine = chains.slot_engine(0.3)
+
+    def served(rule: object, *state: int) -> chains.Slot:
+        slots = engine.slots[engine.states.index(chains.State(*state))]
+        return max(slots, key=rule)  # type: ignore[type-var, arg-type]
+
+    assert served(chains.decode_first, 1, 1, 1, 2) == chains.Slot(0, 0, 0, 0, 2)
+    assert served(chains.decode_first, 1, 1, 1, 0) == chains.Slot(0, 0, 1, 1, 0)
+    assert served(chains.decode_first, 2, 0, 0, 0) == chains.Slot(1, 0, 0, 0, 0)
+    assert served(chains.prefill_first, 1, 1, 1, 2) == chains.Slot(0, 1, 1, 0, 0)
+    assert served(chains.prefill_first, 2, 0, 1, 2) == chains.Slot(1, 0, 0, 0, 0)
+    assert served(chains.prefill_first, 0, 1, 1, 2) == chains.Slot(0, 0, 1, 0, 1)
+    assert served(chains.prefill_first, 0, 0, 0, 0) == chains.Slot(0, 0, 0, 0, 0)
 
 
 def test_slot_engine_refuses() -> None:

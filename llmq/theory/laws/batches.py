@@ -112,7 +112,7 @@ def bailey(mean_arrivals: float, batch: int) -> Bailey:
     log_empty = math.log(b - m) + m + sum(cmath.log(z / (z - 1)).real for z in roots)
     return Bailey(
         mean_arrivals=m, batch=b,
-        queue_mean=mean - (b * (b - 1) - m * m) / (2 * (b - m)),
+        queue_mean=max(0.0, mean - (b * (b - 1) - m * m) / (2 * (b - m))),
         p_empty=math.exp(log_empty),
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals, independent between slots", "equal slots"),
@@ -334,10 +334,12 @@ def _second_bound(lam: float, alpha: float, tau0: float) -> float:
 
 
 def _chance_of_none(rho: float, x: float) -> float:
-    """P(no arrival during a batch); ``u`` falls by the factor ``rho`` at each step."""
+    """P(no arrival during a batch); ``u`` falls by the factor ``rho`` at each step, in the end."""
     u, spent, total = 1.0, 0.0, 0.0
-    while u > 1e-18 * (1 - rho):
+    while u > 1e-9 * (1 - rho):
         total += u * math.exp(-x * spent)
         spent += u
         u = -math.expm1(-rho * u)
-    return math.exp(-x * spent) / total
+    rest = u / (1 - rho)  # of the geometric end; what it neglects is of the order of its square
+    none = math.exp(-x * (spent + rest))
+    return none / (total + rest * none)

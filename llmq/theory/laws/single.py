@@ -334,7 +334,7 @@ def _decay(rho: float) -> float:
     high = low + 1
     while rho * math.expm1(high) < high:
         high += 1
-    return float(brentq(lambda z: rho * math.expm1(z) - z, low, high, xtol=1e-15, rtol=1e-14))
+    return float(brentq(lambda z: rho * math.expm1(z) - z, low, high, xtol=1e-300, rtol=1e-14))
 
 
 def _poisson(mean: float, n: int) -> npt.NDArray[np.float64]:

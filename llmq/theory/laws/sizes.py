@@ -177,9 +177,8 @@ def _bessel(k: int, r: Floats) -> Floats:
 
 
 def _exponential(rate: float, c: float) -> float:
-    return (
-        _queued(rate, c) + _preemptible(rate, c) + 1 - c * -math.expm1(-1 / c if c else -math.inf)
-    )
+    late = 1 + c * math.expm1(-1 / c) if c > 0 else 1.0  # E[(X - c Y)^+]
+    return _queued(rate, c) + _preemptible(rate, c) + late
 
 
 def _queued(rate: float, c: float) -> float:
