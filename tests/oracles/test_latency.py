@@ -234,6 +234,19 @@ def test_o12_and_simulation_agree(output: llmq.Lengths) -> None:
     assert run.e2e.half_width < 0.03 * law.sojourn
 
 
+def test_o12_slots_and_simulation_agree() -> None:
+    # With a queue in front only geometric outputs are covered.
+    n = np.arange(1, 4001)
+    output = llmq.Lengths(n, 0.005 * 0.995 ** (n - 1))
+    law = latency.decode_occupancy(1.8, output.mean, 0.012, 0.0005, max_seqs=8)
+    engine = llmq.Engine(llmq.BatchTime.affine(base=0.012, per_token=0.0005), max_seqs=8)
+    work = llmq.Workload.poisson(1.8, {"x": llmq.RequestClass(1, output)})
+    run = llmq.simulate(engine, work, replications=24, requests=1200, rng=8)
+    assert abs(run.e2e.mean - law.sojourn) <= 2 * run.e2e.half_width  # about 4 SE
+    free = latency.decode_occupancy(1.8, output.mean, 0.012, 0.0005)
+    assert run.e2e.half_width < (law.sojourn - free.sojourn) / 2
+
+
 # O17: short requests first.
 
 PERFECT = {
