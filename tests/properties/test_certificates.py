@@ -40,7 +40,7 @@ from llmq.theory.certificate import (
     load_certificate,
 )
 from llmq.theory.configurations import Knapsack, TwoPhase
-from llmq.theory.pools import planning_problem
+from llmq.theory.pools import need_of, planning_problem
 from llmq.theory.pricing import generate_columns, price_batch
 from llmq.theory.region import stability_region
 from llmq.theory.routing import fleet_region
@@ -425,7 +425,11 @@ def mutate(body: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def rebuilt(raw: dict[str, Any]) -> PlanningProblem:
-    """The planning problem of a certificate's data."""
+    """The planning problem of a certificate's data.
+
+    Times of a table are short decimals here (sixteenths, and what mutations make of them), so their
+    floats mean the same number.
+    """
 
     def pool(one: dict[str, Any]) -> Pool:
         law, kind, batches = None, one["batches"], None
@@ -433,7 +437,7 @@ def rebuilt(raw: dict[str, Any]) -> PlanningProblem:
             numbers = {k: F(v) for k, v in one["law"].items() if isinstance(v, str) and k != "form"}
             law = BatchTime(
                 one["law"]["form"], tile=one["law"]["tile"], tokens=tuple(one["law"]["tokens"]),
-                seconds=tuple(F(t) for t in one["law"]["seconds"]), **numbers,  # type: ignore[arg-type]
+                seconds=tuple(float(F(t)) for t in one["law"]["seconds"]), **numbers,  # type: ignore[arg-type]
             )  # fmt: skip
             if kind["kind"] == "two_phase":
                 batches = TwoPhase(kind["token_budget"], kind["slots"])
@@ -534,6 +538,30 @@ def test_region_and_certificate_agree() -> None:
         certify(engine, mix, {})
     with pytest.raises(InputError, match="unknown claim 'maybe'"):
         certify(engine, mix, {"chat": 1.0}, "maybe")  # type: ignore[arg-type]
+
+
+@given(engines(), st.lists(st.tuples(lengths, lengths), min_size=1, max_size=2))
+@FEW
+def test_configurations_lie_between_the_closed_bounds(
+    engine: Engine, pairs: list[tuple[Lengths, Lengths]]
+) -> None:
+    """One slot per chunk: the closed form. Prompts that share a slot: between its two counts."""
+    mix = {f"c{j}": RequestClass(s, o) for j, (s, o) in enumerate(pairs)}
+    rates = dict.fromkeys(mix, 0.25)
+    closed, found = stability_region(engine, mix), fleet_region(engine, mix).optimum(rates)
+    literal = closed.load(rates, exact=True)
+    low = closed.load_bracket(rates)[0]
+    runs = sum(found.batches.values(), F(0))
+    tokens = sum((sum(x) * u for (_, x), u in found.batches.items()), F(0))
+    asked = sum(n.tokens[b] for n in (need_of(m, engine) for m in mix.values()) for b in n.tokens)
+    if tokens > asked / 4:
+        # Memory asks for more iterations than there are tokens: each still takes a token's time.
+        assert found.load >= literal or engine.conventions.prefill_slots == "one"
+    elif engine.conventions.prefill_slots == "one" and engine.max_seqs is not None:
+        assert low - 1e-9 <= float(found.load) <= float(literal) + 1e-9
+    else:
+        assert found.load == literal
+    assert tokens >= runs
 
 
 def test_weighted_lengths_state_their_needs() -> None:
