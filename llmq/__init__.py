@@ -34,17 +34,25 @@ _HOME = {
     "UnstableError": "llmq.errors",
     "Workload": "llmq.model.workload",
     "calibrate": "llmq.calibrate",
+    "chains": "llmq.theory.chains",
     "engines": "llmq.calibrate.catalogue",
+    "fluid": "llmq.theory.fluid",
+    "fluid_model": "llmq.theory.fluid_engine",
+    "hindsight": "llmq.theory.hindsight",
+    "latency": "llmq.theory.latency",
     "load_engine": "llmq.calibrate.catalogue",
     "load_workload": "llmq.io.workloads",
+    "lyapunov": "llmq.theory.lyapunov",
     "plan_capacity": "llmq.capacity",
     "plot": "llmq.plot",
     "policies": "llmq.policies",
     "read_profile": "llmq.io.profiles",
     "read_trace": "llmq.io.traces",
+    "routing": "llmq.theory.routing",
     "simulate": "llmq.sim.run",
     "stability_region": "llmq.theory.region",
     "tiling": "llmq.theory.tiling",
+    "tiling_lp": "llmq.theory.tiling_lp",
     "workloads": "llmq.io.workloads",
     "write_engine": "llmq.calibrate.catalogue",
     "write_trace": "llmq.io.traces",
@@ -73,24 +81,33 @@ __all__ = [
     "UnstableError",
     "Workload",
     "calibrate",
+    "chains",
     "engines",
+    "fluid",
+    "fluid_model",
+    "hindsight",
+    "latency",
     "load_engine",
     "load_workload",
+    "lyapunov",
     "plan_capacity",
     "plot",
     "policies",
     "read_profile",
     "read_trace",
+    "routing",
     "simulate",
     "stability_region",
     "tiling",
+    "tiling_lp",
     "workloads",
     "write_engine",
     "write_trace",
     "__version__",
 ]
 
-_MODULES = {"calibrate", "plot", "policies", "tiling"}
+_MODULES = {"calibrate", "chains", "fluid", "hindsight", "latency", "lyapunov", "plot", "policies"}
+_MODULES |= {"routing", "tiling"}
 
 
 def __getattr__(name: str) -> Any:
@@ -135,5 +152,7 @@ if TYPE_CHECKING:
     from llmq.plan import Candidate
     from llmq.result import Estimate, Kind
     from llmq.sim.run import simulate
-    from llmq.theory import tiling
+    from llmq.theory import chains, fluid, hindsight, latency, lyapunov, routing, tiling
+    from llmq.theory.fluid_engine import fluid_model
     from llmq.theory.region import stability_region
+    from llmq.theory.tiling_lp import tiling_lp
