@@ -42,7 +42,7 @@ from llmq.theory.routing import FleetRegion, fleet_region
 from llmq.theory.static_planning import Optimum, PlanningProblem, Pool, optimise
 from llmq.units import as_fraction
 
-__all__ = ["Certificate", "certify", "certify_problem", "load_certificate"]
+__all__ = ["Certificate", "canonical_digest", "certify", "certify_problem", "load_certificate"]
 
 Claim: TypeAlias = Literal["auto", "unstable", "stable_rate", "optimal_load"]
 FORMAT = "llmq-certificate-1"

@@ -16,7 +16,8 @@ iteration is worth more than :math:`q\,t + v \le (1 + \epsilon)\,q\,t` with
 :math:`\epsilon = v / (q\,t(1))`; prices divided by :math:`1 + \epsilon` are feasible, and
 :math:`\rho / (1 + \epsilon) \le \rho^* \le \rho` (Farley).
 
-References: theory core 2.3; Farley, Operations Research 38(5), 1990.
+Knapsacks with many buffers and a large budget are refused after a fixed number of steps; an engine
+of any size is two phases. References: theory core 2.3; Farley, Operations Research 38(5), 1990.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from llmq.theory.static_planning import Optimum, PlanningProblem, optimise
 __all__ = ["Generation", "generate_columns", "price_batch"]
 
 _ZERO = Fraction(0)
+# Branch and bound is exponential in the buffers; a few seconds are the limit.
+_MOST_NODES = 50_000
 Timed = tuple[Configuration, Fraction]
 
 
@@ -205,6 +208,7 @@ class _Search:
         self.batches, self.prices = batches, prices
         self.found: Configuration | None = None
         self.floor: Fraction | None = None
+        self.nodes = 0
         self.order = sorted(range(len(prices)), key=lambda j: -prices[j])
         # Every budget as a row: the tokens, then the others.
         self.rows = [[1] * len(prices), *(list(w) for w, _ in batches.rows)]
@@ -228,6 +232,12 @@ class _Search:
         return self.found
 
     def _extend(self, batch: list[int], depth: int, value: Fraction, room: list[int]) -> None:
+        self.nodes += 1
+        if self.nodes > _MOST_NODES:
+            raise InputError(
+                f"pricing this knapsack takes more than {_MOST_NODES:,} steps: merge "
+                "classes, take larger steps, or use two phases with limits"
+            )
         if depth == len(self.order):
             if any(batch) and (self.floor is None or value > self.floor):
                 self.floor, self.found = value, tuple(batch)

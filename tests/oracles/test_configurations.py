@@ -134,6 +134,15 @@ def test_o13_column_generation() -> None:
         generate_columns(o13(), most_rounds=0)
 
 
+def test_a_knapsack_too_large_to_price_is_refused() -> None:
+    buffers = tuple(f"b{i}" for i in range(10))
+    large = Knapsack(256, buffers, (1,) * 10, ((tuple(range(1, 200, 20)), 20_000),))
+    needs = {"x": Need({b: F(7 + 13 * i, 3) for i, b in enumerate(buffers)})}
+    pool = Pool(1, BatchTime.tiled(base=1, per_tile=3, tile=64), large, {}, needs)
+    with pytest.raises(InputError, match="takes more than 50,000 steps: merge classes"):
+        generate_columns(PlanningProblem({"e": pool}, {"x": F(1)}, {"x": (("e",),)}))
+
+
 # Theorem U is the dual of the configuration LP with slots and memory as limits.
 
 
