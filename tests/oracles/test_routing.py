@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from fractions import Fraction as F
 
 import pytest
@@ -81,6 +82,22 @@ def test_equal_pools_are_one_pool() -> None:
     rates = {"a": 5.0, "b": 3.0}
     split = fleet_region(Fleet({"p": (engine, 2), "q": (engine, 1)}), mix).optimum(rates)
     assert split.load == stability_region(Fleet({"p": (engine, 3)}), mix).load(rates, exact=True)
+
+
+def test_facets_give_the_load_everywhere() -> None:
+    """The polytope of prices against a fresh optimum at random rates."""
+    engine = Engine(BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8), 2048)
+    pools = {
+        "small": (engine.with_(kv_tokens=60_000), 3),
+        "large": (engine.with_(kv_tokens=240_000, max_seqs=128), 1),
+    }
+    mix = {"a": RequestClass(512, 128), "b": RequestClass(2048, 256), "c": RequestClass(100, 700)}
+    region = fleet_region(Fleet(pools, eligible={"c": ("large",)}), mix)
+    facets, draw = region.facets(), random.Random(5)
+    for _ in range(25):
+        rates = {name: F(draw.randint(0, 50), 4) for name in mix}
+        worth = max(sum(w * r for w, r in zip(f, rates.values(), strict=True)) for f in facets)
+        assert region.optimum(rates).load == worth  # type: ignore[arg-type]
 
 
 # O24: milliseconds.
