@@ -120,7 +120,7 @@ def one_pool(engine: Engine | Fleet) -> tuple[Engine, int]:
             f"stability_region needs an llmq.Engine or llmq.Fleet, got {type(engine).__name__}",
             value=engine,
         )
-    remedy = "the routing problem is not there yet; evaluate each pool by itself"
+    remedy = "use llmq.routing.fleet_region, or llmq.routing.disaggregate for prefill and decode"
     if len(engine.pools) > 1:
         raise InputError(f"the fleet has {len(engine.pools)} pools: {remedy}", value=engine)
     ((name, pool),) = engine.pools.items()

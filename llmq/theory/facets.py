@@ -30,15 +30,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
+from operator import mul
 
 from llmq.errors import InputError
 from llmq.theory.envelope import Envelope
 
-__all__ = ["Facet", "Weights", "build_facets", "corner_points", "split_dominated"]
+__all__ = [
+    "Facet",
+    "Weights",
+    "bottleneck",
+    "build_facets",
+    "corner_points",
+    "heaviest",
+    "split_dominated",
+    "weigh",
+]
 
 Weights = tuple[Fraction, ...]
 # Exact solves beyond this would take longer than a person waits.
 _MOST_SYSTEMS = 20_000
+
+_WORDS = {
+    "memory": (
+        "KV memory binds",
+        "more KV memory, quantised KV or shorter requests raise the capacity",
+    ),
+    "slots": ("the slots bind", "a larger max_seqs raises the capacity"),
+    "tokens": ("the token budget binds", "a larger token_budget or a faster GPU raises it"),
+    "compute": ("compute binds", "no budget limits it: only a faster GPU raises the capacity"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +86,21 @@ class Facet:
     share: tuple[float, ...]
     intercept: Fraction
     slope: Fraction
+
+    def exactly(self, rates: Sequence[Fraction]) -> Fraction:
+        """Weigh rates in rationals.
+
+        Parameters
+        ----------
+        rates : sequence of fractions.Fraction
+            Requests per second of each class.
+
+        Returns
+        -------
+        fractions.Fraction
+            Engine-seconds per second.
+        """
+        return sum(map(mul, self.exact, rates), Fraction(0))
 
 
 def build_facets(
@@ -212,3 +247,64 @@ def _solve(matrix: list[list[Fraction]], support: tuple[int, ...], n: int) -> We
     for j, value in zip(support, values, strict=True):
         point[j] = value
     return tuple(point)
+
+
+def bottleneck(resource: str, share: float, kind: str = "") -> str:
+    """Say in words what binds and what to buy.
+
+    Parameters
+    ----------
+    resource : {"memory", "slots", "tokens", "compute"}
+        What binds.
+    share : float
+        Its share of the price of a request.
+    kind : str
+        Class of that request, where there are several.
+
+    Returns
+    -------
+    str
+        One sentence.
+
+    Examples
+    --------
+    >>> bottleneck("slots", 0.85, "chat")
+    'the slots bind: 85 % of the price of a chat request; a larger max_seqs raises the capacity'
+    """
+    what, then = _WORDS[resource]
+    whose = f"{kind} request" if kind else "request"
+    return f"{what}: {100 * share:.0f} % of the price of a {whose}; {then}"
+
+
+def weigh(weights: Sequence[float], vector: Sequence[float]) -> float:
+    """Sum of products.
+
+    Parameters
+    ----------
+    weights, vector : sequence of float
+        One number for each class.
+
+    Returns
+    -------
+    float
+        ``sum_j weights_j * vector_j``.
+    """
+    return float(sum(map(mul, weights, vector)))
+
+
+def heaviest(facets: Sequence[Facet], vector: Sequence[float]) -> float:
+    """Load of some rates: the largest facet.
+
+    Parameters
+    ----------
+    facets : sequence of Facet
+        Bounds of one engine.
+    vector : sequence of float
+        Requests per second of each class.
+
+    Returns
+    -------
+    float
+        Engine-seconds per second.
+    """
+    return max(weigh(facet.weights, vector) for facet in facets)

@@ -17,23 +17,18 @@ filled token by token once enough requests wait (Dai et al., RAD; one server of 
 **Inner bound.** Otherwise whole requests do not fill a batch exactly: :mod:`llmq.theory.inner`
 gives loads that explicit schedules carry. ``contains`` raises between the two.
 
-**Slots** where all prompts share one (conventions "one"): see :mod:`llmq.theory.bounds`.
-
-**Fleets.** ``n`` equal engines carry ``n`` times the rates: ``rho`` is convex, so an even random
-split loses nothing.
-
-Not covered: prefix reuse, speculative decoding, pools that differ, prefill and decode pools, and
-the exact region with ``k_max`` (configurations of Dai et al., section 6).
+``n`` equal engines carry ``n`` times the rates: ``rho`` is convex, so an even random split loses
+nothing. Slots where all prompts share one (conventions "one"): see :mod:`llmq.theory.bounds`.
+Pools that differ, disaggregation, configurations with ``k_max``: :mod:`llmq.theory.routing`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from operator import mul
-from typing import Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -52,25 +47,18 @@ from llmq.theory.bounds import (
     with_shared_slot,
 )
 from llmq.theory.demand import demand
-from llmq.theory.facets import Facet, corner_points, split_dominated
+from llmq.theory.facets import Facet, bottleneck, corner_points, heaviest, split_dominated, weigh
 from llmq.theory.inner import InnerBound, inner_bound
 from llmq.theory.rates import rate_vector
 from llmq.units import as_fraction
+
+if TYPE_CHECKING:
+    from llmq.theory.certificate import Certificate
 
 __all__ = ["Region", "stability_region"]
 
 Mix: TypeAlias = Mapping[str, RequestClass]
 Rates: TypeAlias = Mapping[str, float]
-
-_WORDS = {
-    "memory": (
-        "KV memory binds",
-        "more KV memory, quantised KV or shorter requests raise the capacity",
-    ),
-    "slots": ("the slots bind", "a larger max_seqs raises the capacity"),
-    "tokens": ("the token budget binds", "a larger token_budget or a faster GPU raises it"),
-    "compute": ("compute binds", "no budget limits it: only a faster GPU raises the capacity"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -79,8 +67,8 @@ class Region:
 
     Parameters
     ----------
-    classes : tuple of str
-        Request classes, in the order of every vector.
+    mix : mapping of str to RequestClass
+        The classes, in the order of every vector.
     engine : Engine
         The engine.
     engines : int
@@ -97,15 +85,11 @@ class Region:
         Whether the mean demands, hence the weights, are exact.
     kind : Kind
         ``exact`` or ``outer_bound``.
-    assumptions : tuple of str
-        What the bounds rest on.
-    source : str
-        Catalogue id.
-    provenance : Provenance
-        How to make it again.
+    assumptions, source, provenance
+        What the bounds rest on, catalogue id, and how to make the region again.
     """
 
-    classes: tuple[str, ...]
+    mix: Mapping[str, RequestClass]
     engine: Engine
     engines: int
     active: tuple[Facet, ...]
@@ -117,6 +101,11 @@ class Region:
     assumptions: tuple[str, ...]
     source: str
     provenance: Provenance
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return tuple(self.mix)
 
     @overload
     def load(self, rates: Rates, exact: Literal[False] = False) -> float: ...
@@ -145,13 +134,13 @@ class Region:
         """
         vector = rate_vector(rates, self.classes)
         if not exact:
-            return _largest(self.active, vector) / self.engines
+            return heaviest(self.active, vector) / self.engines
         if not self.rational:
             raise InputError(
                 "exact=True needs lengths whose values weigh the same: other means are floats"
             )
         exactly = [as_fraction(rates.get(name, 0)) for name in self.classes]
-        return max(sum(map(mul, f.exact, exactly), Fraction(0)) for f in self.active) / self.engines
+        return max(f.exactly(exactly) for f in self.active) / self.engines
 
     def margin(self, rates: Rates) -> float:
         """Return the factor by which all rates may grow.
@@ -184,7 +173,7 @@ class Region:
             served. Equal where the region is exact.
         """
         vector = rate_vector(rates, self.classes)
-        low = _largest(self.necessary, vector) / self.engines
+        low = heaviest(self.necessary, vector) / self.engines
         if self.inner is None:
             return low, low
         return low, self.inner.load([rate / self.engines for rate in vector])
@@ -252,10 +241,30 @@ class Region:
         facet, vector = self._binding(rates), rate_vector(rates, self.classes)
         served = [j for j, rate in enumerate(vector) if rate > 0]
         j = max(served, key=lambda j: facet.share[j])
-        what, then = _WORDS[facet.resource]
-        kind = "" if len(self.classes) == 1 else f"{self.classes[j]} "
-        share = f"{100 * facet.share[j]:.0f} % of the price of a {kind}request"
-        return facet.resource, f"{what}: {share}; {then}"
+        kind = self.classes[j] if len(self.classes) > 1 else ""
+        return facet.resource, bottleneck(facet.resource, facet.share[j], kind)
+
+    def certificate(self, rates: Rates) -> Certificate:
+        """Prove the load, in rationals: ``.save(path)``, then ``python proofs/check.py path``.
+
+        Parameters
+        ----------
+        rates : mapping of str to float
+            Requests per second by class; 0.1 is 1/10.
+
+        Returns
+        -------
+        Certificate
+            That the rates are unstable, or the least load that any schedule needs.
+
+        Raises
+        ------
+        InputError
+            All rates are 0 or bad, or the lengths have no exact mean.
+        """
+        from llmq.theory.certificate import certify
+
+        return certify(Fleet({"all": (self.engine, self.engines)}), self.mix, rates)
 
     def facets(self, *, dominated: bool = False) -> tuple[Facet, ...]:
         """Return the bounds ``sum_j rate_j * weights_j <= engines``.
@@ -310,7 +319,7 @@ class Region:
         vector = rate_vector(rates, self.classes)
         if not any(vector):
             raise InputError("all rates are 0: nothing binds and nothing has a price")
-        return max(self.active, key=lambda f: _dot(f.weights, vector))
+        return max(self.active, key=lambda f: weigh(f.weights, vector))
 
     def __repr__(self) -> str:
         alone = ", ".join(f"{n} < {self.boundary({n: 1.0})[n]:.4g}" for n in self.classes[:4])
@@ -338,7 +347,7 @@ def stability_region(engine: Engine | Fleet, mix: Mix, method: str = "auto") -> 
     Returns
     -------
     Region
-        Exact, or an outer bound together with an inner one.
+        Exact, or an outer and an inner bound.
 
     Raises
     ------
@@ -358,10 +367,10 @@ def stability_region(engine: Engine | Fleet, mix: Mix, method: str = "auto") -> 
     'tokens'
     """
     if method not in ("auto", "closed_form"):
-        known = ("auto", "closed_form", "configurations")
-        later = "; it is not there yet: use 'closed_form'" if method == known[2] else ""
+        known = ("auto", "closed_form")
+        also = " (configurations: llmq.routing.fleet_region)" if method == "configurations" else ""
         raise InputError(
-            f"method {method!r} cannot be used{later or nearest(str(method), known)}", value=method
+            f"method {method!r} cannot be used{also or nearest(str(method), known)}", value=method
         )
     one, count = one_pool(engine)
     if not isinstance(mix, Mapping) or not mix:
@@ -376,7 +385,7 @@ def stability_region(engine: Engine | Fleet, mix: Mix, method: str = "auto") -> 
     shared = with_shared_slot(one, demands, facets)
     exact = is_exact(one)
     return Region(
-        classes=tuple(mix),
+        mix=dict(mix),
         engine=one,
         engines=count,
         active=active,
@@ -389,11 +398,3 @@ def stability_region(engine: Engine | Fleet, mix: Mix, method: str = "auto") -> 
         source="theorem-u",
         provenance=provenance(engine=one, engines=count, classes=", ".join(mix), method=method),
     )
-
-
-def _largest(facets: Sequence[Facet], vector: Sequence[float]) -> float:
-    return max(_dot(facet.weights, vector) for facet in facets)
-
-
-def _dot(weights: Sequence[float], vector: Sequence[float]) -> float:
-    return float(sum(map(mul, weights, vector)))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError, replace
 from fractions import Fraction as F
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -297,12 +300,12 @@ POOL = {"a": (ENGINE_U, 1), "b": (ENGINE_U, 2)}
         (ENGINE_U, [MIX["chat"]], {}, r"needs at least one request class"),
         (ENGINE_U, {"x": 512}, {}, r"must be an llmq.RequestClass\(.*got int"),
         (LAW, MIX, {}, r"needs an llmq.Engine or llmq.Fleet, got BatchTime"),
-        (Fleet(POOL), MIX, {}, r"has 2 pools: the routing problem is not there yet; evaluate each"),
+        (Fleet(POOL), MIX, {}, r"has 2 pools: use llmq\.routing\.fleet_region"),
         (
             Fleet({"a": (ENGINE_U, 1)}, roles={"a": "decode"}), MIX, {},
-            r"pool 'a' only does decode: the routing problem is not there yet",
+            r"pool 'a' only does decode: use llmq\.routing",
         ),
-        (ENGINE_U, MIX, {"method": "configurations"}, r"not there yet: use 'closed_form'"),
+        (ENGINE_U, MIX, {"method": "configurations"}, r"configurations: llmq\.routing"),
         (ENGINE_U, MIX, {"method": "closed"}, r"did you mean 'closed_form'\?"),
         (
             ENGINE_U.with_(kv_tokens=2300), MIX, {},
@@ -420,3 +423,19 @@ def test_heavy_tails_keep_a_useful_bracket() -> None:
     )
     low, high = stability_region(ENGINE_U, {"x": RequestClass(*laws)}).load_bracket({"x": 1.0})
     assert low < high < 1.15 * low
+
+
+def test_a_region_certifies_its_load(tmp_path) -> None:
+    """The certificate of the closed form and the load agree, as fractions; the checker accepts."""
+    law = BatchTime.tiled(base=0.01128, per_tile=0.03547, tile=128)
+    region = stability_region(Engine(law, token_budget=512), {"x": RequestClass(129, 112)})
+    for rate in (5.0, 20.0):
+        found = region.certificate({"x": rate})
+        found.save(tmp_path / "c.json")
+        checker = Path(__file__).parents[2] / "proofs" / "check.py"
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(checker), str(tmp_path / "c.json")],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert found.claim == ("unstable" if rate > 14 else "optimal_load")
