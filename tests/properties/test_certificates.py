@@ -542,10 +542,14 @@ def test_region_and_certificate_agree() -> None:
 
 @given(engines(), st.lists(st.tuples(lengths, lengths), min_size=1, max_size=2))
 @FEW
-def test_configurations_lie_between_the_closed_bounds(
+def test_configurations_and_the_closed_bound(
     engine: Engine, pairs: list[tuple[Lengths, Lengths]]
 ) -> None:
-    """One slot per chunk: the closed form. Prompts that share a slot: between its two counts."""
+    """One slot per chunk: the closed form. Prompts that share a slot: at least its bound.
+
+    There the closed form averages over batches; configurations also know that a batch full of
+    decodes cannot borrow the tokens of a prefill, so either count of slots may be exceeded.
+    """
     mix = {f"c{j}": RequestClass(s, o) for j, (s, o) in enumerate(pairs)}
     rates = dict.fromkeys(mix, 0.25)
     closed, found = stability_region(engine, mix), fleet_region(engine, mix).optimum(rates)
@@ -558,7 +562,7 @@ def test_configurations_lie_between_the_closed_bounds(
         # Memory asks for more iterations than there are tokens: each still takes a token's time.
         assert found.load >= literal or engine.conventions.prefill_slots == "one"
     elif engine.conventions.prefill_slots == "one" and engine.max_seqs is not None:
-        assert low - 1e-9 <= float(found.load) <= float(literal) + 1e-9
+        assert low - 1e-9 <= float(found.load)
     else:
         assert found.load == literal
     assert tokens >= runs
