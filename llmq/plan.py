@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmq.model.engine import Engine
 from llmq.model.slo import SLO
-from llmq.policies import Policy
+from llmq.policies import Policy, text
 from llmq.result import Estimate, Kind, Provenance
 from llmq.sim.stats import Share
 from llmq.theory.region import Region
@@ -38,10 +38,8 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """Engine, policy and the policy's token budget if it has one."""
-        budget = self.policy.token_budget
-        extra = f":token_budget={budget}" if budget else ""
-        return f"{self.name or self.engine.name or 'engine'} with {self.policy.name}{extra}"
+        """Engine, and the policy with what differs from its defaults."""
+        return f"{self.name or self.engine.name or 'engine'} with {text(self.policy)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,19 @@ every figure of the report can be drawn again from the file.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from llmq import policies
 from llmq.model.slo import SLO
 from llmq.plan import CandidatePlan, Plan, Probe
-from llmq.policies import Policy
 from llmq.result import Estimate
 from llmq.sim.stats import Share
 from llmq.theory.region import Region
 
-__all__ = ["engine_text", "plan_to_dict", "plan_to_json", "policy_text"]
+__all__ = ["engine_text", "plan_to_dict", "plan_to_json"]
 
 
 def engine_text(one: CandidatePlan) -> str:
@@ -111,42 +110,12 @@ def plan_to_json(plan: Plan, *, indent: int | None = 2) -> str:
     return json.dumps(plan_to_dict(plan), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def policy_text(policy: Policy) -> str:
-    """Return the command-line form of a policy.
-
-    Parameters
-    ----------
-    policy : Policy
-        The policy.
-
-    Returns
-    -------
-    str
-        Its name and the fields that differ from their defaults; :func:`llmq.policies.parse` reads
-        it back.
-
-    Examples
-    --------
-    >>> from llmq.policies import Sarathi
-    >>> policy_text(Sarathi(token_budget=512, order="queue"))
-    'sarathi:token_budget=512,order=queue'
-    """
-    words = []
-    for field in dataclasses.fields(policy):  # type: ignore[arg-type]  # policies are dataclasses
-        value = getattr(policy, field.name)
-        made = field.default_factory
-        usual = field.default if made is dataclasses.MISSING else made()
-        if value != usual:
-            words.append(f"{field.name}={getattr(value, 'name', value)}")
-    return ":".join([policy.name, ",".join(words)] if words else [policy.name])
-
-
 def _candidate(one: CandidatePlan, region: Region) -> dict[str, Any]:
     per_engine = region.engine.gpus
     prices = _numbers(one.prices)
     return {
         "engine": engine_text(one),
-        "policy": policy_text(one.candidate.policy),
+        "policy": policies.text(one.candidate.policy),
         "feasible": one.feasible,
         "reason": one.reason,
         "gpus_lower_bound": one.gpus_lower_bound,

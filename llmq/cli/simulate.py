@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         Exit code: 3 if the system is overloaded.
     """
     import llmq
-    from llmq.plan_json import policy_text
+    from llmq import policies
 
     traffic = build_traffic(args)
     engine, policy, slo = (
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if tell is not None:
         sys.stderr.write("\r\x1b[2K")
     result.check()
-    found: dict[str, Any] = _facts(result) | {"policy": policy_text(policy)}
+    found: dict[str, Any] = _facts(result) | {"policy": policies.text(policy)}
     if slo is not None:
         share = result.attainment(slo)
         found["attainment"] = {

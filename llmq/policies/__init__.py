@@ -6,6 +6,7 @@ contract suite then runs on it unasked.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, get_args, get_type_hints
 
 from llmq.errors import InputError, nearest
@@ -24,6 +25,7 @@ __all__ = [
     "Sarathi",
     "VLLM",
     "parse",
+    "text",
 ]
 
 ALL = (Sarathi, VLLM)
@@ -70,6 +72,34 @@ def parse(text: str) -> Policy:
         values[field] = _value(name, field, value, hints[field])
     made: Policy = kind(**values)
     return made
+
+
+def text(policy: Policy) -> str:
+    """Return the command-line form of a policy.
+
+    Parameters
+    ----------
+    policy : Policy
+        The policy.
+
+    Returns
+    -------
+    str
+        Its name and the fields that differ from their defaults; :func:`parse` reads it back.
+
+    Examples
+    --------
+    >>> text(Sarathi(token_budget=512, order="queue"))
+    'sarathi:token_budget=512,order=queue'
+    """
+    words = []
+    for field in dataclasses.fields(policy):  # type: ignore[arg-type]  # policies are dataclasses
+        value = getattr(policy, field.name)
+        made = field.default_factory
+        usual = field.default if made is dataclasses.MISSING else made()
+        if value != usual:
+            words.append(f"{field.name}={getattr(value, 'name', value)}")
+    return ":".join([policy.name, ",".join(words)] if words else [policy.name])
 
 
 def _value(policy: str, field: str, text: str, hint: Any) -> Any:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from llmq import policies
 from llmq.io.files import PathLike, write_text
 from llmq.plan import CandidatePlan, Plan
-from llmq.plan_json import engine_text, plan_to_dict, policy_text
+from llmq.plan_json import engine_text, plan_to_dict
 from llmq.report.file import check_writable
 from llmq.report.html import Html, data_block, inline_svg, page, table, tag
 from llmq.result import Estimate, Kind
@@ -132,7 +133,8 @@ def _time(at: Estimate | None) -> object:
 
 def _name(plan: Plan, one: CandidatePlan) -> Html:
     chosen = tag("small", "chosen", class_="chosen") if one is plan.chosen else ""
-    return tag("span", engine_text(one), tag("br"), tag("small", policy_text(one.candidate.policy)),
+    policy = tag("small", policies.text(one.candidate.policy))
+    return tag("span", engine_text(one), tag("br"), policy,
                " " if chosen else "", chosen)  # fmt: skip
 
 
@@ -145,7 +147,7 @@ def _verdict(plan: Plan) -> Html:
         return tag("p", tag("strong", "Infeasible"), f": no candidate meets {_goal(plan)}.",
                    class_="verdict no")  # fmt: skip
     least = f"the lower bound for any policy is {format_count(best.gpus_lower_bound)}"
-    policy = policy_text(best.candidate.policy)
+    policy = policies.text(best.candidate.policy)
     return tag(
         "p",
         tag("strong", _gpus(best.gpus)),

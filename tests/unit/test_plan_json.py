@@ -14,8 +14,8 @@ from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.model.slo import SLO
 from llmq.model.workload import Workload
-from llmq.plan_json import plan_to_dict, plan_to_json, policy_text
-from llmq.policies import VLLM, LeastWork, Sarathi, parse
+from llmq.plan_json import plan_to_dict, plan_to_json
+from llmq.policies import VLLM, LeastWork, Sarathi, parse, text
 from llmq.result import Estimate
 
 LAW = BatchTime.affine(base=0.01, per_token=1e-4, per_kv=1e-7)
@@ -51,7 +51,7 @@ def test_every_number_is_that_of_the_plan(plan: Plan) -> None:
     assert found["rates"] == {"chat": 20.0, "code": 2.0}
     assert [c["engine"] for c in found["candidates"]] == ["second", "pair", "hopeless"]
     assert [c["policy"] for c in found["candidates"]] == [
-        policy_text(VLLM()), "sarathi:token_budget=256", "sarathi",
+        text(VLLM()), "sarathi:token_budget=256", "sarathi",
     ]  # fmt: skip
     for raw, one in zip(found["candidates"], plan.candidates, strict=True):
         for key in ("feasible", "reason", "gpus_lower_bound", "gpus", "gpus_point", "engines"):
@@ -148,4 +148,4 @@ def test_facets_give_the_load_of_one_engine(plan: Plan) -> None:
     ],
 )  # fmt: skip
 def test_policy_text_reads_back(policy: Sarathi | VLLM) -> None:
-    assert parse(policy_text(policy)) == policy
+    assert parse(text(policy)) == policy
