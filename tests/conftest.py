@@ -23,4 +23,4 @@ def data_dir() -> Path:
         return Path(place)
     if os.environ.get("LLMQ_DATA_REQUIRED"):
         pytest.fail("LLMQ_DATA is not set, but LLMQ_DATA_REQUIRED says that no test may skip")
-    pytest.skip("LLMQ_DATA is not set: it names the folder of public profiles and traces")
+    pytest.skip(reason="LLMQ_DATA is not set: it names the folder of public profiles and traces")

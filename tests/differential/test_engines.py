@@ -25,7 +25,7 @@ TIMES = ("prefill_end", "first_token", "finish")
 SUMS = ("iterations", "tokens", "kv_area", "busy", "evictions", "recomputed")
 
 
-def _compare(system, engines: int) -> None:
+def _check_equal(system, engines: int) -> None:
     fleet = llmq.Fleet({"all": (system.engine, engines)})
     slow = llmq.simulate(fleet, system.trace, system.policy, engine="reference")
     try:
@@ -48,27 +48,27 @@ def _compare(system, engines: int) -> None:
 @given(systems())
 @settings(max_examples=60)
 def test_calendar_equals_reference(system) -> None:
-    _compare(system, engines=1)
+    _check_equal(system, engines=1)
 
 
 @given(systems())
 @settings(max_examples=20)
 def test_calendar_equals_reference_in_a_fleet(system) -> None:
-    _compare(system, engines=3)
+    _check_equal(system, engines=3)
 
 
 @pytest.mark.slow
 @given(systems())
 @settings(max_examples=1000)
 def test_calendar_equals_reference_on_a_thousand_systems(system) -> None:
-    _compare(system, engines=1)
+    _check_equal(system, engines=1)
 
 
 @pytest.mark.slow
 @given(systems())
 @settings(max_examples=300)
 def test_calendar_equals_reference_in_many_fleets(system) -> None:
-    _compare(system, engines=3)
+    _check_equal(system, engines=3)
 
 
 def test_general_times_agree_to_a_billionth(data_dir) -> None:

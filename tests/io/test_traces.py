@@ -205,7 +205,7 @@ def again(trace, folder, kind, name):
     return read_trace(file)
 
 
-def same(one, two, *more):
+def check_same(one, two, *more):
     assert one.arrival.tolist() == two.arrival.tolist()
     for name in ("prompt", "output", *more):
         assert getattr(one, name).tolist() == getattr(two, name).tolist()
@@ -214,7 +214,7 @@ def same(one, two, *more):
 @given(traces())
 def test_native_round_trip(tmp_path_factory, trace):
     back = again(trace, tmp_path_factory.mktemp("t"), "native", "t.csv.gz")
-    same(back, trace, "reasoning")
+    check_same(back, trace, "reasoning")
     names = [trace.classes[code] for code in trace.klass]
     assert [back.classes[code] for code in back.klass] == names
 
@@ -222,7 +222,7 @@ def test_native_round_trip(tmp_path_factory, trace):
 @pytest.mark.parametrize("kind", ["vidur", "mooncake"])
 @given(trace=traces())
 def test_round_trip_of_times_to_the_last_bit(tmp_path_factory, kind, trace):
-    same(again(trace, tmp_path_factory.mktemp("t"), kind, "t.txt"), trace)
+    check_same(again(trace, tmp_path_factory.mktemp("t"), kind, "t.txt"), trace)
 
 
 @given(traces(st.integers(0, 10**13).map(lambda ticks: ticks / 10**7)))
