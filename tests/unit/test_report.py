@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -362,9 +361,3 @@ def test_check_writable_leaves_no_trace(tmp_path: Path) -> None:
 def test_check_writable_does_not_wait_for_the_reader_of_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     check_writable(tmp_path / "pipe")
-
-
-def test_report_of_three_candidates_is_quick(plan: Plan, html: str) -> None:
-    start = time.process_time()
-    plan_report(plan)
-    assert time.process_time() - start < 3.0  # about 0.5 s once matplotlib is loaded
