@@ -21,6 +21,8 @@ from pathlib import Path
 
 import llmq
 from experiments.naive import simulate_naive
+from llmq.sim.calendar import CalendarEngine
+from llmq.sim.log import Job, Log
 
 LAW = {"base": 0.011, "per_token": 4e-5, "per_kv": 2.9e-7}
 BUDGET, SLOTS, KV = 512, 128, 131_072
@@ -31,6 +33,19 @@ def cpu(call: Callable[[], object]) -> float:
     start = time.process_time()
     call()
     return time.process_time() - start
+
+
+def calendar(chip: llmq.Engine, trace: llmq.Trace) -> CalendarEngine:
+    """Return the calendar engine with all requests queued, not yet run."""
+    lists = [x.tolist() for x in (trace.arrival, trace.prompt, trace.output, trace.reasoning)]
+    server = CalendarEngine(Job(chip, llmq.policies.Sarathi(), *lists), Log.empty(len(trace)))
+    server.queue.extend(range(len(trace)))
+    return server
+
+
+def run_calendar(chip: llmq.Engine, trace: llmq.Trace) -> None:
+    """Run the engine without what ``simulate`` adds: verdict, statistics, result."""
+    calendar(chip, trace).advance(float("inf"))
 
 
 def cases(data: Path) -> dict[str, tuple[int, Callable[[], object]]]:
@@ -52,6 +67,7 @@ def cases(data: Path) -> dict[str, tuple[int, Callable[[], object]]]:
         "simulate, calendar, KV blocks": (
             n, lambda: llmq.simulate(chip, trace, engine="calendar")
         ),
+        "calendar engine alone, KV blocks": (n, lambda: run_calendar(chip, trace)),
         "simulate, reference (500 requests)": (
             500, lambda: llmq.simulate(chip, short, engine="reference")
         ),
@@ -87,25 +103,17 @@ def peak_memory(data: Path, requests: int) -> float:
     """Peak bytes while the calendar runs, beyond the times that it keeps of each request."""
     import numpy as np
 
-    from llmq.model.trace import Trace
-    from llmq.policies import Sarathi
-    from llmq.sim.calendar import CalendarEngine
-    from llmq.sim.log import Job, Log
-
     base = llmq.read_trace(data / "bench" / "w1k.csv")
     copies = -(-requests // len(base))
     shift = np.repeat(np.arange(copies) * (base.span + 1), len(base))
-    trace = Trace(
+    trace = llmq.Trace(
         np.tile(base.arrival, copies) + shift, np.tile(base.prompt, copies),
         np.tile(base.output, copies),
     )  # fmt: skip
     chip = llmq.Engine(
         llmq.BatchTime.affine(**LAW), token_budget=BUDGET, max_seqs=SLOTS, kv_tokens=KV
     )
-    log = Log.empty(len(trace))
-    lists = [x.tolist() for x in (trace.arrival, trace.prompt, trace.output, trace.reasoning)]
-    server = CalendarEngine(Job(chip, Sarathi(), *lists), log)
-    server.queue.extend(range(len(trace)))
+    server = calendar(chip, trace)
     tracemalloc.start()
     server.advance(float("inf"))
     kept, peak = tracemalloc.get_traced_memory()

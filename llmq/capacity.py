@@ -228,7 +228,7 @@ class _Search:
         run = self.run(engines)
         share = run.attainment(self.slo)
         gpus = engines * self.engine.gpus
-        load = self.region.load(self.traffic.rates) / engines
+        load = necessary_load(self.region, self.traffic.rates) / engines
         self.tell(f"{gpus} GPUs: load {load:.2f}, attainment {share}")
         return Probe(engines, gpus, load, share, run.verdict.status), run
 
@@ -251,8 +251,26 @@ class _Search:
         return share.low >= self.target
 
 
+def necessary_load(region: Region, rates: Mapping[str, float]) -> float:
+    """Load that no policy can undercut.
+
+    Parameters
+    ----------
+    region : Region
+        Of one engine.
+    rates : mapping of str to float
+        Requests per second by class.
+
+    Returns
+    -------
+    float
+        Engines. Below ``region.load`` where prefills share a slot, which that load charges in full.
+    """
+    return region.load_bracket(rates)[0]
+
+
 def _plan_one(s: _Search, max_gpus: int) -> CandidatePlan:
-    load_one = s.region.load(s.traffic.rates)
+    load_one = necessary_load(s.region, s.traffic.rates)
     least = max(1, math.ceil(load_one)) if math.isfinite(load_one) else 1
     alone = s.alone()
     limit = min(max_gpus, s.offer.max_gpus or max_gpus)

@@ -336,3 +336,21 @@ def test_one_engine_stands_for_the_fleet(route):
         # The 97.5 % point of Student's law with 39 degrees of freedom is 2.023.
         errors = [(share.high - share.low) / (2 * 2.023) for share in (whole, probe.attainment)]
         assert abs(whole.value - probe.attainment.value) < 4 * math.hypot(*errors)
+
+
+def test_the_lower_bound_holds_for_policies_that_share_the_prefill_slot() -> None:
+    # Theory conventions: 8 slots, prompts of 8 chunks. Theorem U as printed charges each chunk a
+    # slot, (8 + 4) / 8 = 1.5 s a request: load 2.4, three engines. Sharing the slot takes less.
+    law = llmq.BatchTime.affine(base=1.0, per_token=0.0)
+    chip = llmq.Engine(law, token_budget=64, max_seqs=8, prefill_chunk=8, conventions=llmq.THEORY)
+    mix = {"a": llmq.RequestClass(64, 4)}
+    work = llmq.Workload.poisson(1.6, mix)
+    assert llmq.stability_region(chip, mix).load(work.rates) == pytest.approx(2.4)
+    plan = llmq.plan_capacity(
+        work, llmq.SLO(e2e=1000.0, quantile=0.5), chip, requests=400, replications=3
+    )
+    assert plan.candidates[0].load_one == pytest.approx(1.7)
+    assert plan.candidates[0].gpus_lower_bound == 2
+    # The bound is no idle one: two engines do carry it for a while, and one does not.
+    two = llmq.simulate(llmq.Fleet({"x": (chip, 2)}), work, replications=6, requests=1200, rng=1)
+    assert two.verdict.status != "overloaded"
