@@ -245,6 +245,19 @@ def test_mser5_cuts_the_transient_and_keeps_a_steady_path() -> None:
     assert 60 <= mser5(transient) <= 300
 
 
+def test_warm_up_and_drain_are_cut_off() -> None:
+    # An empty start at load 0.9: the first requests are faster than those of the steady state.
+    run = llmq.simulate(CHIP, work(0.9), replications=8, requests=1000, rng=7)
+    stays = run.requests.finish - run.requests.arrival
+    start, stop = run.measured
+    assert start == mser5(stays.mean(axis=0)) > 0
+    lasts = run.requests.arrival[:, -1] - np.quantile(stays, 0.99, axis=1)
+    assert (run.requests.arrival[:, stop - 1] < lasts).all()
+    assert 750 < stop < 1000
+    given = llmq.simulate(CHIP, work(0.9), requests=1000, rng=7, warmup=100)
+    assert given.measured == (100, 1000)
+
+
 def test_quantile_with_interval_and_nan() -> None:
     values = np.arange(2000.0).reshape(4, 500) % 500
     values[0, :10] = np.nan
