@@ -207,15 +207,19 @@ class Admit:
     ----------
     watermark : float
         Share of the KV blocks that must stay free after an admission.
-    reserve : {"prompt", "chunk"}
-        What must fit and is set aside: blocks for all its tokens so far, or for the first chunk.
+    reserve : {"prompt", "chunk", "most"}
+        What must fit and is set aside: blocks for all its tokens so far, for the first chunk, or
+        for its prompt and ``most`` output tokens until it ends.
     bump : bool
         A new row may push out residents that come after it in the order.
+    most : int
+        Output tokens for which room is kept under "most".
     """
 
     watermark: float = 0.01
-    reserve: Literal["prompt", "chunk"] = "prompt"
+    reserve: Literal["prompt", "chunk", "most"] = "prompt"
     bump: bool = False
+    most: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.watermark < 1:
@@ -258,9 +262,11 @@ class Admit:
         bool
             What is set aside (with tokens to recompute) and the margin fit.
         """
-        size = int(view.rem[row])
+        size = int(view.host[row] + view.rem[row])
         if tokens is not None and self.reserve == "chunk":
-            size = tokens
+            size = int(view.host[row]) + tokens
+        elif self.reserve == "most":
+            size = max(size, int(view.prompt[row]) + self.most)
         return -(-size // view.block) + self.margin(view.total) <= free
 
 
@@ -273,13 +279,23 @@ class Together:
     Parameters
     ----------
     mixed : bool
-        Prefill shares the iteration with the decodes; otherwise it goes first, alone.
+        Prefill shares the iteration with the decodes; otherwise an iteration holds one kind.
     queue : bool
         One queue (:func:`queue_order`) instead of decodes first.
+    until : float
+        Where an iteration holds one kind: prefill goes first while there are fewer decodes than
+        this (infinite: always; 1: only when there is no decode).
+    rows : float
+        Prefills that one iteration may hold.
+    cycle : float
+        Prefills that may start before all residents must have ended.
     """
 
     mixed: bool = True
     queue: bool = False
+    until: float = np.inf
+    rows: float = np.inf
+    cycle: float = np.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ class _Fill:
         # Plain lists: looking up one element of an array costs more than the rule itself.
         self.rem: list[int] = view.rem.tolist()
         self.kv: list[int] = view.kv.tolist()
+        self.host: list[int] = view.host.tolist()
+        self.prompt: list[int] = view.prompt.tolist()
         self.held: list[int] = view.held.tolist()
         self.decoding: list[bool] = view.decoding.tolist()
         self.resident: list[bool] = view.resident.tolist()
@@ -95,8 +97,11 @@ class _Fill:
 
     def blocks_for(self, row: int, tokens: int) -> int:
         """KV blocks the row holds once it has these tokens."""
-        whole = self.blocks.admit.reserve == "prompt" and not self.decoding[row]
-        size = self.kv[row] + (self.rem[row] if whole else tokens)
+        reserve = self.blocks.admit.reserve
+        whole = reserve != "chunk" and not self.decoding[row]
+        size = self.kv[row] + self.host[row] + (self.rem[row] if whole else tokens)
+        if reserve == "most":
+            size = max(size, self.prompt[row] + self.blocks.admit.most)
         return max(self.held[row], -(-size // self.view.block))
 
     def take(self, row: int, tokens: int, held: int) -> None:
