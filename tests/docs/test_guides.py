@@ -114,8 +114,19 @@ def test_inline_formulas_render(path: Path) -> None:
         assert len(parts) % 2, f"a single $ in: {paragraph}"
         for formula, after in zip(parts[1::2], parts[2::2], strict=True):
             assert formula == formula.strip(), formula
+            assert "\n" not in formula, formula
             assert not re.search(r"\*|\\[,;{}!]|[)}]_|\|", formula), formula
             assert not re.match(r"\w", after), formula + "$" + after
+
+
+def test_braces_of_formulas_match() -> None:
+    formulas = [block for language, block in FENCE.findall(text_of(THEORY)) if language == "math"]
+    inline = prose(THEORY).split("$")[1::2]
+    assert len(formulas) > 15
+    assert len(inline) > 150
+    for formula in formulas + inline:
+        assert formula.count("{") == formula.count("}"), formula
+        assert formula.count("(") == formula.count(")"), formula
 
 
 def test_sources_are_listed_and_cited() -> None:
