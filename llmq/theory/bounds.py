@@ -25,7 +25,10 @@ from llmq.theory.envelope import envelope
 from llmq.theory.facets import Facet, Weights, build_facets
 from llmq.units import as_fraction, format_count
 
-__all__ = ["assumptions", "check_fits", "is_exact", "one_pool", "outer_facets", "with_shared_slot"]
+__all__ = [
+    "assumptions", "check_fits", "has_one_pool", "is_exact", "one_pool", "outer_facets",
+    "with_shared_slot",
+]  # fmt: skip
 
 
 def outer_facets(engine: Engine, demands: Sequence[Demand]) -> tuple[Facet, ...]:
@@ -95,12 +98,30 @@ def _priced(
     return build_facets(curve, tuple(d.tokens for d in demands), attention, iterations)
 
 
-def one_pool(engine: Engine | Fleet) -> tuple[Engine, int]:
+def has_one_pool(system: Engine | Fleet) -> bool:
+    """Say whether all engines are alike and do both phases.
+
+    Parameters
+    ----------
+    system : Engine or Fleet
+        What serves.
+
+    Returns
+    -------
+    bool
+        True for an engine, and for one pool without a role.
+    """
+    return isinstance(system, Engine) or (
+        len(system.pools) == 1 and set(system.roles.values()) <= {"both"}
+    )
+
+
+def one_pool(system: Engine | Fleet) -> tuple[Engine, int]:
     """Return the engine of a fleet with one pool, and how many of it.
 
     Parameters
     ----------
-    engine : Engine or Fleet
+    system : Engine or Fleet
         One engine counts as a pool of one.
 
     Returns
@@ -113,19 +134,19 @@ def one_pool(engine: Engine | Fleet) -> tuple[Engine, int]:
     InputError
         Several pools, or a pool that does only prefill or decode: they need a routing problem.
     """
-    if isinstance(engine, Engine):
-        return engine, 1
-    if not isinstance(engine, Fleet):
+    if isinstance(system, Engine):
+        return system, 1
+    if not has_one_pool(system):
+        what = (
+            f"has {len(system.pools)} pools" if len(system.pools) > 1
+            else f"has a pool that only does {next(iter(system.roles.values()))}"
+        )  # fmt: skip
         raise InputError(
-            f"stability_region needs an llmq.Engine or llmq.Fleet, got {type(engine).__name__}",
-            value=engine,
+            f"the fleet {what}, and the closed form is for one pool of equal engines: use "
+            "method='auto' or 'configurations'",
+            value=system,
         )
-    remedy = "use llmq.routing.fleet_region, or llmq.routing.disaggregate for prefill and decode"
-    if len(engine.pools) > 1:
-        raise InputError(f"the fleet has {len(engine.pools)} pools: {remedy}", value=engine)
-    ((name, pool),) = engine.pools.items()
-    if engine.roles.get(name, "both") != "both":
-        raise InputError(f"pool {name!r} only does {engine.roles[name]}: {remedy}", value=name)
+    (pool,) = system.pools.values()
     return pool
 
 

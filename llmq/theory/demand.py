@@ -39,7 +39,7 @@ from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.units import as_fraction
 
-__all__ = ["Demand", "demand", "prefill_area"]
+__all__ = ["Demand", "demand", "has_exact_mean", "prefill_area"]
 
 # Object arrays where int64 could overflow: same expressions, Python integers inside.
 Ints: TypeAlias = npt.NDArray[Any]
@@ -151,7 +151,7 @@ def demand(request: RequestClass, engine: Engine, *, chunk: int | None = None) -
         work=_mean(prompt * prompt, s) / 2,
         peak=request.peak - 1 + lag,
         chunk=size,
-        exact=_equal_weights(s) and _equal_weights(d),
+        exact=has_exact_mean(request),
     )
 
 
@@ -197,8 +197,21 @@ def prefill_area(prompt: Ints, chunk: int, area: str) -> tuple[Ints, Ints]:
     )
 
 
-def _equal_weights(law: Lengths) -> bool:
-    return law.weights is None or len(law.values) == 1
+def has_exact_mean(request: RequestClass) -> bool:
+    """Say whether the means of a class are exact.
+
+    Parameters
+    ----------
+    request : RequestClass
+        The class.
+
+    Returns
+    -------
+    bool
+        False where lengths have float weights.
+    """
+    laws = (request.prompt, request.output)
+    return all(law.weights is None or len(law.values) == 1 for law in laws)
 
 
 def _mean(values: Ints, law: Lengths) -> Fraction:

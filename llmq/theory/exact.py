@@ -1,6 +1,6 @@
 r"""Linear programmes in rationals: the basis of the float optimum, re-solved and repaired.
 
-A vertex of ``A x - s = b`` is given by a set of ``m`` columns, its basis. HiGHS finds which; here
+A vertex of ``A x - s = b`` is given by a set of ``m`` columns, its basis. A float solver finds which; here
 the square system is solved in Fractions, and the vertex is optimal if :math:`x_B = B^{-1} b \ge 0`
 and all reduced costs :math:`c_j - y^T a_j` with :math:`y = B^{-T} c_B` are at least 0. Both are
 checked exactly, so a float error can cost time but not truth:

@@ -25,30 +25,26 @@ References: theory core 2.4; Dai, Deng, Li and Peng, arXiv 2504.07347; Nie, Si a
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations
 from operator import mul
 
-from llmq.errors import InputError
 from llmq.theory.envelope import Envelope
 
 __all__ = [
+    "Bound",
     "Facet",
     "Weights",
     "bottleneck",
+    "bottleneck_of_pool",
     "build_facets",
-    "corner_points",
     "heaviest",
     "split_dominated",
     "weigh",
 ]
 
 Weights = tuple[Fraction, ...]
-# Exact solves beyond this would take longer than a person waits.
-_MOST_SYSTEMS = 20_000
 
 _WORDS = {
     "memory": (
@@ -58,34 +54,27 @@ _WORDS = {
     "slots": ("the slots bind", "a larger max_seqs raises the capacity"),
     "tokens": ("the token budget binds", "a larger token_budget or a faster GPU raises it"),
     "compute": ("compute binds", "no budget limits it: only a faster GPU raises the capacity"),
+    "link": ("the link between pools binds", "a faster link raises the capacity"),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Facet:
-    """One linear bound ``sum_j rate_j * weights_j <= 1``.
+class Bound:
+    """One linear bound ``sum_j rate_j * weights_j <= engines``.
 
     Parameters
     ----------
-    resource : {"compute", "tokens", "slots", "memory"}
+    resource : {"compute", "tokens", "slots", "memory", "link"}
         What the bound prices beside the work itself.
     weights : tuple of float
         Engine-seconds per request, classes in the order of the region.
     exact : tuple of fractions.Fraction
         The same, exactly.
-    share : tuple of float
-        Part of each weight that pays for the resource: iterations that only the resource makes
-        necessary, or token time for "compute".
-    intercept, slope : fractions.Fraction
-        Piece of the token curve: seconds, seconds per token.
     """
 
     resource: str
     weights: tuple[float, ...]
     exact: Weights
-    share: tuple[float, ...]
-    intercept: Fraction
-    slope: Fraction
 
     def exactly(self, rates: Sequence[Fraction]) -> Fraction:
         """Weigh rates in rationals.
@@ -101,6 +90,26 @@ class Facet:
             Engine-seconds per second.
         """
         return sum(map(mul, self.exact, rates), Fraction(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Facet(Bound):
+    """A bound of one engine, with the piece of the token curve that it prices.
+
+    Parameters
+    ----------
+    resource, weights, exact
+        As in :class:`Bound`.
+    share : tuple of float
+        Part of each weight that pays for the resource: iterations that only the resource makes
+        necessary, or token time for "compute".
+    intercept, slope : fractions.Fraction
+        Piece of the token curve: seconds, seconds per token.
+    """
+
+    share: tuple[float, ...]
+    intercept: Fraction
+    slope: Fraction
 
 
 def build_facets(
@@ -176,79 +185,6 @@ def split_dominated(facets: Sequence[Facet]) -> tuple[tuple[Facet, ...], tuple[F
     )
 
 
-def corner_points(rows: Sequence[Weights]) -> list[Weights]:
-    r"""Return the vertices of ``{x >= 0 : row . x <= 1 for each row}`` but the origin.
-
-    Every vertex has as many positive coordinates as bounds that hold with equality and determine
-    it, so all square subsystems are solved, in rationals.
-
-    Parameters
-    ----------
-    rows : sequence of tuple of Fraction
-        Weights >= 0 of each bound.
-
-    Returns
-    -------
-    list of tuple of Fraction
-        Ascending in the first coordinate, then the next.
-
-    Raises
-    ------
-    InputError
-        Too many classes and bounds to enumerate.
-
-    Examples
-    --------
-    >>> corner_points([(Fraction(1), Fraction(2)), (Fraction(2), Fraction(1))])
-    [(Fraction(0, 1), Fraction(1, 2)), (Fraction(1, 3), Fraction(1, 3)),
-     (Fraction(1, 2), Fraction(0, 1))]
-    """
-    n = len(rows[0])
-    systems = math.comb(n + len(rows), n) - 1
-    if systems > _MOST_SYSTEMS:
-        raise InputError(
-            f"{n} classes and {len(rows)} facets give up to {systems:,} vertices, more than the "
-            f"{_MOST_SYSTEMS:,} that are enumerated: use boundary(direction) for single points, "
-            "or merge classes",
-            classes=n, facets=len(rows),
-        )  # fmt: skip
-    points = {
-        point
-        for support, tight in _systems(n, len(rows))
-        if (point := _solve([[rows[i][j] for j in support] for i in tight], support, n))
-        and all(sum(map(Fraction.__mul__, row, point), Fraction(0)) <= 1 for row in rows)
-    }
-    return sorted(points)
-
-
-def _systems(n: int, m: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    for size in range(1, min(n, m) + 1):
-        for support in combinations(range(n), size):
-            for tight in combinations(range(m), size):
-                yield support, tight
-
-
-def _solve(matrix: list[list[Fraction]], support: tuple[int, ...], n: int) -> Weights | None:
-    """Solve ``matrix x = 1`` by Gauss-Jordan; None unless the solution is unique and positive."""
-    rows = [[*row, Fraction(1)] for row in matrix]
-    for col in range(len(rows)):
-        pivot = next((i for i in range(col, len(rows)) if rows[i][col]), None)
-        if pivot is None:
-            return None
-        rows[col], rows[pivot] = rows[pivot], rows[col]
-        rows[col] = [x / rows[col][col] for x in rows[col]]
-        for i, row in enumerate(rows):
-            if i != col and row[col]:
-                rows[i] = [x - row[col] * y for x, y in zip(row, rows[col], strict=True)]
-    values = [row[-1] for row in rows]
-    if min(values) <= 0:
-        return None
-    point = [Fraction(0)] * n
-    for j, value in zip(support, values, strict=True):
-        point[j] = value
-    return tuple(point)
-
-
 def bottleneck(resource: str, share: float, kind: str = "") -> str:
     """Say in words what binds and what to buy.
 
@@ -274,6 +210,36 @@ def bottleneck(resource: str, share: float, kind: str = "") -> str:
     what, then = _WORDS[resource]
     whose = f"{kind} request" if kind else "request"
     return f"{what}: {100 * share:.0f} % of the price of a {whose}; {then}"
+
+
+def bottleneck_of_pool(resource: str, share: float, where: str, idle: Sequence[str]) -> str:
+    """Say in words what binds in a fleet.
+
+    Parameters
+    ----------
+    resource : {"memory", "slots", "tokens", "compute", "link"}
+        What binds.
+    share : float
+        Part of the price that the pool's time takes.
+    where : str
+        The pool, in words; empty where there is one.
+    idle : sequence of str
+        Pools with time to spare.
+
+    Returns
+    -------
+    str
+        One sentence.
+
+    Examples
+    --------
+    >>> bottleneck_of_pool("compute", 1.0, " in pool a", ["b"])
+    'compute binds in pool a: 100 % of the price; no budget limits it: only a faster GPU raises the
+     capacity; b has time to spare'
+    """
+    what, then = _WORDS[resource]
+    spare = f"; {', '.join(idle)} {'have' if len(idle) > 1 else 'has'} time to spare" * bool(idle)
+    return f"{what}{where}: {100 * share:.0f} % of the price; {then}{spare}"
 
 
 def weigh(weights: Sequence[float], vector: Sequence[float]) -> float:

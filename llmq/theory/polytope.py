@@ -1,7 +1,14 @@
-r"""A polytope that is known through its prices only: facets and vertices, exactly.
+r"""Polytopes in rationals: vertices from bounds, and regions that are known through prices only.
 
-Let ``load`` be a gauge (convex, homogeneous, increasing) and let every point have prices ``w`` with
-:math:`w \cdot x = load(x)` and :math:`w \cdot y \le load(y)` for all ``y``. Then
+**Double description.** The vertices of :math:`\{x \ge 0 : w_i \cdot x \le 1\}` are the rays of the
+cone :math:`\{(x, t) \ge 0 : t - w_i \cdot x \ge 0\}` with ``t > 0``. Bounds are added one by one:
+rays that violate the new bound go, and each pair of neighbours, one on either side of it, gives the
+ray between them. Two rays are neighbours if no third one lies on all bounds on which both lie. Rays
+are vectors of coprime integers, so ties are seen as ties (Motzkin et al., 1953; Fukuda and Prodon,
+1996).
+
+**Prices.** Let ``load`` be a gauge (convex, homogeneous, increasing) and let every point have
+prices ``w`` with :math:`w \cdot x = load(x)` and :math:`w \cdot y \le load(y)` for all ``y``. Then
 :math:`\{x \ge 0: load(x) \le 1\}` lies in every half-space :math:`w \cdot x \le 1`. Start with the
 prices of the axes. A corner of the bounds with a load above 1 is cut off by its own prices; a
 corner with load 1 is a vertex. There are finitely many price lists, so this ends, with the region.
@@ -9,15 +16,91 @@ corner with load 1 is a vertex. There are finitely many price lists, so this end
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
+from itertools import product
+from operator import mul
 from typing import TypeAlias
 
-from llmq.theory.facets import corner_points
+from llmq.errors import InputError
 
-__all__ = ["Vector", "polytope"]
+__all__ = ["Vector", "corner_points", "enclose", "essential", "integers", "polytope"]
 
 Vector: TypeAlias = tuple[Fraction, ...]
+Ray: TypeAlias = tuple[int, ...]
+# Vertices, and rays on the way: beyond this a person would wait too long.
+_MOST_SYSTEMS, _MOST_RAYS = 2_000_000, 2000
+
+
+def corner_points(rows: Sequence[Vector]) -> list[Vector]:
+    r"""Return the vertices of ``{x >= 0 : row . x <= 1 for each row}`` but the origin.
+
+    Parameters
+    ----------
+    rows : sequence of tuple of Fraction
+        Weights >= 0 of each bound.
+
+    Returns
+    -------
+    list of tuple of Fraction
+        Ascending in the first coordinate, then the next.
+
+    Raises
+    ------
+    InputError
+        Too many classes and bounds to enumerate.
+
+    Examples
+    --------
+    >>> corner_points([(Fraction(1), Fraction(2)), (Fraction(2), Fraction(1))])
+    [(Fraction(0, 1), Fraction(1, 2)), (Fraction(1, 3), Fraction(1, 3)),
+     (Fraction(1, 2), Fraction(0, 1))]
+    """
+    n = len(rows[0])
+    if (systems := math.comb(n + len(rows), n) - 1) > _MOST_SYSTEMS:
+        raise _too_many(n, len(rows), systems)
+    # A bit for each bound on which a ray lies; the first n + 1 are the coordinate planes.
+    every = (1 << n + 1) - 1
+    rays = {tuple(int(i == j) for j in range(n + 1)): every ^ (1 << i) for i in range(n + 1)}
+    for i, row in enumerate(dict.fromkeys(rows), start=n + 1):
+        weights, unit = integers(row)
+        plane = (*(-w for w in weights), unit)
+        rays = _cut(rays, plane, 1 << i, n)
+        if len(rays) > _MOST_RAYS:
+            raise _too_many(n, len(rows), systems)
+    points = (tuple(Fraction(x, ray[-1]) for x in ray[:-1]) for ray in rays if ray[-1])
+    return sorted(point for point in points if any(point))
+
+
+def _cut(rays: dict[Ray, int], plane: Ray, bit: int, n: int) -> dict[Ray, int]:
+    """Rays of the cone where ``plane . ray >= 0``, ``bit`` for those with equality."""
+    above, below, found = [], [], {}
+    for ray, tight in rays.items():
+        value = sum(map(mul, plane, ray))
+        if value < 0:
+            below.append((ray, tight, -value))
+        else:
+            found[ray] = tight if value else tight | bit
+            if value:
+                above.append((ray, tight, value))
+    masks = list(rays.values())
+    for (one, tight, up), (two, other, down) in product(above, below):
+        common = tight & other
+        # Neighbours: at least n - 1 common bounds, and these two alone lie on all of them.
+        if common.bit_count() >= n - 1 and sum(common & m == common for m in masks) == 2:
+            between = [down * x + up * y for x, y in zip(one, two, strict=True)]
+            size = math.gcd(*between)
+            found[tuple(x // size for x in between)] = common | bit
+    return found
+
+
+def _too_many(n: int, m: int, systems: int) -> InputError:
+    return InputError(
+        f"{n} classes and {m} facets give up to {systems:,} vertices, more than are enumerated: "
+        "use boundary(direction) for single points, or merge classes",
+        classes=n, facets=m,
+    )  # fmt: skip
 
 
 def polytope(
@@ -49,6 +132,27 @@ def polytope(
     [(Fraction(0, 1), Fraction(1, 1)), (Fraction(1, 2), Fraction(1, 1)),
      (Fraction(1, 1), Fraction(0, 1))]
     """
+    rows, points = enclose(n, price)
+    return essential(rows, points), points
+
+
+def enclose(
+    n: int, price: Callable[[Vector], tuple[Fraction, Vector]]
+) -> tuple[list[Vector], list[Vector]]:
+    """Return bounds that make up ``{x >= 0 : load(x) <= 1}``, and its vertices.
+
+    Parameters
+    ----------
+    n : int
+        Dimension.
+    price : callable
+        Load and prices at a point.
+
+    Returns
+    -------
+    tuple of list of tuple of Fraction
+        Prices, perhaps more than the facets, and vertices but the origin, ascending.
+    """
     inside: set[Vector] = set()
     axes = [tuple(Fraction(i == j) for j in range(n)) for i in range(n)]
     rows = dict.fromkeys(price(axis)[1] for axis in axes)
@@ -62,7 +166,54 @@ def polytope(
                 else:
                     inside.add(point)
         if inside.issuperset(points):
-            return [w for w in rows if _rank([p for p in points if _dot(w, p) == 1]) == n], points
+            return list(rows), points
+
+
+def essential(rows: Iterable[Vector], points: Sequence[Vector]) -> list[Vector]:
+    """Return the bounds that are facets: tight at as many independent vertices as dimensions.
+
+    Parameters
+    ----------
+    rows : iterable of tuple of Fraction
+        Bounds ``w . x <= 1``.
+    points : sequence of tuple of Fraction
+        All vertices but the origin.
+
+    Returns
+    -------
+    list of tuple of Fraction
+        Facets, in order.
+    """
+    whole = [(point, *integers(point)) for point in points]
+    found = []
+    for row in rows:
+        weights, unit = integers(row)
+        tight = [p for p, xs, size in whole if sum(map(mul, weights, xs)) == unit * size]
+        if _rank(tight) == len(row):
+            found.append(row)
+    return found
+
+
+def integers(vector: Vector) -> tuple[list[int], int]:
+    """Write a vector as integers over one denominator: faster than Fractions in long sums.
+
+    Parameters
+    ----------
+    vector : tuple of Fraction
+        The vector.
+
+    Returns
+    -------
+    tuple of list of int and int
+        Numerators and the denominator.
+
+    Examples
+    --------
+    >>> integers((Fraction(1, 2), Fraction(1, 3)))
+    ([3, 2], 6)
+    """
+    unit = math.lcm(*(x.denominator for x in vector))
+    return [x.numerator * (unit // x.denominator) for x in vector], unit
 
 
 def _rank(points: Iterable[Vector]) -> int:
@@ -75,7 +226,3 @@ def _rank(points: Iterable[Vector]) -> int:
         if pivot := next((j for j, a in enumerate(rest) if a), -1) + 1:
             basis.append((pivot - 1, tuple(a / rest[pivot - 1] for a in rest)))
     return len(basis)
-
-
-def _dot(w: Vector, x: Vector) -> Fraction:
-    return sum((a * b for a, b in zip(w, x, strict=True)), Fraction(0))

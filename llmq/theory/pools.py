@@ -26,7 +26,7 @@ from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
 from llmq.theory.bounds import check_fits, is_exact
 from llmq.theory.configurations import TwoPhase
-from llmq.theory.demand import demand
+from llmq.theory.demand import demand, has_exact_mean
 from llmq.theory.static_planning import Need, PlanningProblem, Pool, Route, Rules
 from llmq.units import as_fraction
 
@@ -222,10 +222,7 @@ def _first(fleet: Fleet) -> Engine:
 
 def _is_listed(request: RequestClass) -> bool:
     laws = (request.prompt, request.output)
-    return all(
-        (law.weights is None or len(law.values) == 1) and len(law.values) <= _MOST_LENGTHS
-        for law in laws
-    )
+    return has_exact_mean(request) and all(len(law.values) <= _MOST_LENGTHS for law in laws)
 
 
 def reaches_bound(engine: Engine) -> bool:
@@ -277,6 +274,8 @@ def fleet_assumptions(fleet: Fleet, mix: Mix, problem: PlanningProblem) -> tuple
                 f"class {name} cannot use {', '.join(small)}: too little memory, or no partner "
                 "for the other phase"
             )
-    if not all(demand(request, _first(fleet)).exact for request in mix.values()):
+    if strange := [name for name in fleet.eligible if name not in mix]:
+        said.append(f"eligible= names classes that do not come: {', '.join(strange)}")
+    if not all(has_exact_mean(request) for request in mix.values()):
         said.append("means of weighted lengths are floats")
     return tuple(said)

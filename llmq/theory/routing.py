@@ -6,7 +6,8 @@ class ``j`` adds, ``weight_h`` the value of an engine-second of pool ``h``. A cl
 whose priced work is least; a router that follows backlogs weighted like this (MaxWeight) carries
 every load below 1, while joining the shortest queue may not where relative speeds differ by class.
 
-The region is a polytope; its facets are price lists (:mod:`llmq.theory.polytope`).
+The region is a polytope; its facets are price lists (:mod:`llmq.theory.minkowski`; from the prices
+of many points, :mod:`llmq.theory.polytope`, where requests pass two pools).
 
 Exact at the level of tokens if nothing but token and shared-slot budgets limit a pool and its KV
 area costs no time; otherwise an outer bound, and ``contains`` asks the explicit schedules of
@@ -18,22 +19,28 @@ References: theory core 2.3, 2.5; Dai and Lin, Operations Research 53(2), 2005.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-from llmq.errors import InputError, UndecidedError
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
 from llmq.result import Kind, Provenance, provenance
 from llmq.theory.configurations import Configuration
+from llmq.theory.demand import has_exact_mean
 from llmq.theory.disaggregation import Disaggregation, disaggregate
+from llmq.theory.facets import Bound, bottleneck_of_pool
+from llmq.theory.gauge import StabilityRegion
 from llmq.theory.inner import inner_bound
+from llmq.theory.minkowski import (
+    PoolPolytope,
+    fleet_polytope,
+    pool_polytope,
+    scarce,
+    single_stops,
+)
 from llmq.theory.polytope import Vector, polytope
 from llmq.theory.pools import fleet_assumptions, planning_problem, reaches_bound
 from llmq.theory.rates import rate_vector
@@ -47,21 +54,23 @@ Rates: TypeAlias = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class FleetRegion:
+class FleetRegion(StabilityRegion):
     """Rates that a fleet can serve.
 
     Parameters
     ----------
-    classes : tuple of str
-        Request classes, in the order of every vector.
+    mix : mapping of str to RequestClass
+        The classes, in the order of every vector.
     fleet : Fleet
         The fleet.
-    mix : mapping of str to RequestClass
-        The classes.
+    engines : int
+        Engines of all pools.
     problem : PlanningProblem
         The planning problem at rate 1 of each class.
     columns : mapping of str to tuple
         Configurations of each pool that can be optimal, with their seconds.
+    rational : bool
+        Whether the mean demands, hence loads and prices, are exact.
     kind : Kind
         ``exact`` or ``outer_bound``.
     assumptions : tuple of str
@@ -72,15 +81,18 @@ class FleetRegion:
         How to make it again.
     """
 
-    classes: tuple[str, ...]
-    fleet: Fleet
     mix: Mix
+    fleet: Fleet
+    engines: int
     problem: PlanningProblem
     columns: Mapping[str, tuple[tuple[Configuration, Fraction], ...]]
+    rational: bool
     kind: Kind
     assumptions: tuple[str, ...]
     source: str
     provenance: Provenance
+
+    method: ClassVar[str] = "configurations"
 
     def optimum(self, rates: Rates) -> Optimum:
         """Return flows, batches and prices at these rates, exactly.
@@ -118,51 +130,13 @@ class FleetRegion:
         rate_vector(rates, self.classes)
         return replace(self.problem, rates={n: as_fraction(rates.get(n, 0)) for n in self.classes})
 
-    def load(self, rates: Rates) -> float:
-        """Return the fraction of the fleet's time that the rates need.
+    def _bracket(self, rates: Rates, vector: Sequence[float]) -> tuple[float, float]:
+        found = self.optimum(rates)
+        low = float(found.load)
+        return low, low if self.kind is Kind.EXACT else max(low, self._inner_load(found))
 
-        Parameters
-        ----------
-        rates : mapping of str to float
-            Requests per second by class.
-
-        Returns
-        -------
-        float
-            Above 1 is unstable under every policy.
-        """
-        return float(self.optimum(rates).load)
-
-    def margin(self, rates: Rates) -> float:
-        """Return the factor by which all rates may grow.
-
-        Parameters
-        ----------
-        rates : mapping of str to float
-            Requests per second by class.
-
-        Returns
-        -------
-        float
-            ``1 / load``; infinite where all rates are 0.
-        """
-        load = self.load(rates)
-        return 1 / load if load > 0 else math.inf
-
-    def prices(self, rates: Rates) -> dict[str, float]:
-        """Return the load that one more request per second of each class adds.
-
-        Parameters
-        ----------
-        rates : mapping of str to float
-            Requests per second by class, not all 0.
-
-        Returns
-        -------
-        dict of str to float
-            Rates times prices sum to the load.
-        """
-        return {name: float(price) for name, price in self._priced(rates).prices.items()}
+    def _prices(self, rates: Rates) -> dict[str, float]:
+        return {name: float(price) for name, price in self.optimum(rates).prices.items()}
 
     def weights(self, rates: Rates) -> dict[str, float]:
         """Return the value of an engine-second of each pool; 0 where it has time to spare.
@@ -177,7 +151,8 @@ class FleetRegion:
         dict of str to float
             Weights times engines sum to 1.
         """
-        return {name: float(weight) for name, weight in self._priced(rates).weights.items()}
+        self._check_some(rates)
+        return {name: float(weight) for name, weight in self.optimum(rates).weights.items()}
 
     def flows(self, rates: Rates) -> dict[str, dict[Route, float]]:
         """Return an optimal split of each class over its routes.
@@ -197,36 +172,6 @@ class FleetRegion:
             found[name][route] = float(rate)
         return found
 
-    def contains(self, rates: Rates) -> bool:
-        """Say whether the rates can be served.
-
-        Parameters
-        ----------
-        rates : mapping of str to float
-            Requests per second by class.
-
-        Returns
-        -------
-        bool
-            True strictly inside; False on the boundary and outside, for every policy.
-
-        Raises
-        ------
-        UndecidedError
-            The bound allows the rates, but no schedule that was tried carries them.
-        """
-        found = self.optimum(rates)
-        low = float(found.load)
-        if found.load >= 1 or self.kind is Kind.EXACT:
-            return found.load < 1
-        if (high := self._inner_load(found)) < 1:
-            return True
-        raise UndecidedError(
-            f"only a bound is known here: these rates use at least {low:.4g} of the capacity, and "
-            f"the schedules that were tried need {high:.4g}; lower the rates or simulate a policy",
-            low=low, high=high,
-        )  # fmt: skip
-
     def _inner_load(self, found: Optimum) -> float:
         """Load of the fullest pool under explicit schedules with the optimal split."""
         if any(len(route) > 1 for _, route in found.flows):
@@ -239,104 +184,75 @@ class FleetRegion:
                 loads.append(inner.load([float(rate / count) for rate in served.values()]))
         return max(loads)
 
-    def binding(self, rates: Rates) -> tuple[str, str]:
-        """Say which pool binds, and what in it.
-
-        Parameters
-        ----------
-        rates : mapping of str to float
-            Requests per second by class, not all 0.
-
-        Returns
-        -------
-        tuple of str
-            The pool with the largest part of the price, and a sentence.
-        """
-        found = self._priced(rates)
-        part = {name: found.weights[name] * p.engines for name, p in self.problem.pools.items()}
-        pool = max(part, key=lambda name: part[name])
-        limits = {k: v for (h, k), v in found.limit_prices.items() if h == pool and v}
-        full = {name for name, weight in found.weights.items() if weight}
-        what = f"{' and '.join(limits)} and time" if limits else "time"
-        idle = [name for name in self.problem.pools if name not in full]
-        spare = f"; {', '.join(idle)} has time to spare" if idle else ""
-        share = f"{100 * float(part[pool]):.0f} % of the price"
-        return pool, f"{what} of pool {pool} binds: {share}{spare}"
-
-    def boundary(self, direction: Rates) -> dict[str, float]:
-        """Return the rates at which the region ends in a direction.
-
-        Parameters
-        ----------
-        direction : mapping of str to float
-            Proportions of the classes, not all 0.
-
-        Returns
-        -------
-        dict of str to float
-            Requests per second; load 1.
-        """
-        load = self._priced(direction).load
-        return {n: float(as_fraction(direction.get(n, 0)) / load) for n in self.classes}
-
-    def facets(self) -> list[Vector]:
-        """Return the bounds ``sum_j rate_j * price_j <= 1`` of the polytope.
-
-        Returns
-        -------
-        list of tuple of Fraction
-            Prices, classes in order; each holds with equality at some vertex.
-
-        Raises
-        ------
-        InputError
-            Too many classes and facets to enumerate.
-        """
-        return self._polytope()[0]
-
-    def vertices(self) -> npt.NDArray[np.float64]:
-        """Return the vertices of the region but the origin.
-
-        Returns
-        -------
-        ndarray, shape (n_vertices, n_classes)
-            Requests per second, ascending in the first class; each has load 1.
-
-        Raises
-        ------
-        InputError
-            Too many classes and facets to enumerate.
-        """
-        return np.asarray([[float(x) for x in point] for point in self.exact_vertices()])
-
-    def exact_vertices(self) -> list[Vector]:
-        """Return the vertices in rationals.
-
-        Returns
-        -------
-        list of tuple of Fraction
-            As :meth:`vertices`.
-        """
-        return self._polytope()[1]
-
-    def _polytope(self) -> tuple[list[Vector], list[Vector]]:
-        return polytope(len(self.classes), self._row)
-
-    def _row(self, point: Vector) -> tuple[Fraction, Vector]:
-        rates = dict(zip(self.classes, point, strict=True))
-        found = optimise(replace(self.problem, rates=rates), self.columns)
-        return found.load, tuple(found.prices[name] for name in self.classes)
-
-    def _priced(self, rates: Rates) -> Optimum:
+    def _binding(self, rates: Rates) -> tuple[str, str]:
         found = self.optimum(rates)
-        if not found.load:
-            raise InputError("all rates are 0: nothing binds and nothing has a price")
+        pool, resource = self._scarce(found)
+        idle = [name for name in self.problem.pools if not found.weights[name]]
+        share = float(found.weights[pool] * self.problem.pools[pool].engines)
+        where = f" in pool {pool}" * (resource != "link" and len(self.problem.pools) > 1)
+        return resource, bottleneck_of_pool(resource, share, where, idle)
+
+    def _scarce(self, found: Optimum) -> tuple[str, str]:
+        """Pool with the largest part of the price, and what is scarce there."""
+        pools = self.problem.pools
+        pool = max(pools, key=lambda name: found.weights[name] * pools[name].engines)
+        tokens = {k: v for (h, k), v in found.token_prices.items() if h == pool}
+        limits = {k: v for (h, k), v in found.limit_prices.items() if h == pool}
+        return pool, scarce(pools[pool], tokens, limits)
+
+    def _facets(self) -> tuple[Bound, ...]:
+        pools = self._pools()
+        bounds = []
+        for prices in self._polytope(pools)[0]:
+            if pools:
+                widest = max(pools, key=lambda pool: pool.engines * pool.worth(prices)[0])
+                resource = widest.resource(prices)
+            else:
+                resource = self._scarce(self._solve(prices))[1]
+            exact = tuple(self.engines * price for price in prices)
+            bounds.append(Bound(resource, tuple(map(float, exact)), exact))
+        return tuple(bounds)
+
+    def _corners(self) -> list[Vector]:
+        return self._polytope(self._pools())[1]
+
+    def _system(self) -> Fleet:
+        return self.fleet
+
+    def _pools(self) -> list[PoolPolytope]:
+        """Polytopes of the pools; none where requests pass two of them."""
+        if not single_stops(self.problem):
+            return []
+        found = []
+        for name, pool in self.problem.pools.items():
+            if pool.needs:
+                served = [klass in pool.needs for klass in self.classes]
+                found.append(pool_polytope(pool, served, self.columns[name]))
         return found
 
+    def _polytope(self, pools: list[PoolPolytope]) -> tuple[list[Vector], list[Vector]]:
+        if pools:
+            return fleet_polytope(self.problem, pools)
+
+        def price(point: Vector) -> tuple[Fraction, Vector]:
+            found = self._solve(point)
+            return found.load, tuple(found.prices[name] for name in self.classes)
+
+        return polytope(len(self.classes), price)
+
+    def _solve(self, point: Sequence[Fraction]) -> Optimum:
+        rates = dict(zip(self.classes, point, strict=True))
+        return optimise(replace(self.problem, rates=rates), self.columns)
+
+    def _load(self, rates: Rates, vector: Sequence[float]) -> float:
+        return float(self.optimum(rates).load)
+
+    def _exact_load(self, rates: Sequence[Fraction]) -> Fraction:
+        return self._solve(rates).load
+
     def __repr__(self) -> str:
-        alone = ", ".join(f"{n} < {self.boundary({n: 1.0})[n]:.4g}" for n in self.classes[:4])
         pools = ", ".join(f"{p.engines} {name}" for name, p in self.problem.pools.items())
-        return f"FleetRegion({self.kind}: alone {alone} req/s; {pools})"
+        return f"FleetRegion({self.kind}: {self._ends()}; {pools})"
 
 
 def fleet_region(system: Engine | Fleet, mix: Mix) -> FleetRegion:
@@ -370,17 +286,19 @@ def fleet_region(system: Engine | Fleet, mix: Mix) -> FleetRegion:
     >>> region.load({"chat": 30.0, "rag": 5.0})
     0.3961
     >>> region.binding({"chat": 30.0, "rag": 5.0})
-    ('big', 'time of pool big binds: 66 % of the price')
+    ('tokens', 'the token budget binds in pool big: 66 % of the price; a larger token_budget or a
+     faster GPU raises it')
     """
     problem = planning_problem(system, mix)
     fleet = Fleet({"engine": (system, 1)}) if isinstance(system, Engine) else system
     exact = all(reaches_bound(engine) for engine, _ in fleet.pools.values())
     return FleetRegion(
-        classes=tuple(mix),
-        fleet=fleet,
         mix=dict(mix),
+        fleet=fleet,
+        engines=len(fleet.engines),
         problem=problem,
         columns=problem.columns(),
+        rational=all(has_exact_mean(request) for request in mix.values()),
         kind=Kind.EXACT if exact else Kind.OUTER_BOUND,
         assumptions=fleet_assumptions(fleet, mix, problem),
         source="theorem-r",

@@ -61,13 +61,14 @@ def test_o6_vertices_and_facets() -> None:
 
 def test_o6_binding_names_the_pool() -> None:
     region = fleet_region(O6, O6_MIX)
-    pool, sentence = region.binding(O6_RATES)
-    assert pool == "fast"
-    assert sentence == "time of pool fast binds: 65 % of the price"
+    resource, sentence = region.binding(O6_RATES)
+    assert resource == "tokens"
+    more = "a larger token_budget or a faster GPU raises it"
+    assert sentence == f"the token budget binds in pool fast: 65 % of the price; {more}"
     only_rag = region.binding({"rag": 0.001})
     assert only_rag == (
-        "fast",
-        "time of pool fast binds: 100 % of the price; slow has time to spare",
+        "tokens",
+        f"the token budget binds in pool fast: 100 % of the price; {more}; slow has time to spare",
     )
     assert region.weights({"rag": 0.001})["slow"] == 0
     assert region.flows(O6_RATES)["rag"] == {("fast",): pytest.approx(0.005)}
@@ -96,8 +97,8 @@ def test_facets_give_the_load_everywhere() -> None:
     facets, draw = region.facets(), random.Random(5)
     for _ in range(25):
         rates = {name: F(draw.randint(0, 50), 4) for name in mix}
-        worth = max(sum(w * r for w, r in zip(f, rates.values(), strict=True)) for f in facets)
-        assert region.optimum(rates).load == worth  # type: ignore[arg-type]
+        worth = max(facet.exactly(list(rates.values())) for facet in facets)
+        assert region.optimum(rates).load == worth / region.engines  # type: ignore[arg-type]
 
 
 # O24: milliseconds.
@@ -180,7 +181,7 @@ def test_inner_schedules_decide_inside() -> None:
     end = region.boundary({"x": 1.0})["x"]
     assert region.contains({"x": 0.7 * end})
     assert not region.contains({"x": 1.01 * end})
-    with pytest.raises(UndecidedError, match="only a bound is known"):
+    with pytest.raises(UndecidedError, match="only a bracket is known"):
         region.contains({"x": 0.9999 * end})
 
 

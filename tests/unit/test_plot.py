@@ -25,7 +25,7 @@ from llmq.plot import draw_attainment, draw_fit, draw_latency, draw_region, styl
 from llmq.plot.canvas import axes_for, label, legend_below, nines_scale
 from llmq.plot.region import _edges, cut
 from llmq.policies import Sarathi
-from llmq.theory.facets import corner_points
+from llmq.theory.polytope import corner_points
 from llmq.theory.region import stability_region
 
 MIX = {

@@ -22,7 +22,7 @@ from llmq.model.request import RequestClass
 from llmq.result import Kind, from_json, to_json
 from llmq.theory.demand import demand
 from llmq.theory.envelope import corners, envelope
-from llmq.theory.facets import corner_points
+from llmq.theory.polytope import corner_points
 from llmq.theory.region import Region, stability_region
 from llmq.theory.tiling import best_batch
 
@@ -300,12 +300,15 @@ POOL = {"a": (ENGINE_U, 1), "b": (ENGINE_U, 2)}
         (ENGINE_U, [MIX["chat"]], {}, r"needs at least one request class"),
         (ENGINE_U, {"x": 512}, {}, r"must be an llmq.RequestClass\(.*got int"),
         (LAW, MIX, {}, r"needs an llmq.Engine or llmq.Fleet, got BatchTime"),
-        (Fleet(POOL), MIX, {}, r"has 2 pools: use llmq\.routing\.fleet_region"),
+        (Fleet(POOL), MIX, {"method": "closed_form"}, r"has 2 pools, and .* use method='auto'"),
+        (
+            Fleet({"a": (ENGINE_U, 1)}, roles={"a": "decode"}), MIX, {"method": "closed_form"},
+            r"has a pool that only does decode, and the closed form",
+        ),
         (
             Fleet({"a": (ENGINE_U, 1)}, roles={"a": "decode"}), MIX, {},
-            r"pool 'a' only does decode: use llmq\.routing",
+            r"class 'chat' may be prefilled but not decoded, or the reverse",
         ),
-        (ENGINE_U, MIX, {"method": "configurations"}, r"configurations: llmq\.routing"),
         (ENGINE_U, MIX, {"method": "closed"}, r"did you mean 'closed_form'\?"),
         (
             ENGINE_U.with_(kv_tokens=2300), MIX, {},
