@@ -12,7 +12,8 @@ For each candidate (an engine and a policy)
 
 A fleet of equal engines behind a round-robin or random router is simulated through one engine
 (:mod:`llmq.model.thinning`); a given trace, or a router that looks at the engines, through all.
-Not covered: mixed fleets, disaggregated pools, autoscaling within the trace.
+Not covered: mixed fleets (refused; their region is :func:`llmq.stability_region`), disaggregated
+pools, autoscaling within the trace.
 """
 
 from __future__ import annotations
@@ -169,7 +170,17 @@ def _candidates(
         given = [given]
     if isinstance(given, Mapping):
         given = [Candidate(engine, policy, name) for name, engine in given.items()]
+    if isinstance(given, Fleet):
+        raise InputError(
+            "plan_capacity sizes one kind of engine at a time: offer the engine of each pool as a "
+            "candidate, fleet.pools[name][0]; what a given fleet carries is "
+            "llmq.stability_region(fleet, mix).margin(rates)",
+            value=given,
+        )
     offers = [one if isinstance(one, Candidate) else Candidate(one, policy) for one in given]
+    for one in offers:
+        if not isinstance(one.engine, Engine):
+            raise InputError(f"a candidate must be an llmq.Engine, got {one.engine!r}")
     if not offers:
         raise InputError("plan_capacity needs at least one candidate engine")
     return offers

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from llmq.cli.traffic import (
     add_engine,
@@ -19,6 +21,10 @@ from llmq.cli.traffic import (
 from llmq.errors import InputError
 from llmq.units import format_seconds
 
+if TYPE_CHECKING:
+    from llmq.model.fleet import Fleet
+    from llmq.theory.gauge import StabilityRegion
+
 __all__ = ["add_arguments", "run"]
 
 
@@ -31,10 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Of the command.
     """
     add_traffic(parser)
-    add_engine(parser)
+    add_engine(parser, several=True)
     parser.add_argument(
-        "--engines", type=count(1), default=1, metavar="N", help="how many of it (1)"
-    )
+        "--engines", type=count(1), action="append", metavar="N",
+        help="how many of it (1); once for each --engine of a fleet of several kinds",
+    )  # fmt: skip
     add_output(parser)
 
 
@@ -54,15 +61,12 @@ def run(args: argparse.Namespace) -> int:
     import llmq
 
     traffic = build_traffic(args)
-    engine = build_engine(args.engine, args)
-    budget = build_policy(args.policy).token_budget
-    if budget is not None:
-        engine = engine.with_(token_budget=budget)
+    fleet = _fleet(args)
     mix = traffic.mix() if isinstance(traffic, llmq.Trace) else traffic.mix
     rates = traffic.rates
     if not math.isfinite(traffic.rate):
         raise InputError("all requests come at one time, so the traffic has no rate: no region")
-    region = llmq.stability_region(llmq.Fleet({"all": (engine, args.engines)}), mix)
+    region = llmq.stability_region(fleet, mix)
     outer, inner = region.load_bracket(rates)
     resource, sentence = region.binding(rates)
     found = {
@@ -73,40 +77,85 @@ def run(args: argparse.Namespace) -> int:
         "rates": rates,
         "rates_unit": "requests/s",
         "boundary": region.boundary(rates),
-        "prices": {name: args.engines * price for name, price in region.prices(rates).items()},
+        "prices": {name: region.engines * p for name, p in region.prices(rates).items()},
         "prices_unit": "engine-seconds/request",
         "binding": {"resource": resource, "sentence": sentence},
-        "engine": engine.name,
-        "engines": args.engines,
+        "engine": " + ".join(one.name for one, _ in fleet.pools.values()),
+        "engines": region.engines,
+        "pools": {name: n for name, (_, n) in fleet.pools.items()},
+        "routes": _routes(region, rates),
         "kind": str(region.kind),
         "assumptions": list(region.assumptions),
     }
     if args.json:
         print_json(found)
     else:
-        sys.stdout.write(_text(found, engine.gpus))
+        sizes = {one.gpus for one, _ in fleet.pools.values()}
+        sys.stdout.write(_text(found, sizes.pop() if len(sizes) == 1 else None))
     return 3 if outer > 1 else 0
 
 
-def _text(found: dict[str, object], gpus: int) -> str:
-    load, inner = found["load"], found["load_inner"]
+def _fleet(args: argparse.Namespace) -> Fleet:
+    """Read a pool from each ``--engine``, with its ``--engines``."""
+    import llmq
+
+    names, counts = args.engine or [None], args.engines or []
+    if counts and len(counts) != len(names):
+        raise InputError(
+            f"{len(names)} times --engine, but {len(counts)} times --engines: give a count for "
+            "each engine, or none"
+        )
+    if len(set(names)) < len(names):
+        raise InputError("an engine is named twice: say how many of it with --engines")
+    if len(args.policy or []) > 1:
+        raise InputError("a region needs one --policy at most: only its token budget counts")
+    budget = build_policy((args.policy or [None])[0]).token_budget
+    pools = {}
+    for name, n in zip(names, counts or [1] * len(names), strict=True):
+        engine = build_engine(name, args)
+        pools[name or ""] = (engine if budget is None else engine.with_(token_budget=budget), n)
+    return llmq.Fleet(pools)
+
+
+def _routes(
+    region: StabilityRegion, rates: Mapping[str, float]
+) -> dict[str, dict[str, float]] | None:
+    """Split each class over the pools, requests per second; none where there is one pool."""
+    from llmq.theory.routing import FleetRegion
+
+    if not isinstance(region, FleetRegion):
+        return None
+    flows = region.flows(rates)
+    return {k: {" > ".join(r): v for r, v in split.items()} for k, split in flows.items()}
+
+
+def _text(found: Mapping[str, object], gpus: int | None) -> str:
+    load, inner, margin = found["load"], found["load_inner"], found["margin"]
     words = {
         "unstable": "UNSTABLE: no scheduler carries this load",
         "stable": "STABLE: a paced schedule carries this load",
         "undecided": "UNDECIDED: between the inner and the outer bound",
     }
-    prices, boundary = found["prices"], found["boundary"]
+    prices, boundary, routes = found["prices"], found["boundary"], found["routes"]
     assert isinstance(prices, dict)
     assert isinstance(boundary, dict)
+    assert isinstance(routes, dict | None)
+    time = "GPU time" if gpus else "engine time"
     lines = [
         words[str(found["verdict"])],
         f"load     {load:.4g} of the outer bound ({found['kind']}), "
         + ("inner bound empty" if inner is None else f"{inner:.4g} of the inner bound"),
-        f"margin   {found['margin']:.4g}: all rates may be multiplied by this",
+        f"margin   {margin:.4g}: all rates may be multiplied by this",
         f"binding  {found['binding']['sentence']}",  # type: ignore[index]
         "prices   "
-        + ", ".join(f"{k} {format_seconds(gpus * v, 4)} of GPU time" for k, v in prices.items()),
+        + ", ".join(
+            f"{k} {format_seconds((gpus or 1) * v, 4)} of {time}" for k, v in prices.items()
+        ),
         "boundary " + ", ".join(f"{k} {v:.4g} req/s" for k, v in boundary.items()),
+        *(
+            f"route    {k}: " + ", ".join(f"{r} {v:.4g} req/s" for r, v in split.items())
+            for k, split in (routes or {}).items()
+        ),
         "assumes  " + "; ".join(found["assumptions"]),  # type: ignore[arg-type]
     ]
     return "\n".join(lines) + "\n"

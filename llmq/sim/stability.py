@@ -8,7 +8,7 @@ inside the region. Only if both agree is a run called stable.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +37,7 @@ class Verdict:
     status : {"stable", "overloaded", "undecided"}
         The verdict.
     load : float
-        Offered load over the outer bound of the region: above 1 no policy is stable. NaN where the
-        region is not known (pools that differ).
+        Offered load over the outer bound of the region: above 1 no policy is stable.
     load_inner : float
         The same over the inner bound: below 1 some policy is stable.
     growth : Estimate
@@ -58,9 +57,12 @@ class Verdict:
 
 
 def offered_load(
-    engines: tuple[Engine, ...], mix: Mapping[str, RequestClass], rates: Mapping[str, float]
+    engines: tuple[Engine, ...],
+    mix: Mapping[str, RequestClass],
+    rates: Mapping[str, float],
+    eligible: Sequence[npt.NDArray[np.bool_]] | None = None,
 ) -> tuple[float, float]:
-    """Load of a fleet of equal engines, against the outer and the inner bound.
+    """Load of a fleet, against the outer and the inner bound.
 
     Parameters
     ----------
@@ -70,20 +72,33 @@ def offered_load(
         The classes.
     rates : mapping of str to float
         Requests per second.
+    eligible : sequence of ndarray of bool, shape (n_classes,) of (n_engines,), optional
+        Which engines may serve a class; all of them if not given.
 
     Returns
     -------
     tuple of float
-        Outer and inner load; NaN for engines that differ, infinite for an infinite rate.
+        Outer and inner load; infinite for an infinite rate, and the second also where no schedule
+        is known.
     """
     from llmq.theory.region import stability_region
 
-    if any(engine != engines[0] for engine in engines[1:]):
-        return math.nan, math.nan
     if not all(math.isfinite(rate) for rate in rates.values()):
         return math.inf, math.inf
-    region = stability_region(Fleet({"all": (engines[0], len(engines))}), mix)
-    return region.load_bracket(rates)
+    allowed = np.ones((len(mix), len(engines)), bool) if eligible is None else np.stack(eligible)
+    pools: list[tuple[Engine, list[bool], int]] = []
+    for engine, column in zip(engines, allowed.T.tolist(), strict=True):
+        same = next((i for i, p in enumerate(pools) if p[:2] == (engine, column)), None)
+        if same is None:
+            pools.append((engine, column, 1))
+        else:
+            pools[same] = (engine, column, pools[same][2] + 1)
+    names = {
+        name: tuple(f"pool {i}" for i, (_, may, _) in enumerate(pools) if may[j])
+        for j, name in enumerate(mix)
+    }
+    fleet = Fleet({f"pool {i}": (one, n) for i, (one, _, n) in enumerate(pools)}, eligible=names)
+    return stability_region(fleet, mix).load_bracket(rates)
 
 
 def judge(

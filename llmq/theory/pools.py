@@ -278,4 +278,10 @@ def fleet_assumptions(fleet: Fleet, mix: Mix, problem: PlanningProblem) -> tuple
         said.append(f"eligible= names classes that do not come: {', '.join(strange)}")
     if not all(has_exact_mean(request) for request in mix.values()):
         said.append("means of weighted lengths are floats")
-    return tuple(said)
+    if not all(reaches_bound(engine) for engine, _ in fleet.pools.values()):
+        said.append(
+            "inner bound: in each pool schedules that know the output lengths "
+            "(llmq.theory.inner), with the split that is best by the outer bound"
+        )
+    own = dict.fromkeys(a for engine, _ in fleet.pools.values() for a in engine.assumptions)
+    return (*said, *own)
