@@ -1,0 +1,177 @@
+"""Values of expressions: rationals in and out, and floats through generated NumPy code."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llmq.errors import InputError
+from llmq.theory.symbolic_names import symbols
+from llmq.units import as_fraction
+
+if TYPE_CHECKING:
+    from sympy import Expr
+
+__all__ = ["evaluate", "exactly", "floating", "tidy"]
+
+# The infinite sums of the library converge doubly exponentially: so many terms are all of them.
+_TERMS = 64
+
+
+def exactly(name: str, value: Any) -> Expr:
+    """Return a value as an expression, a number as a rational.
+
+    Parameters
+    ----------
+    name : str
+        What it is, for the error.
+    value : int, Fraction, float, Formula or sympy.Expr
+        A float stands for the decimal that Python prints: 0.1 is 1/10.
+
+    Returns
+    -------
+    sympy.Expr
+        A Rational for a number.
+
+    Raises
+    ------
+    InputError
+        Not a finite number >= 0, nor an expression.
+    """
+    import sympy
+
+    inner = getattr(value, "expression", value)
+    if isinstance(inner, sympy.Expr):
+        return inner
+    if not _is_number(value):
+        raise InputError(
+            f"{name} must be a finite number >= 0 or an expression, got {value!r}",
+            field=name, value=value,
+        )  # fmt: skip
+    number = as_fraction(value)
+    return sympy.Rational(number.numerator, number.denominator)
+
+
+def floating(name: str, value: Any) -> Any:
+    """Return a value as a Python number or an array of floats.
+
+    Parameters
+    ----------
+    name : str
+        What it is, for the error.
+    value : float, Fraction or array_like
+        Numbers >= 0.
+
+    Returns
+    -------
+    int, float or ndarray
+        Integers stay integers outside arrays.
+
+    Raises
+    ------
+    InputError
+        Not finite numbers >= 0.
+    """
+    if _is_number(value):
+        return int(value) if isinstance(value, int | np.integer) else float(value)
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.asarray(np.nan)
+    if isinstance(value, bool | str) or not bool(np.all(np.isfinite(array) & (array >= 0))):
+        raise InputError(
+            f"{name} must be a finite number >= 0 or an array of them, got {value!r}",
+            field=name, value=value,
+        )  # fmt: skip
+    return array
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float | Fraction | np.integer) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0
+
+
+def evaluate(expression: Expr, given: Mapping[str, Any]) -> Any:
+    """Compute an expression in floats.
+
+    Parameters
+    ----------
+    expression : sympy.Expr
+        Its symbols have names of the notation.
+    given : mapping of str to number or ndarray
+        Values; those that the expression does not need are left aside.
+
+    Returns
+    -------
+    float or ndarray
+        Broadcast over the arrays.
+    """
+    needed = tuple(sorted({str(s) for s in expression.free_symbols}))
+    values = [given[name] for name in needed]
+    function, scalar = _compiled(expression, needed)
+    with np.errstate(over="ignore", under="ignore"):
+        if not any(isinstance(v, np.ndarray) for v in values):
+            return np.real(function(*map(_whole, values) if scalar else values))
+        columns = np.broadcast_arrays(*values)
+        if not scalar:
+            return np.real(np.broadcast_to(function(*columns), columns[0].shape))
+        rows = zip(*(column.ravel().tolist() for column in columns), strict=True)
+        flat = [np.real(function(*map(_whole, row))) for row in rows]
+    return np.asarray(flat, dtype=np.float64).reshape(columns[0].shape)
+
+
+def _whole(value: Any) -> Any:
+    """Make an int of a float without a fraction: a sum needs a whole number of terms."""
+    return int(value) if float(value).is_integer() else value
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(expression: Expr, names: tuple[str, ...]) -> tuple[Callable[..., Any], bool]:
+    """Return the generated function, and whether it takes one number at a time."""
+    import sympy
+
+    sums = expression.atoms(sympy.Sum)
+    cut = {s: _cut(s) for s in sums}
+    # Python counts the terms of a sum, and takes no NumPy float for that.
+    counting = [{"floor": math.floor, "ceil": math.ceil}] if sums else []
+    # A symbol called floor would hide the function of that name: dummify.
+    function = sympy.lambdify(
+        symbols(*names), expression.xreplace(cut), modules=[*counting, "scipy", "numpy"],
+        dummify=True,
+    )  # fmt: skip
+    return function, bool(sums)
+
+
+def _cut(total: Any) -> Any:
+    """Make a sum to infinity a finite one."""
+    import sympy
+
+    index, first, last = total.limits[0]
+    if last != sympy.oo:
+        return total
+    return sympy.Sum(total.function, (index, first, first + _TERMS))
+
+
+def tidy(expression: Expr) -> Expr:
+    """Bring a rational function over one denominator, in factors; leave the rest alone.
+
+    Parameters
+    ----------
+    expression : sympy.Expr
+        Any expression.
+
+    Returns
+    -------
+    sympy.Expr
+        An equal one.
+    """
+    import sympy
+
+    corners = (sympy.Max, sympy.Min, sympy.floor, sympy.ceiling, sympy.Sum)
+    plain = not expression.has(*corners) and expression.is_rational_function()
+    return sympy.factor(expression) if plain else expression
