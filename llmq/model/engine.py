@@ -33,6 +33,8 @@ class Engine:
         Tokens in a KV block; memory is taken in whole blocks.
     prefill_chunk : int, optional
         Most prompt tokens of one request in one iteration; the budget if not given.
+    per_swap : float
+        Seconds per KV token moved to the host or back; added to the iteration.
     conventions : Conventions
         Where tokens, memory and slots are counted, see :mod:`llmq.model.conventions`.
     name : str
@@ -57,6 +59,7 @@ class Engine:
     kv_tokens: int | None = None
     kv_block: int = 16
     prefill_chunk: int | None = None
+    per_swap: float = 0.0
     conventions: Conventions = ENGINE
     name: str = ""
     gpus: int = 1
@@ -83,6 +86,11 @@ class Engine:
                     field=name, value=value,
                 )  # fmt: skip
             object.__setattr__(self, name, int(value))
+        if not 0 <= self.per_swap < math.inf:
+            raise InputError(
+                f"per_swap must be a finite number >= 0 (seconds per token), got {self.per_swap}",
+                field="per_swap", value=self.per_swap,
+            )  # fmt: skip
         if not isinstance(self.conventions, Conventions):
             raise InputError(
                 f"conventions must be llmq.ENGINE, llmq.THEORY or another Conventions, "

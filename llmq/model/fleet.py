@@ -29,7 +29,7 @@ class Fleet:
     roles : mapping of str to {"both", "prefill", "decode"}
         What a pool does; both if not named.
     link : float
-        Tokens of KV per second from a prefill pool to a decode pool.
+        Tokens of KV per second from one engine to another (prefill to decode pool, migration).
 
     Examples
     --------

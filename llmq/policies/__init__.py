@@ -11,24 +11,46 @@ from typing import Any, get_args, get_type_hints
 
 from llmq.errors import InputError, nearest
 from llmq.policies.blocks import Blocks, Policy
-from llmq.policies.routers import ROUTERS, LeastWork, Random, RoundRobin
+from llmq.policies.pascal import PASCAL
+from llmq.policies.ranked import FCFS, RR
+from llmq.policies.routers import (
+    ROUTERS,
+    LeastKV,
+    LeastWork,
+    PowerOfD,
+    PriceWeighted,
+    Random,
+    RoundRobin,
+    Router,
+    ShortestQueue,
+)
 from llmq.policies.sarathi import Sarathi
+from llmq.policies.slai import SLAI
 from llmq.policies.vllm import VLLM
 
 __all__ = [
     "ALL",
+    "FCFS",
+    "PASCAL",
+    "RR",
+    "SLAI",
+    "VLLM",
     "Blocks",
+    "LeastKV",
     "LeastWork",
     "Policy",
+    "PowerOfD",
+    "PriceWeighted",
     "Random",
     "RoundRobin",
+    "Router",
+    "ShortestQueue",
     "Sarathi",
-    "VLLM",
     "parse",
     "text",
 ]
 
-ALL = (Sarathi, VLLM)
+ALL = (Sarathi, VLLM, SLAI, FCFS, RR, PASCAL)
 
 
 def parse(text: str) -> Policy:
@@ -98,8 +120,30 @@ def text(policy: Policy) -> str:
         made = field.default_factory
         usual = field.default if made is dataclasses.MISSING else made()
         if value != usual:
-            words.append(f"{field.name}={getattr(value, 'name', value)}")
+            words.append(f"{field.name}={_shown(value)}")
     return ":".join([policy.name, ",".join(words)] if words else [policy.name])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(f"{name}:{number}" for name, number in value)
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return str(getattr(value, "name", value))
+
+
+def _pairs(policy: str, text: str) -> tuple[tuple[str, float], ...]:
+    pairs = []
+    for item in text.split("+"):
+        name, _, number = item.partition(":")
+        try:
+            pairs.append((name, float(number)))
+        except ValueError:
+            raise InputError(
+                f"policy {policy}: deadlines are class:seconds+class:seconds, got {text!r}",
+                value=text,
+            ) from None
+    return tuple(pairs)
 
 
 def _value(policy: str, field: str, text: str, hint: Any) -> Any:
@@ -109,6 +153,12 @@ def _value(policy: str, field: str, text: str, hint: Any) -> Any:
             raise InputError(f"no router {text!r}{nearest(text, routers)}", value=text)
         return routers[text]()
     choices = get_args(hint)
+    if field == "deadlines":
+        return _pairs(policy, text)
+    if hint is bool:
+        if text not in ("true", "false"):
+            raise InputError(f"policy {policy}: {field} must be true or false, got {text!r}")
+        return text == "true"
     if choices and all(isinstance(choice, str) for choice in choices):
         if text not in choices:
             raise InputError(f"policy {policy}: {field} is {text!r}{nearest(text, choices)}")

@@ -7,15 +7,17 @@ gate      who may run now; who is held names the time at which to look again
 key       in what order: columns, the most significant first, for one ``lexsort``
 budget    how much in one iteration: tokens, rows, whole prompts or chunks, head-of-line or backfill
 admit     may a row that is not resident take memory, and how much is set aside for it
-victim    who leaves when memory is short, and how
+victim    who leaves when memory is short; its KV is recomputed or (``swap``) kept on the host
+mark      one number of each row that the policy writes at the boundary after it was served
 retain    how long a finished turn keeps its cache (turns are single so far: not consulted)
-route     which engine, at arrival
+route     which engine, at arrival and at the end of the reasoning
 trigger   for how many iterations a decode-only plan stays valid (bounds a jump)
 ========  =====================================================================================
 
 Gate and key are array formulas whose last axis is the row, so the same line serves one run and
 many replications. A policy never sees ``output`` unless it lists it in ``sees``; it is a pure
-function of the view. Blocks that a system does not set keep the default of Sarathi-Serve.
+function of the view: what it has to remember of a row is its ``mark``, a column that it sees.
+Blocks that a system does not set keep the default of Sarathi-Serve.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ __all__ = [
 
 Gate: TypeAlias = Callable[[View], tuple[Bools, float | None]]
 Key: TypeAlias = Callable[[View], Sequence[npt.NDArray[np.generic]]]
+Mark: TypeAlias = Callable[[View], npt.NDArray[np.float64]]
 Victim: TypeAlias = Callable[[View, Sequence[int], int, Sequence[bool]], int | None]
 
 
@@ -191,12 +194,23 @@ class Budget:
         A prompt is processed in one piece.
     head_of_line : bool
         A new row that does not fit stops the new rows behind it; otherwise they may pass it.
+    chunk : int, optional
+        Prompt tokens of one row; the engine's if not given.
+    decodes : int, optional
+        Decodes in one iteration; no limit if not given.
+    ranked : bool
+        Slots and memory are dealt out anew in each iteration, in key order; a row that does not
+        fit stops those behind it with the same first key column, and residents that get nothing
+        leave. Otherwise residents keep what they have until somebody must leave.
     """
 
     tokens: int | None = None
     rows: int | None = None
     whole: bool = False
     head_of_line: bool = True
+    chunk: int | None = None
+    decodes: int | None = None
+    ranked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +320,10 @@ class Blocks:
     ----------
     gate, key, budget, admit, victim, retain, route, trigger
         The eight blocks.
+    swap : bool
+        A victim's KV goes to the host and comes back; otherwise it is computed again.
+    mark : callable, optional
+        Column of the view to new marks; taken over for the rows that the last iteration served.
     together : Together, optional
         Set where all decodes advance together.
     """
@@ -319,6 +337,8 @@ class Blocks:
     route: Router = field(default_factory=RoundRobin)
     trigger: Callable[[View], float] = until_next_event
     together: Together | None = None
+    swap: bool = False
+    mark: Mark | None = None
 
 
 class Policy(Protocol):

@@ -5,9 +5,14 @@ A row that needs more memory than is free evicts victims (never one that is serv
 plan) or, as the last resort, itself. A plan that evicts admits nobody, or the evicted row would be
 overtaken by newcomers; unless newcomers may push residents out by the policy's own order (bump).
 A new row that does not fit stops the new rows behind it (head of line) or is skipped (backfill).
+
+Under ``ranked`` nobody keeps anything: slots and memory are dealt out anew in key order. A row
+needs blocks for all its tokens and the one it is about to make; residents without a share leave.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -26,6 +31,7 @@ class _Fill:
         self.order = [int(i) for i in np.lexsort(tuple(reversed(tuple(blocks.key(view)))))]
         self.left = view.tokens if budget.tokens is None else min(view.tokens, budget.tokens)
         self.slots = view.slots if budget.rows is None else min(view.slots, budget.rows)
+        self.most = math.inf if budget.decodes is None else budget.decodes
         self.free = view.free
         self.settled = [False] * len(self.order)
         self.taken: list[tuple[int, int, int]] = []
@@ -47,7 +53,7 @@ class _Fill:
         """Tokens the row may take; 0 stops it."""
         rem = self.rem[row]
         if self.decoding[row]:
-            return min(1, self.left)
+            return min(1, self.left) if self.decodes < self.most else 0
         if self.blocks.budget.whole:
             return rem if rem <= self.left else 0
         return min(rem, self.left, self.chunk)
@@ -134,6 +140,9 @@ def plan(view: View, blocks: Blocks, chunk: int) -> Batch:
     Batch
         Rows with tokens and blocks, evictions; a wake-up time if nothing can run.
     """
+    chunk = min(chunk, blocks.budget.chunk or chunk)
+    if blocks.budget.ranked:
+        return _ranked(view, blocks, chunk)
     eligible, wake = blocks.gate(view)
     fill = _Fill(view, blocks, chunk)
     for row in fill.order:
@@ -152,3 +161,28 @@ def plan(view: View, blocks: Blocks, chunk: int) -> Batch:
             fill.take(row, tokens, held)
     rows, tokens_, reserve = zip(*fill.taken, strict=True) if fill.taken else ((), (), ())
     return Batch(rows, tokens_, reserve, tuple(fill.evicted), None if fill.taken else wake)
+
+
+def _ranked(view: View, blocks: Blocks, chunk: int) -> Batch:
+    """Deal out slots, memory and tokens anew, in key order."""
+    budget, columns = blocks.budget, tuple(blocks.key(view))
+    eligible, wake = blocks.gate(view)
+    lanes = columns[0].tolist()
+    slots = view.slots if budget.rows is None else min(view.slots, budget.rows)
+    left = view.tokens if budget.tokens is None else min(view.tokens, budget.tokens)
+    size = -(-(view.prompt + view.generated + 1) // view.block)
+    needs, rem = size.tolist(), view.rem.tolist()
+    free, closed = view.total, set()
+    taken: list[tuple[int, int, int]] = []
+    for row in np.lexsort(columns[::-1]).tolist():
+        if lanes[row] in closed or not eligible[row]:
+            continue
+        tokens = rem[row] if budget.whole else min(rem[row], chunk, left)
+        if 0 < tokens <= left and needs[row] <= free and len(taken) < slots:
+            taken.append((row, tokens, needs[row]))
+            free, left = free - needs[row], left - tokens
+        elif budget.head_of_line:
+            closed.add(lanes[row])
+    rows, tokens_, reserve = zip(*taken, strict=True) if taken else ((), (), ())
+    out = np.setdiff1d(np.flatnonzero(view.resident), rows)
+    return Batch(rows, tokens_, reserve, tuple(out.tolist()), None if taken else wake)

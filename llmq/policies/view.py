@@ -7,6 +7,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq.model.batchtime import BatchTime
+
 __all__ = ["Batch", "Bools", "Floats", "Ints", "View"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -29,6 +31,8 @@ class View(NamedTuple):
         Place in one queue of all rows, see :func:`queue_order`.
     prompt, generated : ndarray of int, shape (n,)
         Prompt tokens, output tokens so far.
+    thought : ndarray of int, shape (n,)
+        Hidden reasoning tokens among them: what has been seen, not what will come.
     kv, host : ndarray of int, shape (n,)
         Tokens on the device, tokens swapped out.
     rem : ndarray of int, shape (n,)
@@ -36,10 +40,17 @@ class View(NamedTuple):
         prefix hit are the same thing.
     held : ndarray of int, shape (n,)
         KV blocks.
-    decoding, resident : ndarray of bool, shape (n,)
-        One token from the next output token; in the engine's memory.
+    decoding, resident, answering : ndarray of bool, shape (n,)
+        One token from the next output token; in the engine's memory; past its reasoning.
+    mark : ndarray, shape (n,)
+        What the policy wrote after the row was last served (:class:`llmq.policies.Blocks`), before
+        that when the row came, seconds.
+    boundary, first : ndarray, shape (n,)
+        When the reasoning ended and when the first visible token came, seconds; NaN before.
     output : ndarray of int, shape (n,), or None
         Output tokens, where the policy lists them in ``sees``.
+    classes : tuple of str
+        Class names by code.
     free, total : float
         KV blocks; infinite without a limit.
     block, tokens : int
@@ -48,6 +59,16 @@ class View(NamedTuple):
         Residents that are allowed.
     one_prefill_slot : bool
         All rows in prefill take one slot together.
+    law : BatchTime
+        Seconds of an iteration.
+    iterations : int
+        Iterations so far.
+    busy : float
+        Seconds they took.
+    started : int
+        Rows admitted since the engine last held none.
+    prefilled : bool
+        Whether the last iteration held prefill tokens.
     """
 
     time: float
@@ -59,17 +80,28 @@ class View(NamedTuple):
     kv: Ints
     host: Ints
     generated: Ints
+    thought: Ints
     rem: Ints
     held: Ints
     decoding: Bools
     resident: Bools
+    answering: Bools
+    mark: Floats
+    boundary: Floats
+    first: Floats
     output: Ints | None
+    classes: tuple[str, ...]
     free: float
     total: float
     block: int
     tokens: int
     slots: float
     one_prefill_slot: bool
+    law: BatchTime
+    iterations: int
+    busy: float
+    started: int
+    prefilled: bool
 
 
 class Batch(NamedTuple):

@@ -10,6 +10,7 @@ it did, for every facet of the outer bound.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,35 +50,44 @@ def check_run(run: Run) -> None:
         gap = getattr(times, late) - getattr(times, early)
         _hold(np.all(gap >= -slack), f"{late} before {early}")
     for r, row in enumerate(run.tallies):
+        if any(tally.moved for tally in row):
+            # Requests moved: only the fleet as a whole has done what they need.
+            _check_engines(run, r, range(len(row)), np.ones(len(run.server[r]), dtype=bool))
+            continue
         for e, tally in enumerate(row):
             mine = run.server[r] == e
             if mine.any():
-                _check_engine(run, r, e, mine)
+                _check_engines(run, r, (e,), mine)
             else:
                 _hold(tally.iterations == 0, "an engine without requests ran")
 
 
-def _check_engine(run: Run, r: int, e: int, mine: npt.NDArray[np.bool_]) -> None:
+def _check_engines(run: Run, r: int, some: Sequence[int], mine: npt.NDArray[np.bool_]) -> None:
     from llmq.theory.region import stability_region
 
-    engine, tally = run.engines[e], run.tallies[r][e]
-    where = f"replication {r}, engine {e}"
+    engine, tallies = run.engines[some[0]], [run.tallies[r][e] for e in some]
+    done = sum(tally.tokens for tally in tallies)
+    again = sum(tally.recomputed for tally in tallies)
+    where = f"replication {r}, engine{'s' * (len(some) > 1)} {', '.join(map(str, some))}"
     prompt, output = run.prompt[r][mine], run.requests.output[r][mine]
     decodes = output - 1 + engine.conventions.lag
     tokens = int((prompt + decodes).sum())
     _hold(
-        tally.tokens == tokens + tally.recomputed,
-        f"{where}: processed {tally.tokens} tokens; the requests need {tokens}, and "
-        f"{tally.recomputed} once more",
+        done == tokens + again,
+        f"{where}: processed {done} tokens; the requests need {tokens}, and {again} once more",
     )
     area = int((decodes * prompt + decodes * (decodes + 1) // 2 + prompt).sum())
-    _hold(tally.kv_area >= area, f"{where}: KV area {tally.kv_area:g} below the least, {area}")
+    held = sum(tally.kv_area for tally in tallies)
+    _hold(held >= area, f"{where}: KV area {held:g} below the least, {area}")
+    if any(run.engines[e] != engine for e in some):
+        return
     everything = {"all": RequestClass(Lengths(prompt), Lengths(output), paired=True)}
     region = stability_region(engine, everything)
     work, _ = region.load_bracket({"all": float(len(prompt))})
+    busy = sum(tally.busy for tally in tallies)
     _hold(
-        tally.busy >= work * (1 - ROUNDING),
-        f"{where}: {work:.6g} s of priced work was done in {tally.busy:.6g} s",
+        busy >= work * (1 - ROUNDING),
+        f"{where}: {work:.6g} s of priced work was done in {busy:.6g} s",
     )
 
 

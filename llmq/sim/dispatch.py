@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,21 +19,13 @@ from llmq.model.engine import Engine
 from llmq.model.trace import Trace
 from llmq.policies.blocks import Policy
 from llmq.sim.calendar import CalendarEngine, NotTogetherError
+from llmq.sim.desk import Desk, Server, roam
 from llmq.sim.log import Job, Log, Tally
 from llmq.sim.reference import ReferenceEngine
 
 __all__ = ["EngineChoice", "Path", "serve"]
 
 EngineChoice = Literal["auto", "calendar", "reference"]
-
-
-class _Server(Protocol):
-    queue: list[int]
-    tally: Tally
-
-    def work(self, now: float) -> float: ...
-
-    def advance(self, until: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +56,7 @@ def serve(
     rng: np.random.Generator,
     tokens: bool = False,
     eligible: tuple[npt.NDArray[np.bool_], ...] | None = None,
+    link: float = math.inf,
 ) -> Path:
     """Serve a trace to the last token.
 
@@ -83,6 +76,8 @@ def serve(
         Record the time of every token (reference only).
     eligible : tuple of ndarray of bool, optional
         For each class which engines may serve it.
+    link : float
+        KV tokens per second from one engine to another.
 
     Returns
     -------
@@ -96,18 +91,20 @@ def serve(
     PolicyError
         The policy broke a rule.
     """
-    together = policy.blocks.together is not None and not tokens
+    route = policy.blocks.route
+    # Of what the engines hold, the calendar can only tell the outstanding tokens.
+    together = policy.blocks.together is not None and not tokens and route.sees <= {"work"}
     if choice == "calendar" and not together:
         reason = "records no token times" if tokens else f"cannot run policy {policy.name!r}"
         raise InputError(f"engine 'calendar' {reason}: use engine='reference' or 'auto'")
     server = _split(trace, len(engines), policy, rng, eligible)
     if choice != "reference" and together:
         try:
-            return _run(trace, engines, policy, CalendarEngine, server, tokens, eligible)
+            return _run(trace, engines, policy, CalendarEngine, server, tokens, eligible, rng, link)
         except NotTogetherError:
             if choice == "calendar":
                 raise
-    return _run(trace, engines, policy, ReferenceEngine, server, tokens, eligible)
+    return _run(trace, engines, policy, ReferenceEngine, server, tokens, eligible, rng, link)
 
 
 def _split(
@@ -141,39 +138,32 @@ def _run(
     server: npt.NDArray[np.int64] | None,
     tokens: bool,
     eligible: tuple[npt.NDArray[np.bool_], ...] | None,
+    rng: np.random.Generator,
+    link: float,
 ) -> Path:
     log = Log.empty(len(trace), tokens=tokens)
     arrival, klass = trace.arrival.tolist(), trace.klass.tolist()
     lengths = trace.prompt.tolist(), trace.output.tolist(), trace.reasoning.tolist()
-    servers: list[_Server] = [
-        simulator(Job(engine, policy, arrival, *lengths, klass), log) for engine in engines
+    servers: list[Server] = [
+        simulator(Job(engine, policy, arrival, *lengths, klass, trace.classes), log)
+        for engine in engines
     ]
-    if server is None:
-        server = _ask(arrival, klass, servers, policy, eligible)
-    else:
+    if server is not None:
         for place, one in enumerate(servers):
             one.queue.extend(np.flatnonzero(server == place).tolist())
+    else:
+        desk = Desk(servers, policy.blocks.route, trace, eligible, rng)
+        server = roam(desk, link) if policy.blocks.route.moves else _ask(desk)
     for one in servers:
         one.advance(math.inf)
     return Path(log, tuple(one.tally for one in servers), server)
 
 
-def _ask(
-    arrival: list[float],
-    klass: list[int],
-    servers: list[_Server],
-    policy: Policy,
-    eligible: tuple[npt.NDArray[np.bool_], ...] | None,
-) -> npt.NDArray[np.int64]:
+def _ask(desk: Desk) -> npt.NDArray[np.int64]:
     """Route request by request, looking at the engines."""
-    route, everywhere = policy.blocks.route, list(range(len(servers)))
-    allowed = None if eligible is None else [np.flatnonzero(row).tolist() for row in eligible]
     chosen = []
-    for i, time in enumerate(arrival):
-        places = everywhere if allowed is None else allowed[klass[i]]
-        for place in places:
-            servers[place].advance(time)
-        pick = places[route.pick([servers[place].work(time) for place in places])]
-        servers[pick].queue.append(i)
-        chosen.append(pick)
+    for i, time in enumerate(desk.arrival):
+        for place in desk.places(i):
+            desk.servers[place].advance(time)
+        chosen.append(desk.place(i, time))
     return np.array(chosen, dtype=np.int64)

@@ -7,6 +7,7 @@ lengths alone: that the two agree is a test of the engine, see :mod:`llmq.sim.ch
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from llmq.model.engine import Engine
@@ -39,6 +40,10 @@ class Tally:
         End of the last iteration that was started, seconds.
     last : int
         Tokens of that iteration.
+    swapped : int
+        KV tokens moved to the host or back.
+    moved : int
+        KV tokens that came from another engine.
     """
 
     iterations: int = 0
@@ -50,6 +55,8 @@ class Tally:
     presence: float = 0.0
     clock: float = 0.0
     last: int = 0
+    swapped: int = 0
+    moved: int = 0
 
     def rest(
         self, iterations: int, tokens: int, kv_area: float, busy: float, clock: float, last: int
@@ -73,6 +80,9 @@ class Log:
     ----------
     prefill_end, first_token, finish : list of float
         One entry for each request of the trace.
+    boundary, resumed : list of float
+        When the reasoning ended, and when the request was first served after that (only requests
+        that reason).
     tokens : list of list of float, optional
         Time of every token, where asked for.
     """
@@ -80,6 +90,8 @@ class Log:
     prefill_end: list[float]
     first_token: list[float]
     finish: list[float]
+    boundary: list[float]
+    resumed: list[float]
     tokens: list[list[float]] | None = None
 
     @classmethod
@@ -98,8 +110,8 @@ class Log:
         Log
             Ready to be written.
         """
-        nan = float("nan")
-        return cls([nan] * n, [nan] * n, [nan] * n, [[] for _ in range(n)] if tokens else None)
+        a, b, c, d, e = ([math.nan] * n for _ in range(5))
+        return cls(a, b, c, d, e, [[] for _ in range(n)] if tokens else None)
 
 
 @dataclass(slots=True)
@@ -116,6 +128,8 @@ class Job:
         Seconds.
     prompt, output, hidden, klass : list of int
         Tokens, and class codes.
+    classes : tuple of str
+        Class names by code.
     """
 
     engine: Engine
@@ -125,3 +139,4 @@ class Job:
     output: list[int]
     hidden: list[int]
     klass: list[int] = field(default_factory=list)
+    classes: tuple[str, ...] = ()

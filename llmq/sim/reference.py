@@ -1,8 +1,9 @@
 """One engine, row by row, in plain Python: the simulator that is meant to be obviously right.
 
 At an iteration boundary: requests that have arrived join the queue, the policy plans, the plan is
-checked against every rule, the iteration lasts as long as the law says, then tokens, memory and
-clocks move together. Any policy runs here; the faster engines must give the same trajectory.
+checked against every rule, and the iteration lasts as long as the law says (and the swaps take).
+When it ends, tokens and clocks move together. Any policy runs here; the faster engines must give
+the same trajectory.
 """
 
 from __future__ import annotations
@@ -10,34 +11,13 @@ from __future__ import annotations
 import math
 from typing import NoReturn
 
-import numpy as np
-
 from llmq.errors import PolicyError
 from llmq.policies.kernel import plan
 from llmq.policies.view import Batch, View
 from llmq.sim.log import Job, Log, Tally
+from llmq.sim.rows import Row, view_of
 
 __all__ = ["ReferenceEngine"]
-
-
-class Row:
-    """The state of one request; ``rem`` is what it must process before its next token."""
-
-    __slots__ = ("generated", "held", "host", "index", "kv", "output", "prompt", "queued")
-
-    def __init__(self, index: int, prompt: int, output: int, queued: int) -> None:
-        self.index, self.prompt, self.output, self.queued = index, prompt, output, queued
-        self.kv = self.host = self.held = self.generated = 0
-
-    def rem(self, lag: int) -> int:
-        """Tokens to process before the next output token (a decode of its own if none is left)."""
-        missing = self.prompt + self.generated - self.kv - self.host
-        return missing if missing > 0 else lag
-
-    def decoding(self, lag: int) -> bool:
-        """Whether the next token takes one decode."""
-        missing = self.prompt + self.generated - self.kv - self.host
-        return missing == 0 if lag else self.generated > 0 and missing == 1
 
 
 class ReferenceEngine:
@@ -72,10 +52,18 @@ class ReferenceEngine:
         self.queue: list[int] = []
         self.joined = 0
         self.rows: list[Row] = []
-        self.prefilled: list[Row] = []
-        self.clock = 0.0
+        # (ready, left, row): on their way from another engine, the first to come last.
+        self.flights: list[tuple[float, float, Row]] = []
+        # Rows whose reasoning, whose prefill ended with the last iteration.
+        self.crossed: list[Row] = []
+        self.ended: list[Row] = []
+        self.running: tuple[View, Batch] | None = None
+        self.clock, self.wake = 0.0, -math.inf
         self.free = self.engine.kv_blocks
-        self.stamp = 0
+        self.stamp = self.started = 0
+        self.prefilled = False
+
+    # ------------------------------------------------------------------------ what routers see
 
     def work(self, now: float) -> float:
         """Outstanding tokens: of the requests sent here, those no finished iteration processed.
@@ -90,16 +78,45 @@ class ReferenceEngine:
         float
             Tokens.
         """
-        waiting = sum(self._demand(i) for i in self.queue[self.joined :])
-        present = sum(r.prompt + r.output - 1 + self.lag - r.kv for r in self.rows)
-        running = self.tally.last if self.tally.clock > now else 0
-        return float(waiting + present + running)
+        rows = sum(r.prompt + r.output - 1 + self.lag - r.kv - r.host for r in self.present())
+        return float(rows)
 
-    def _demand(self, i: int) -> int:
-        return self.job.prompt[i] + self.job.output[i] - 1 + self.lag
+    def present(self) -> list[Row]:
+        """Return everybody sent here who has not ended: in a batch, waiting or on the way.
+
+        Returns
+        -------
+        list of Row
+            Rows.
+        """
+        waiting = [Row(i, self.job, 0) for i in self.queue[self.joined :]]
+        return self.rows + waiting + [row for _, _, row in self.flights]
+
+    def view(self, now: float) -> View:
+        """Show everybody sent here.
+
+        Parameters
+        ----------
+        now : float
+            Seconds, not before the last advance.
+
+        Returns
+        -------
+        View
+            As of the last iteration that has ended.
+        """
+        return self._view(self.present(), now)
+
+    def _view(self, rows: list[Row], time: float) -> View:
+        return view_of(
+            rows, self.job, self.tally,
+            time=time, free=self.free, started=self.started, prefilled=self.prefilled,
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------------------- moving on
 
     def advance(self, until: float) -> None:
-        """Run every iteration that starts before ``until``.
+        """End every iteration that ends by ``until`` and start those that start before it.
 
         Parameters
         ----------
@@ -111,133 +128,203 @@ class ReferenceEngine:
         PolicyError
             The policy broke a rule, or it deadlocked.
         """
-        while True:
-            if not self.rows:
-                if self.joined == len(self.queue):
-                    return
-                self.clock = max(self.clock, self.job.arrival[self.queue[self.joined]])
-            if self.clock >= until:
-                return
-            self._join()
-            self._requeue()
-            view = self._view()
-            batch = plan(view, self.blocks, self.engine.chunk)
-            if batch.rows:
-                self._iterate(view, batch)
+        while (due := self.due()) < until or (self.running and due == until):
+            if self.running:
+                self.complete()
             else:
-                self._hold(batch)
+                self.begin()
+        if math.isinf(until):
+            self.check_end()
 
-    def _join(self) -> None:
-        """Take in the requests that came at or before the boundary."""
-        while (
-            self.joined < len(self.queue)
-            and self.job.arrival[self.queue[self.joined]] <= self.clock
-        ):
-            i = self.queue[self.joined]
-            self.joined += 1
-            self.stamp += 1
-            self.tally.presence += self.clock - self.job.arrival[i]
-            self.rows.append(Row(i, self.job.prompt[i], self.job.output[i], self.stamp))
+    def check_end(self) -> None:
+        """Refuse to end while somebody is here.
 
-    def _view(self) -> View:
-        rows, lag, job = self.rows, self.lag, self.job
-        index = [r.index for r in rows]
-        table = np.array(
-            [(r.queued, r.prompt, r.kv, r.host, r.generated, r.rem(lag), r.held) for r in rows]
-        ).T
-        engine = self.engine
-        table.flags.writeable = False
-        return View(
-            time=self.clock, row=np.array(index), arrival=np.array([job.arrival[i] for i in index]),
-            queued=table[0], prompt=table[1], klass=np.array([job.klass[i] for i in index]),
-            kv=table[2], host=table[3], generated=table[4], rem=table[5], held=table[6],
-            decoding=np.array([r.decoding(lag) for r in rows]),
-            resident=table[6] > 0,
-            output=np.array([r.output for r in rows]) if "output" in job.policy.sees else None,
-            free=self.free, total=engine.kv_blocks, block=engine.kv_block,
-            tokens=engine.token_budget, slots=engine.max_seqs or math.inf,
-            one_prefill_slot=engine.conventions.prefill_slots == "one",
-        )  # fmt: skip
+        Raises
+        ------
+        PolicyError
+            The policy deadlocked.
+        """
+        if self.rows:
+            self._refuse(f"waits with {len(self.rows)} requests present and names no wake-up time")
 
-    def _iterate(self, view: View, batch: Batch) -> None:
-        self._check(view, batch)
+    def due(self) -> float:
+        """When something happens here next: an iteration ends or can start.
+
+        Returns
+        -------
+        float
+            Seconds; infinite if nothing will.
+        """
+        if self.running:
+            return self.clock
+        next_ = self.flights[-1][0] if self.flights else math.inf
+        if self.joined < len(self.queue):
+            next_ = min(next_, self.job.arrival[self.queue[self.joined]])
+        return max(self.clock, min(next_, self.wake) if self.rows else next_)
+
+    def begin(self) -> None:
+        """Start an iteration, or hold until there is a reason to look again."""
+        moment = self.due()
+        self.tally.presence += (moment - self.clock) * len(self.rows)
+        self.clock, self.wake = moment, -math.inf
+        self._join()
+        if not any(row.held for row in self.rows):
+            self.started = 0
+        view = self._marked(self._view(self.rows, self.clock))
+        batch = plan(view, self.blocks, self.engine.chunk)
+        if batch.rows:
+            self._start(view, batch)
+        else:
+            self._hold(batch)
+        for row in self.rows:
+            row.landed = False
+
+    def _hold(self, batch: Batch) -> None:
+        """Let nobody run until the policy's wake-up or the next arrival."""
         for i in batch.evict:
             self._evict(self.rows[i])
+        if not batch.evict:
+            self.wake = math.inf if batch.wake is None else batch.wake
+            if self.wake <= self.clock:
+                self._refuse(f"asks to be woken at {self.wake:g} s, which has passed")
+
+    def _join(self) -> None:
+        """Take in the requests that came at or before the boundary, then those that queue again."""
+        queue, arrival = self.queue, self.job.arrival
+        while self.joined < len(queue) and arrival[queue[self.joined]] <= self.clock:
+            i = queue[self.joined]
+            self.joined += 1
+            self.stamp += 1
+            self.tally.presence += self.clock - arrival[i]
+            self.rows.append(Row(i, self.job, self.stamp))
+        while self.flights and self.flights[-1][0] <= self.clock:
+            ready, left, row = self.flights.pop()
+            self.tally.presence += self.clock - left
+            self.stamp += 1
+            row.queued, row.mark, row.landed = self.stamp, ready, True
+            self.rows.append(row)
+        for row in self.ended:
+            self.stamp += 1
+            row.queued = self.stamp
+        self.ended = []
+
+    def _marked(self, view: View) -> View:
+        """Let the policy write the marks of the rows that were just served."""
+        if self.blocks.mark is None:
+            return view
+        mark = view.mark.copy()
+        for i, new in enumerate(self.blocks.mark(view).tolist()):
+            row = self.rows[i]
+            if row.served:
+                row.mark = mark[i] = new
+                row.served = False
+        mark.flags.writeable = False
+        return view._replace(mark=mark)
+
+    def _start(self, view: View, batch: Batch) -> None:
+        self._check(view, batch)
+        swapped = 0
+        for i in batch.evict:
+            swapped += self._evict(self.rows[i])
         kv = work = prefill = 0.0
         for i, tokens, held in zip(batch.rows, batch.tokens, batch.reserve, strict=True):
             row = self.rows[i]
-            row.kv += tokens
+            swapped += 0 if row.landed else row.host
+            row.kv, row.host = row.kv + row.host, 0
             self.free -= held - row.held
+            self.started += not row.held
             row.held = held
-            kv += row.kv
+            kv += row.kv + tokens
             if not view.decoding[i]:
                 prefill += tokens
-                work += tokens * (row.kv - tokens / 2)
-        tokens = sum(batch.tokens)
-        seconds = self.engine.law(tokens, kv, work, mixed=prefill > 0)
+                work += tokens * (row.kv + tokens / 2)
+            if row.generated >= row.hidden > 0 and math.isnan(self.log.resumed[row.index]):
+                self.log.resumed[row.index] = self.clock
+        count = sum(batch.tokens)
+        seconds = self.engine.law(count, kv, work, mixed=prefill > 0)
+        seconds += self.engine.per_swap * swapped
         self.clock += seconds
+        self.prefilled = prefill > 0
         tally = self.tally
         tally.iterations += 1
-        tally.tokens += tokens
+        tally.tokens += count
         tally.kv_area += kv
         tally.busy += seconds
+        tally.swapped += swapped
         tally.presence += seconds * len(self.rows)
-        tally.clock, tally.last = self.clock, tokens
-        self._emit(view, batch)
+        tally.clock, tally.last = self.clock, count
+        self.running = view, batch
 
-    def _emit(self, view: View, batch: Batch) -> None:
-        """Rows that have nothing left to process give a token; the last one leaves."""
+    def complete(self) -> None:
+        """End the iteration: rows with nothing left to process give a token."""
+        assert self.running is not None
+        (view, batch), self.running = self.running, None
         log, job, done = self.log, self.job, set()
-        for i in batch.rows:
+        for i, tokens in zip(batch.rows, batch.tokens, strict=True):
             row = self.rows[i]
+            row.kv += tokens
+            row.served = True
             if row.prompt + row.generated > row.kv:
                 continue
             if math.isnan(log.prefill_end[row.index]):
                 log.prefill_end[row.index] = self.clock
             if self.lag and not view.decoding[i]:
+                self.ended.append(row)
                 continue
             row.generated += 1
             if log.tokens is not None:
                 log.tokens[row.index].append(self.clock)
+            if row.generated == row.hidden:
+                log.boundary[row.index] = row.boundary = self.clock
+                self.crossed.append(row)
             if row.generated == job.hidden[row.index] + 1:
-                log.first_token[row.index] = self.clock
+                log.first_token[row.index] = row.first = self.clock
             if row.generated == row.output:
                 log.finish[row.index] = self.clock
                 self.free += row.held
                 done.add(i)
-        self.prefilled = [
-            self.rows[i]
-            for i in batch.rows
-            if not view.decoding[i] and self.rows[i].decoding(self.lag)
-        ]
+            elif not view.decoding[i]:
+                self.ended.append(row)
         self.rows = [row for i, row in enumerate(self.rows) if i not in done]
 
-    def _requeue(self) -> None:
-        """Put rows whose prefill just ended behind those that arrived meanwhile."""
-        for row in self.prefilled:
-            self.stamp += 1
-            row.queued = self.stamp
-        self.prefilled = []
+    def part(self, row: Row) -> None:
+        """Let a row go to another engine.
 
-    def _evict(self, row: Row) -> None:
-        self.tally.evictions += 1
-        self.tally.recomputed += row.kv
+        Parameters
+        ----------
+        row : Row
+            A live row.
+        """
+        self.rows.remove(row)
         self.free += row.held
-        row.kv = row.held = 0
+        row.host, row.kv, row.held = row.kv + row.host, 0, 0
 
-    def _hold(self, batch: Batch) -> None:
-        """Nothing can run: wait for the policy's wake-up or the next arrival."""
-        for i in batch.evict:
-            self._evict(self.rows[i])
-        times = [] if batch.wake is None else [batch.wake]
-        if self.joined < len(self.queue):
-            times.append(self.job.arrival[self.queue[self.joined]])
-        if not times and not batch.evict:
-            self._refuse(f"waits with {len(self.rows)} requests present and names no wake-up time")
-        if times:
-            moment = max(self.clock, min(times))
-            self.tally.presence += (moment - self.clock) * len(self.rows)
-            self.clock = moment
+    def land(self, row: Row, left: float, ready: float) -> None:
+        """Expect a row from another engine.
+
+        Parameters
+        ----------
+        row : Row
+            The row.
+        left, ready : float
+            When it left and when its KV will be here, seconds.
+        """
+        self.tally.moved += row.host
+        self.flights.append((ready, left, row))
+        self.flights.sort(key=lambda flight: (-flight[0], -flight[2].index))
+
+    def _evict(self, row: Row) -> int:
+        """Take a row off the device; the tokens that move to the host."""
+        self.tally.evictions += 1
+        self.free += row.held
+        moved, row.kv, row.held = row.kv, 0, 0
+        if self.blocks.swap:
+            row.host += moved
+            return moved
+        self.tally.recomputed += moved
+        return 0
+
+    # ------------------------------------------------------------------------- keeping the rules
 
     def _check(self, view: View, batch: Batch) -> None:
         """Refuse a plan that breaks a rule of the engine."""
@@ -254,7 +341,7 @@ class ReferenceEngine:
             most = 1 if view.decoding[i] else row.rem(self.lag)
             if not 0 < x <= most:
                 self._refuse(f"request {row.index} gets {x} tokens, it can take 1 to {most}")
-            if held * self.engine.kv_block < row.kv + x:
+            if held * self.engine.kv_block < row.kv + row.host + x:
                 self._refuse(f"request {row.index} holds too few KV blocks for its tokens")
             free -= held - row.held
         if free < 0:

@@ -41,6 +41,7 @@ class _Task:
     choice: EngineChoice
     tokens: bool
     eligible: tuple[npt.NDArray[np.bool_], ...] | None
+    link: float
 
 
 def simulate(
@@ -114,9 +115,18 @@ def simulate(
     _check_requests(fleet, workload_or_trace, chosen)
     root = seed_sequence(rng)
     eligible = _eligible(engine_or_fleet, workload_or_trace)
+    link = engine_or_fleet.link if isinstance(engine_or_fleet, Fleet) else np.inf
     tasks = [
         _Task(
-            workload_or_trace, requests, seed, fleet, chosen, engine, record == "tokens", eligible
+            workload_or_trace,
+            requests,
+            seed,
+            fleet,
+            chosen,
+            engine,
+            record == "tokens",
+            eligible,
+            link,
         )
         for seed in root.spawn(replications)
     ]
@@ -173,6 +183,8 @@ def _check_requests(engines: tuple[Engine, ...], traffic: Workload | Trace, poli
         peak = max(one.peak for one in traffic.mix.values())
         prompt = max(one.prompt.high for one in traffic.mix.values())
     blocks = policy.blocks
+    if blocks.admit.reserve == "most":
+        peak = max(peak, prompt + blocks.admit.most)
     for one in engines:
         room = one.kv_blocks - blocks.admit.margin(one.kv_blocks)
         if -(-peak // one.kv_block) > room:
@@ -183,7 +195,7 @@ def _check_requests(engines: tuple[Engine, ...], traffic: Workload | Trace, poli
                 "kv_tokens or drop such requests",
                 peak=peak, kv_tokens=one.kv_tokens,
             )  # fmt: skip
-        longest = prompt if one.kv_tokens is None else peak
+        longest = prompt if one.kv_tokens is None or blocks.swap else peak
         if blocks.budget.whole and longest > one.token_budget:
             raise InputError(
                 f"policy {policy.name} does not split prompts: {longest} tokens exceed its "
@@ -227,6 +239,7 @@ def _replicate(task: _Task) -> tuple[Trace, Path]:
     path = serve(
         trace, task.engines, task.policy, choice=task.choice,
         rng=np.random.default_rng(routing), tokens=task.tokens, eligible=task.eligible,
+        link=task.link,
     )  # fmt: skip
     return trace, path
 

@@ -9,6 +9,7 @@ import pytest
 
 from llmq import policies
 from llmq.errors import InputError
+from llmq.model.batchtime import BatchTime
 from llmq.policies import VLLM, LeastWork, Random, RoundRobin, Sarathi, parse
 from llmq.policies.blocks import (
     Admit,
@@ -22,8 +23,10 @@ from llmq.policies.blocks import (
     queue_order,
     until_next_event,
 )
-from llmq.policies.routers import ROUTERS
+from llmq.policies.routers import ROUTERS, Signals
 from llmq.policies.vllm import PrefillIfAdmissible
+
+KNOWN = ", ".join(sorted(policy.name for policy in policies.ALL))
 
 
 def view(*, rem=(1, 700, 300, 64), decoding=(1, 0, 0, 0), resident=(1, 1, 0, 0), **changes):
@@ -35,11 +38,15 @@ def view(*, rem=(1, 700, 300, 64), decoding=(1, 0, 0, 0), resident=(1, 1, 0, 0),
         "kv": np.array([100, 200, 0, 0])[:n], "host": np.zeros(n, int),
         "generated": np.array(decoding), "rem": np.array(rem),
         "held": np.array([7, 13, 0, 0])[:n], "decoding": np.array(decoding, bool),
-        "resident": np.array(resident, bool),
+        "resident": np.array(resident, bool), "thought": np.zeros(n, int),
+        "answering": np.array(decoding, bool), "mark": np.arange(n) / 2,
+        "boundary": np.full(n, np.nan), "first": np.full(n, np.nan),
     }  # fmt: skip
     scalars = {
         "time": 3.0, "output": None, "free": 20.0, "total": 40.0, "block": 16, "tokens": 512,
-        "slots": math.inf, "one_prefill_slot": False,
+        "slots": math.inf, "one_prefill_slot": False, "classes": ("chat",), "iterations": 1,
+        "law": BatchTime.affine(base=1.0, per_token=0.0), "busy": 1.0, "started": 2,
+        "prefilled": True,
     }  # fmt: skip
     return View(**{**arrays, **scalars, **changes})
 
@@ -67,8 +74,8 @@ def test_policies_from_the_command_line(text, policy):
     ("text", "words"),
     [
         ("sarath", "no policy 'sarath'; did you mean 'sarathi'?"),
-        ("fifo", "no policy 'fifo'; known: sarathi, vllm"),
-        ("", "no policy ''; known: sarathi, vllm"),
+        ("xyz", f"no policy 'xyz'; known: {KNOWN}"),
+        ("", f"no policy ''; known: {KNOWN}"),
         ("sarathi:tokenbudget=5", "policy sarathi: no field 'tokenbudget'; "
          "did you mean 'token_budget'?"),
         ("sarathi:name=x", "policy sarathi: no field 'name'; "
@@ -117,22 +124,27 @@ def test_random_split_is_uniform():
     assert np.all(np.abs(share - 1 / k) <= 4 * math.sqrt((1 / k) * (1 - 1 / k) / n))
 
 
+def signals(*numbers: float) -> Signals:
+    column = np.array(numbers)
+    return Signals("x", 0.0, column, column, column, {"x": column}, ())
+
+
 def test_least_work_takes_the_first_of_equals():
     assert LeastWork().split(5, 2, np.random.default_rng(0)) is None
-    assert LeastWork().pick([3.0, 1.0, 2.0]) == 1
-    assert LeastWork().pick([2.0, 1.0, 1.0]) == 1
-    assert LeastWork().pick([0.0]) == 0
+    assert LeastWork().pick(signals(3.0, 1.0, 2.0)) == 1
+    assert LeastWork().pick(signals(2.0, 1.0, 1.0)) == 1
+    assert LeastWork().pick(signals(0.0)) == 0
 
 
 @pytest.mark.parametrize("router", ROUTERS, ids=lambda router: router.name)
 def test_a_router_splits_or_picks(router):
     split = router().split(10, 3, np.random.default_rng(1))
     if split is None:
-        assert router().pick([5.0, 0.0]) == 1
+        assert router().pick(signals(5.0, 0.0)) == 1
     else:
         assert set(split.tolist()) <= {0, 1, 2}
         with pytest.raises(TypeError, match="splits beforehand"):
-            router().pick([5.0, 0.0])
+            router().pick(signals(5.0, 0.0))
 
 
 def order(key, seen):
