@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from llmq.errors import InputError, nearest
 from llmq.policies.blocks import Blocks, Policy
+from llmq.policies.maxweight import MaxWeight
 from llmq.policies.pascal import PASCAL
 from llmq.policies.ranked import FCFS, RR
 from llmq.policies.routers import (
@@ -38,6 +39,7 @@ __all__ = [
     "Blocks",
     "LeastKV",
     "LeastWork",
+    "MaxWeight",
     "Policy",
     "PowerOfD",
     "PriceWeighted",
@@ -50,7 +52,7 @@ __all__ = [
     "text",
 ]
 
-ALL = (Sarathi, VLLM, SLAI, FCFS, RR, PASCAL)
+ALL = (Sarathi, VLLM, SLAI, FCFS, RR, PASCAL, MaxWeight)
 
 
 def parse(text: str) -> Policy:

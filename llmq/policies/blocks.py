@@ -186,8 +186,8 @@ class Budget:
 
     Parameters
     ----------
-    tokens : int, optional
-        Tokens; the engine's budget if not given.
+    tokens : int or callable, optional
+        Tokens, or a function of the view; the engine's budget if not given.
     rows : int, optional
         Rows; the engine's slots if not given.
     whole : bool
@@ -204,13 +204,29 @@ class Budget:
         leave. Otherwise residents keep what they have until somebody must leave.
     """
 
-    tokens: int | None = None
+    tokens: int | Callable[[View], int] | None = None
     rows: int | None = None
     whole: bool = False
     head_of_line: bool = True
     chunk: int | None = None
     decodes: int | None = None
     ranked: bool = False
+
+    def limit(self, view: View) -> int:
+        """Tokens of the next iteration.
+
+        Parameters
+        ----------
+        view : View
+            The engine.
+
+        Returns
+        -------
+        int
+            At most the engine's.
+        """
+        own = self.tokens(view) if callable(self.tokens) else self.tokens
+        return view.tokens if own is None else min(view.tokens, own)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class _Fill:
         budget = blocks.budget
         self.view, self.blocks, self.chunk = view, blocks, chunk
         self.order = [int(i) for i in np.lexsort(tuple(reversed(tuple(blocks.key(view)))))]
-        self.left = view.tokens if budget.tokens is None else min(view.tokens, budget.tokens)
+        self.left = budget.limit(view)
         self.slots = view.slots if budget.rows is None else min(view.slots, budget.rows)
         self.most = math.inf if budget.decodes is None else budget.decodes
         self.free = view.free
@@ -169,7 +169,7 @@ def _ranked(view: View, blocks: Blocks, chunk: int) -> Batch:
     eligible, wake = blocks.gate(view)
     lanes = columns[0].tolist()
     slots = view.slots if budget.rows is None else min(view.slots, budget.rows)
-    left = view.tokens if budget.tokens is None else min(view.tokens, budget.tokens)
+    left = budget.limit(view)
     size = -(-(view.prompt + view.generated + 1) // view.block)
     needs, rem = size.tolist(), view.rem.tolist()
     free, closed = view.total, set()

@@ -81,9 +81,8 @@ class SLAI:
     def __post_init__(self) -> None:
         pairs = self.deadlines.items() if isinstance(self.deadlines, Mapping) else self.deadlines
         object.__setattr__(self, "deadlines", tuple((str(k), float(v)) for k, v in pairs))
-        for name, value in (("tbt", self.tbt), *self.deadlines):
-            if not 0 < value < math.inf:
-                raise InputError(f"SLAI: deadline {name} must be positive (seconds), got {value}")
+        if not all(0 < x < math.inf for _, x in (("tbt", self.tbt), *self.deadlines)):
+            raise InputError(f"SLAI: deadlines must be positive (s): {self.tbt}, {self.deadlines}")
         if self.order not in (known := ("spf", "fcfs", "paying")):
             raise InputError(f"SLAI: order is {self.order!r}{nearest(self.order, known)}")
         if not (self.below >= 0 and self.above >= 0 and self.decodes >= 1):
