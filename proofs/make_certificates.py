@@ -1,7 +1,8 @@
 """Write the shipped certificates: ``python -m proofs.make_certificates [FOLDER]``.
 
-Instances are the oracles of the theory tests (O1-O4, O6, O13, O24, O25). The checker does not need
-this file; it is here so that anyone can make the certificates again.
+Instances are the oracles of the theory tests (O1-O4, O6, O13, O15, O16, O24, O25) and small engines
+for the drift bounds. The checker does not need this file; it is here so that anyone can make the
+certificates again.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
+from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.theory.certificate import Certificate, certify, certify_problem
+from llmq.theory.certificate_finite import certify_chain, certify_network, certify_tiles
+from llmq.theory.chains_examples import decode_first, slot_engine
 from llmq.theory.configurations import Knapsack
+from llmq.theory.drift import constants, maxweight
 from llmq.theory.static_planning import Need, PlanningProblem, Pool
 
 FOLDER = Path(__file__).parent / "certificates"
@@ -57,6 +62,8 @@ def certificates() -> Iterator[tuple[str, Certificate]]:
     yield "o13-optimal", certify_problem(_small(Fraction(1)), "optimal_load")
     yield "o13-unstable", certify_problem(_small(Fraction(1)), "unstable")
     yield "o13-stable", certify_problem(_small(Fraction(1, 3)), "stable_rate")
+    yield from _drifts()
+    yield from _finite()
 
 
 def _fleets() -> Iterator[tuple[str, Certificate]]:
@@ -81,6 +88,40 @@ def _fleets() -> Iterator[tuple[str, Certificate]]:
     pair = {"one": RequestClass(512, 129), "two": RequestClass(2048, 257)}
     yield "o25-optimal", certify(o25, pair, {"one": 10, "two": 2})
     yield "o25-unstable", certify(o25, pair, {"one": 21, "two": 4.2})
+
+
+def _drifts() -> Iterator[tuple[str, Certificate]]:
+    """C4 and C6, per second."""
+    law = BatchTime.tiled(base=0.01128, per_tile=0.03547, tile=128)
+    chat = {"chat": RequestClass(Lengths.uniform(50, 150), Lengths.uniform(80, 120))}
+    yield "drift-sarathi", constants(Engine(law, 512), chat, {"chat": 15}).certificate()
+    skewed = {"x": RequestClass(Lengths.lognormal(mean=300, sigma=1, low=4, high=2048), 64)}
+    room = Engine(law, 256, max_seqs=256, kv_tokens=600_000)
+    yield "drift-sarathi-weighted", constants(room, skewed, {"x": 7}).certificate()
+    rad = BatchTime.tiled(base=0, per_tile=4000e-6, tile=128, per_token=5e-6)
+    mean = {"x": RequestClass(512, 248)}
+    engine = Engine(rad, token_budget=1024, conventions=THEORY)
+    yield "o3-drift-rad", constants(engine, mean, {"x": 33}, policy="rad").certificate()
+    batches = Knapsack(16, ("short", "long"), (1, 4), (((1, 2), 24),))
+    streams: dict[str, tuple[float, Lengths | int]] = {}
+    streams["short"], streams["long"] = (30.0, Lengths.uniform(1, 7)), (10.0, 16)
+    affine = BatchTime.affine(base=0.01, per_token=0.001)
+    yield "maxweight", maxweight(affine, batches, streams).certificate()
+
+
+def _finite() -> Iterator[tuple[str, Certificate]]:
+    """C5, C7 and C8."""
+    for name, first, second in (("a", 0.1, 0.4), ("b", 0.1, 0.49), ("c", 0.55, 0.44)):
+        classes = {
+            "station": ("s1", "s2", "s2", "s1"), "mean_service": (first, second) * 2,
+            "successor": (1, None, 3, None), "arrivals": (1, 0, 1, 0),
+        }  # fmt: skip
+        yield f"o15-agents-{name}", certify_network(**classes)
+    slots = slot_engine(Fraction(3, 10), capacity=4)
+    present = {"present": slots.present}
+    yield "o16-chain", certify_chain(slots.chain(decode_first), present)
+    yield "o1-tiles", certify_tiles(BatchTime.tiled(base=0.01128, per_tile=0.03547, tile=128), 512)
+    yield "o4-tiles", certify_tiles(BatchTime.tiled(base=2, per_tile=10, tile=64), 100)
 
 
 def _small(scale: Fraction) -> PlanningProblem:

@@ -23,6 +23,7 @@ _COMMANDS = {
     "region": "what load an engine can carry, at what price, and what binds",
     "simulate": "latencies of a fleet under a policy, after a stability verdict",
     "calibrate": "from a GPU profile to a law of iteration time, with its error",
+    "check": "whether certificates prove what they claim, by an independent checker",
     "convert": "from one trace format to another",
     "engines": "list the catalogue of engines",
     "workloads": "list the named workloads",
