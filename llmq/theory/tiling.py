@@ -1,4 +1,4 @@
-r"""The batch size with the highest token rate.
+r"""The batch size with the highest token rate; tiles, waves, and phases that do not mix.
 
 If nothing but the token budget binds, an engine serves at most :math:`\max_n n / f(n)` tokens per
 second, ``n`` over the budget. "Fill the budget" reaches it where the tile divides the budget
@@ -8,6 +8,16 @@ ones.
 
 The maximiser is a vertex of the lower convex envelope (:mod:`llmq.theory.envelope`): the line
 through the origin and the best point lies below the curve.
+
+**Tiles and waves of one matrix product.** An output of ``m x n`` entries is cut into tiles of
+``T_m x T_n``, each computed by one of ``P`` processors, so it takes
+
+.. math:: w = \lceil \lceil m / T_m \rceil \lceil n / T_n \rceil / P \rceil
+
+waves of equal time. The part of the work that is not padding is :math:`m n / (w P\,T_m T_n)`: it
+falls at once where a token more starts a tile, or a tile more starts a wave. What exclusive phases
+cost is in
+:mod:`llmq.theory.exclusive`.
 """
 
 from __future__ import annotations
@@ -18,8 +28,9 @@ from fractions import Fraction
 from llmq.errors import InputError
 from llmq.model.batchtime import BatchTime
 from llmq.theory.envelope import envelope
+from llmq.theory.exclusive import ExclusiveCycle, exclusive_cycle
 
-__all__ = ["BestBatch", "best_batch"]
+__all__ = ["BestBatch", "ExclusiveCycle", "Waves", "best_batch", "exclusive_cycle", "waves"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +94,64 @@ def best_batch(law: BatchTime, token_budget: int) -> BestBatch:
     if not isinstance(law, BatchTime):
         raise InputError(f"best_batch needs a BatchTime, got {type(law).__name__}", value=law)
     return BestBatch(*envelope(law, token_budget).best)
+
+
+@dataclass(frozen=True, slots=True)
+class Waves:
+    """Tiles and waves of a matrix product.
+
+    Parameters
+    ----------
+    tiles : int
+        Tiles of the output.
+    waves : int
+        Rounds in which the processors compute them.
+    exact_efficiency : fractions.Fraction
+        Part of the computed entries that are wanted.
+    """
+
+    tiles: int
+    waves: int
+    exact_efficiency: Fraction
+
+    @property
+    def efficiency(self) -> float:
+        """Part of the computed entries that are wanted."""
+        return float(self.exact_efficiency)
+
+
+def waves(rows: int, columns: int, tile: tuple[int, int], processors: int) -> Waves:
+    """Count the tiles and waves of a matrix product.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Size of the output; rows are tokens.
+    tile : tuple of int
+        Rows and columns of a tile.
+    processors : int
+        Tiles that are computed at a time (multiprocessors of a GPU).
+
+    Returns
+    -------
+    Waves
+        Tiles, waves and efficiency.
+
+    Raises
+    ------
+    InputError
+        A size below 1.
+
+    Examples
+    --------
+    >>> waves(1792, 1792, tile=(256, 128), processors=108)
+    Waves(tiles=98, waves=1, exact_efficiency=Fraction(49, 54))
+    """
+    high, wide = tile
+    sizes = {"rows": rows, "columns": columns, "tile rows": high, "tile columns": wide}
+    for name, value in {**sizes, "processors": processors}.items():
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}", value=value)
+    tiles = -(-rows // high) * -(-columns // wide)
+    rounds = -(-tiles // processors)
+    return Waves(tiles, rounds, Fraction(rows * columns, rounds * processors * high * wide))
