@@ -179,7 +179,9 @@ def _as_options(text: str) -> str:
     return text
 
 
-def add_engine(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+def add_engine(
+    parser: argparse.ArgumentParser, *, several: bool = False, policy: bool = True
+) -> None:
     """Add the options that say what serves.
 
     Parameters
@@ -188,6 +190,8 @@ def add_engine(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
         Of the command.
     several : bool
         ``--engine`` and ``--policy`` may be repeated.
+    policy : bool
+        With ``--policy``.
     """
     group = parser.add_argument_group("engine")
     how: Any = {"action": "append"} if several else {}
@@ -197,9 +201,10 @@ def add_engine(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
         help="catalogue name (`llmq engines`) or engine TOML file",
         **how,
     )
-    group.add_argument(
-        "--policy", metavar="P", help="e.g. sarathi or vllm:token_budget=8192", **how
-    )
+    if policy:
+        group.add_argument(
+            "--policy", metavar="P", help="e.g. sarathi or vllm:token_budget=8192", **how
+        )
     group.add_argument("--tp", type=count(1), help="GPUs of one engine (tensor parallelism)")
     group.add_argument("--token-budget", type=count(1), help="tokens per iteration")
     group.add_argument("--max-seqs", type=count(1), help="resident requests")

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from llmq.errors import InputError, nearest
 
-__all__ = ["RequestTimes", "e2e", "itl", "prefill_latency", "summary", "tpot", "ttft"]
+__all__ = ["RequestTimes", "e2e", "gaps", "itl", "prefill_latency", "summary", "tpot", "ttft"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -51,6 +51,9 @@ class RequestTimes:
         Output tokens, hidden ones included.
     reasoning : ndarray of int, same shape, optional
         How many of the first output tokens are hidden; none if not given.
+    boundary, resumed : ndarray, same shape, optional
+        Last reasoning token, and the start of the iteration that goes on after it, seconds; NaN
+        for a request that does not reason.
     token_times : ndarray, shape (total,), optional
         Time of every output token, hidden ones included, request after request (replication
         after replication).
@@ -70,6 +73,8 @@ class RequestTimes:
     finish: Floats
     output: Ints
     reasoning: Ints | None = None
+    boundary: Floats | None = None
+    resumed: Floats | None = None
     token_times: Floats | None = None
     token_offsets: Ints | None = None
 
@@ -85,6 +90,10 @@ class RequestTimes:
                 raise InputError(f"{name} has shape {value.shape}, arrival has {shape}")
             kind = np.float64 if name in _TIMES else np.int64
             object.__setattr__(self, name, value.astype(kind, copy=False))
+        for name in ("boundary", "resumed"):
+            column = getattr(self, name)
+            if column is not None and np.shape(column) != shape:
+                raise InputError(f"{name} has shape {np.shape(column)}, arrival has {shape}")
         if (self.token_times is None) != (self.token_offsets is None):
             raise InputError("token_times and token_offsets belong together: give both or neither")
         if self.token_times is not None and self.token_offsets is not None:
@@ -281,6 +290,27 @@ def itl(times: RequestTimes) -> Floats:
     >>> itl(RequestTimes.from_tokens(arrival=[0, 0], token_times=[[1, 2, 4], [7, 7.5]]))
     array([1. , 2. , 0.5])
     """
+    return gaps(times)[1]
+
+
+def gaps(times: RequestTimes) -> tuple[Ints, Floats]:
+    """Every gap between visible tokens of a finished request, and whose it is.
+
+    Parameters
+    ----------
+    times : RequestTimes
+        With token times.
+
+    Returns
+    -------
+    tuple of ndarray, shape (gaps,)
+        Flat number of the request, seconds.
+
+    Raises
+    ------
+    InputError
+        Token times were not recorded.
+    """
     if times.token_times is None or times.token_offsets is None:
         raise InputError(
             "inter-token latencies need the time of every token: simulate(..., record='tokens')"
@@ -290,7 +320,7 @@ def itl(times: RequestTimes) -> Floats:
     hidden = np.zeros_like(owner) if times.reasoning is None else times.reasoning.ravel()[owner]
     # A gap ends at each token that has a visible one before it in its own request.
     ends = np.flatnonzero((place > hidden) & times.finished.ravel()[owner])
-    return np.asarray(times.token_times[ends] - times.token_times[ends - 1])
+    return owner[ends], np.asarray(times.token_times[ends] - times.token_times[ends - 1])
 
 
 def summary(times: RequestTimes, dialect: str = "llmq") -> dict[str, float]:

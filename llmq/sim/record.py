@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from llmq.errors import InputError, UnstableError
 from llmq.model.engine import Engine
-from llmq.model.metrics import RequestTimes, e2e, summary, tpot, ttft
+from llmq.model.metrics import RequestTimes, e2e, gaps, prefill_latency, summary, tpot, ttft
+from llmq.model.reading import blocking, qoe, reasoning
 from llmq.model.slo import SLO
 from llmq.result import Estimate, Kind, Provenance
 from llmq.sim.log import Tally
@@ -22,7 +23,10 @@ __all__ = ["Run"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-_METRICS = {"ttft": ttft, "tpot": tpot, "e2e": e2e}
+_METRICS = {
+    "ttft": ttft, "tpot": tpot, "e2e": e2e, "prefill": prefill_latency, "reasoning": reasoning,
+    "blocking": blocking, "qoe": qoe,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -109,8 +113,9 @@ class Run:
 
         Parameters
         ----------
-        name : {"ttft", "tpot", "e2e"}
-            Which one.
+        name : {"ttft", "tpot", "e2e", "prefill", "reasoning", "blocking", "qoe", "itl"}
+            Which one; "itl" is every gap between visible tokens. Reasoning, blocking and QoE are
+            defined in :mod:`llmq.model.reading`; QoE and gaps need ``record="tokens"``.
         klass : str, optional
             Of this class only.
         anyway : bool
@@ -129,8 +134,8 @@ class Run:
         InputError
             Unknown metric or class.
         """
-        if name not in _METRICS:
-            raise InputError(f"no metric {name!r}; known: {', '.join(_METRICS)}", value=name)
+        if name not in (*_METRICS, "itl"):
+            raise InputError(f"no metric {name!r}; known: {', '.join(_METRICS)}, itl", value=name)
         if self.verdict.status == "overloaded" and not (self.finite or anyway):
             load = self.verdict.load
             raise UnstableError(
@@ -138,10 +143,26 @@ class Run:
                 f"run.metric({name!r}, anyway=True) gives the value of this finite run",
                 margin=1 / load if load > 0 else math.inf, metric=name,
             )  # fmt: skip
+        if name == "itl":
+            return Metric(name, self._gaps(klass))
         values = _METRICS[name](self.requests)[:, slice(*self.measured)]
         if klass is not None:
             values = np.where(self._of(klass), values, np.nan)
         return Metric(name, values)
+
+    def _gaps(self, klass: str | None) -> Floats:
+        """Gaps between the tokens of the measured requests, one row for each replication."""
+        owner, gap = gaps(self.requests)
+        place, request = np.divmod(owner, self.requests.arrival.shape[1])
+        keep = (request >= self.measured[0]) & (request < self.measured[1])
+        if klass is not None:
+            self._of(klass)
+            keep &= self.klass.ravel()[owner] == self.classes.index(klass)
+        place, gap = place[keep], gap[keep]
+        counts = np.bincount(place, minlength=len(self.klass))
+        table = np.full((len(counts), int(counts.max(initial=0))), np.nan)
+        table[np.arange(table.shape[1]) < counts[:, None]] = gap
+        return table
 
     def _of(self, klass: str) -> npt.NDArray[np.bool_]:
         if klass not in self.classes:

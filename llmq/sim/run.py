@@ -298,6 +298,8 @@ def _times(traces: tuple[Trace, ...], paths: tuple[Path, ...]) -> RequestTimes:
         prefill_end=np.array([p.log.prefill_end for p in paths]),
         first_token=np.array([p.log.first_token for p in paths]),
         finish=np.array([p.log.finish for p in paths]),
+        boundary=np.array([p.log.boundary for p in paths]),
+        resumed=np.array([p.log.resumed for p in paths]),
         output=np.stack([t.output for t in traces]),
         reasoning=np.stack([t.reasoning for t in traces]),
         token_times=token_times,

@@ -1,0 +1,135 @@
+r"""What a reader of a streamed answer experiences.
+
+With ``g_1 <= ... <= g_a`` the times of the visible tokens, a reader who takes one every ``tau``
+seconds from ``s`` on digests them at
+
+.. math:: d_1 = \max(g_1, s), \quad d_n = \max(g_n, d_{n-1} + \tau), \quad e_n = s + (n - 1)\tau,
+
+where ``e_n`` is what was expected. QoE is the area under the digested curve over the area under
+the expected one, up to ``d_a``: ``sum(d_a - d_n) / sum(d_a - e_n)``, and 1 where that is 0/0. It
+starts at the first visible token, or (``grace``) that long after the reasoning ended: the first
+version leaves a late start to TTFT. Area form of Andes v1, as PASCAL (arXiv 2602.11530) uses it;
+step curves and horizon are a choice.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from llmq.errors import InputError
+from llmq.model.metrics import Floats, RequestTimes
+
+__all__ = ["blocking", "qoe", "qoe_of", "reasoning"]
+
+
+def qoe_of(tokens: npt.ArrayLike, tau: float, start: float | None = None) -> float:
+    """Quality of experience of one answer.
+
+    Parameters
+    ----------
+    tokens : array_like, shape (n,)
+        Times of its visible tokens, seconds.
+    tau : float
+        Seconds a reader takes for a token.
+    start : float, optional
+        When the reader expects the first one; when it came if not given.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Examples
+    --------
+    >>> qoe_of([0, 1, 2, 6, 7], tau=1.0), qoe_of([0, 1, 2, 6, 7], tau=2.0)
+    (0.76, 1.0)
+    """
+    came = np.asarray(tokens, dtype=np.float64)
+    begin = came[0] if start is None else start
+    steps = tau * np.arange(len(came))
+    # d_n - n tau is the running maximum of g_n - n tau.
+    digested = np.maximum.accumulate(np.maximum(came, begin) - steps) + steps
+    expected = float(np.sum(digested[-1] - begin - steps))
+    return float(np.sum(digested[-1] - digested)) / expected if expected > 0 else 1.0
+
+
+def qoe(times: RequestTimes, tau: float = 0.1, grace: float | None = None) -> Floats:
+    """Quality of experience of every request.
+
+    Parameters
+    ----------
+    times : RequestTimes
+        With token times.
+    tau : float
+        Seconds a reader takes for a token.
+    grace : float, optional
+        Seconds after the end of the reasoning at which the answer is expected; if not given it is
+        expected when it comes.
+
+    Returns
+    -------
+    ndarray, shape of ``times.arrival``
+        Between 0 and 1; NaN for a request that has not finished.
+
+    Raises
+    ------
+    InputError
+        Token times were not recorded, or ``tau`` is not positive.
+
+    Examples
+    --------
+    >>> qoe(RequestTimes.from_tokens(arrival=[0], token_times=[[0, 1, 2, 6, 7]]), tau=1.0)
+    array([0.76])
+    """
+    if times.token_times is None or times.token_offsets is None:
+        raise InputError("QoE needs the time of every token: simulate(..., record='tokens')")
+    if not tau > 0:
+        raise InputError(f"tau must be positive (seconds per token), got {tau}", value=tau)
+    hidden = np.zeros(times.arrival.size, int)
+    if times.reasoning is not None:
+        hidden = times.reasoning.ravel()
+    found = np.full(times.arrival.size, np.nan)
+    for i in np.flatnonzero(times.finished.ravel()):
+        row = times.token_times[times.token_offsets[i] : times.token_offsets[i + 1]]
+        start = None
+        if grace is not None:
+            start = (row[hidden[i] - 1] if hidden[i] else times.arrival.ravel()[i]) + grace
+        found[i] = qoe_of(row[hidden[i] :], tau, start)
+    return found.reshape(times.arrival.shape)
+
+
+def reasoning(times: RequestTimes) -> Floats:
+    """Time from arrival to the last reasoning token.
+
+    Parameters
+    ----------
+    times : RequestTimes
+        When things happened.
+
+    Returns
+    -------
+    ndarray, shape of ``times.arrival``
+        Seconds; NaN for a request that does not reason.
+    """
+    return _event(times, times.boundary) - times.arrival
+
+
+def blocking(times: RequestTimes) -> Floats:
+    """Time from the last reasoning token to the start of the iteration that goes on.
+
+    Parameters
+    ----------
+    times : RequestTimes
+        When things happened.
+
+    Returns
+    -------
+    ndarray, shape of ``times.arrival``
+        Seconds; NaN for a request that does not reason.
+    """
+    return _event(times, times.resumed) - _event(times, times.boundary)
+
+
+def _event(times: RequestTimes, column: Floats | None) -> Floats:
+    return np.full(times.arrival.shape, np.nan) if column is None else column
