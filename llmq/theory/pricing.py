@@ -1,8 +1,9 @@
 r"""Column generation: configurations are made when their price says so.
 
-Over few configurations the planning problem gives prices ``p`` (a token of each buffer), ``m``
-(limits) and ``q`` (an engine-second). A configuration is worth adding to pool ``h`` if its reduced
-value :math:`p \cdot x + m \cdot C - q\,t(x)` is positive; the largest is the *pricing problem*:
+Over few configurations the planning problem (HiGHS, then rationals) gives prices ``p`` (a token of
+each buffer), ``m`` (limits) and ``q`` (an engine-second). A configuration is worth adding to pool
+``h`` if its reduced value :math:`p \cdot x + m \cdot C - q\,t(x)` is positive; the largest is the
+*pricing problem*:
 
 * two phases: the three lines of :class:`~llmq.theory.configurations.TwoPhase`, each on a convex
   hull, so a few evaluations, exactly;
@@ -108,7 +109,7 @@ def generate_columns(problem: PlanningProblem, most_rounds: int = 200) -> Genera
     bound, rounds, added = _ZERO, 0, True
     while added and rounds < most_rounds:
         rounds += 1
-        found = optimise(problem, known)
+        found = optimise(problem, known, solver="highs")
         added, worst = _price_all(problem, found, known)
         if worst is not None:
             bound = max(bound, found.load / worst)

@@ -40,10 +40,11 @@ from llmq.model.batchtime import BatchTime
 from llmq.model.request import RequestClass
 from llmq.theory.configurations import Configuration, Knapsack, TwoPhase
 from llmq.theory.exact import ExactSolution, solve_exact
-from llmq.theory.lp import LinearProgram
+from llmq.theory.lp import LinearProgram, solve
 
 __all__ = [
-    "Need", "Optimum", "PlanningProblem", "Pool", "Route", "Rules", "build_program", "optimise",
+    "Columns", "Need", "Optimum", "PlanningProblem", "Pool", "Route", "Rules", "build_program",
+    "optimise",
 ]  # fmt: skip
 
 Route: TypeAlias = tuple[str, ...]
@@ -266,7 +267,9 @@ def _flow_column(
     return column
 
 
-def optimise(problem: PlanningProblem, columns: Columns | None = None) -> Optimum:
+def optimise(
+    problem: PlanningProblem, columns: Columns | None = None, solver: str = "auto"
+) -> Optimum:
     """Solve the problem in rationals.
 
     Parameters
@@ -275,6 +278,8 @@ def optimise(problem: PlanningProblem, columns: Columns | None = None) -> Optimu
         The problem.
     columns : mapping of str to sequence of (configuration, Fraction), optional
         Configurations of each pool; all that can be optimal if not given.
+    solver : {"auto", "simplex", "highs"}
+        Who finds the basis, see :func:`llmq.theory.lp.solve`; the result is exact in any case.
 
     Returns
     -------
@@ -282,7 +287,7 @@ def optimise(problem: PlanningProblem, columns: Columns | None = None) -> Optimu
         Optimal over the given configurations.
     """
     program, keys, rows = build_program(problem, problem.columns() if columns is None else columns)
-    return _read(problem, solve_exact(program), keys, rows)
+    return _read(problem, solve_exact(program, solve(program, solver)), keys, rows)
 
 
 def _read(
