@@ -1,0 +1,127 @@
+"""``llmq check``: exit codes, text and JSON, and that the checker runs alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import llmq
+from llmq.cli import check, main
+
+SHIPPED = sorted((Path(llmq.__file__).parent.parent / "proofs" / "certificates").glob("*.json"))
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = main(["check", *words])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def good(tmp_path):
+    return Path(shutil.copy(SHIPPED[0], tmp_path / "good.json"))
+
+
+@pytest.fixture
+def false(good):
+    path = good.with_name("false.json")
+    path.write_text(good.read_text(encoding="utf-8").replace("/", "1/", 1), encoding="utf-8")
+    return path
+
+
+def test_every_shipped_claim_is_accepted(run):
+    seen, files = set(), []
+    for path in SHIPPED:
+        claim = json.loads(path.read_text(encoding="utf-8"))["claim"]
+        if claim not in seen:
+            seen.add(claim)
+            files.append(str(path))
+    code, out, err = run(*files)
+    assert (code, err, len(seen)) == (0, "", 9)
+    assert out.count(": accepted: ") == 9
+
+
+def test_text_and_json(run, good):
+    code, out, _ = run("good.json")
+    claim = json.loads(good.read_text(encoding="utf-8"))["claim"]
+    assert code == 0
+    assert out.startswith(f"good.json: accepted: {claim}, ")
+    code, out, _ = run("good.json", "--json")
+    (one,) = json.loads(out)["files"]
+    assert (code, one["file"], one["verdict"]) == (0, "good.json", "accepted")
+    assert one["reason"].startswith(claim)
+
+
+def test_exit_codes(run, good, false, tmp_path):
+    (tmp_path / "bad.json").write_text('{"format": ', encoding="utf-8")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    assert run("false.json")[0] == 4
+    assert "false.json: rejected: " in run("false.json")[1]
+    for name, reason in (
+        ("none.json", "No such file"), ("bad.json", "not JSON"), ("bytes.json", "utf-8"),
+        (".", "Is a directory"),
+    ):  # fmt: skip
+        code, out, err = run("good.json", name)
+        assert (code, err) == (2, "")
+        assert f"{name}: unreadable: " in out
+        assert reason in out
+        assert "good.json: accepted: " in out
+    # A false proof outweighs a file that cannot be read.
+    code, out, _ = run("none.json", "false.json", "good.json", "--json")
+    verdicts = [one["verdict"] for one in json.loads(out)["files"]]
+    assert (code, verdicts) == (4, ["unreadable", "rejected", "accepted"])
+
+
+def test_names_that_look_like_something_else(run, good, tmp_path):
+    for name in ("a: accepted: b.json", "ümlaut.json", "-I.json"):
+        shutil.copy(good, tmp_path / name)
+    code, out, _ = run("a: accepted: b.json", "ümlaut.json", "--", "-I.json")
+    assert (code, out.count("good"), len(out.splitlines())) == (0, 0, 3)
+
+
+def test_the_checker_runs_alone(run, good, tmp_path, monkeypatch):
+    """Neither the working folder nor the environment reaches it."""
+    (tmp_path / "json.py").write_text("raise SystemExit(0)\n", encoding="utf-8")
+    (tmp_path / "proofs.py").write_text("raise SystemExit(0)\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "json.py"))
+    code, out, _ = run("good.json")
+    assert code == 0
+    assert "accepted" in out
+
+
+def test_the_installed_copy_is_preferred(tmp_path, monkeypatch):
+    package = tmp_path / "llmq"
+    (package / "cli").mkdir(parents=True)
+    monkeypatch.setattr(check, "__file__", str(package / "cli" / "check.py"))
+    with pytest.raises(llmq.InputError, match="missing from this installation"):
+        check._program()
+    for folder in (tmp_path / "proofs", package / "_check"):
+        folder.mkdir()
+        for name in ("check.py", "check_reading.py"):
+            (folder / name).touch()
+        assert check._program() == folder / "check.py"
+
+
+def test_a_checker_that_breaks(run, good, tmp_path, monkeypatch):
+    broken = tmp_path / "check.py"
+    broken.write_text("raise SystemExit('lost')\n", encoding="utf-8")
+    monkeypatch.setattr(check, "_program", lambda: broken)
+    code, _, err = run("good.json")
+    assert code == 2
+    assert "the checker ended with code 1 on good.json: lost" in err
+
+
+def test_help_and_wrong_calls(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "4: a certificate is rejected" in out
+    assert run()[0] == 2
