@@ -136,6 +136,8 @@ class Knapsack:
         Each count is a multiple of its step.
     rows : tuple of (tuple of int, int)
         Further budgets: weights of a token of each buffer, at least 0, and the capacity.
+    labels : tuple of str
+        What each of these budgets is of; ``memory`` for all if not given.
 
     Examples
     --------
@@ -148,9 +150,14 @@ class Knapsack:
     buffers: tuple[str, ...]
     steps: tuple[int, ...]
     rows: tuple[tuple[tuple[int, ...], int], ...] = ()
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_budget(self.token_budget)
+        if not self.labels:
+            object.__setattr__(self, "labels", ("memory",) * len(self.rows))
+        if len(self.labels) != len(self.rows):
+            raise InputError(f"{len(self.rows)} budgets, but {len(self.labels)} labels")
         n = len(self.buffers)
         if not n or len(set(self.buffers)) != n:
             raise InputError("a configuration needs buffers of different names")

@@ -12,7 +12,9 @@ request in a pool:
     & N_h \rho \ge \textstyle\sum_x t_h(x) u_{hx} + \sum_{j, r \ni h} w_{jh} f_{jr} & [q_h]
 
 The third row is Little's law for KV memory (``C = M``, area ``g``) or slots (``C = k_max``) in each
-iteration. The dual prices a request at its cheapest route:
+iteration: the *aggregate* treatment. Or the configurations themselves obey the limit, with buffers
+by context (:class:`~llmq.theory.configurations.Knapsack`); the same resource never both ways. The
+dual prices a request at its cheapest route:
 
 .. math::
     \max \sum_j \pi_j \lambda_j:\quad \pi_j \le \sum_{h \in r} (p_h \cdot a_{jh} + m_h \cdot g_{jh}
@@ -120,6 +122,18 @@ class Pool:
     limits: Mapping[str, int]
     needs: Mapping[str, Need]
     rules: Rules | None = None
+
+    def __post_init__(self) -> None:
+        inside = self.batches.labels if isinstance(self.batches, Knapsack) else ()
+        if isinstance(self.batches, TwoPhase) and self.batches.slots is not None:
+            inside = ("slots",)
+        if twice := [name for name in self.limits if name in inside]:
+            raise InputError(
+                f"{twice[0]} is limited twice: inside the configurations (each batch, by context) "
+                f"and as a row over all of them (limits[{twice[0]!r}], by Little's law). Both are "
+                "the same resource: leave one out",
+                resource=twice[0],
+            )
 
     @property
     def buffers(self) -> tuple[str, ...]:
