@@ -35,6 +35,7 @@ differ): see :mod:`llmq.theory.latency` and :mod:`llmq.theory.routing`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from llmq.errors import InputError, nearest
@@ -109,9 +110,11 @@ def law(name: str, classes: Sequence[str] = ("chat",)) -> Formulas:
     >>> law("erlang_c").p_wait(servers=12, load=10.0)
     0.44938822
     """
-    if name in _ONE:
-        return _ONE[name]()
-    if name in _BY_CLASS:
-        names = (classes,) if isinstance(classes, str) else tuple(classes)
-        return _BY_CLASS[name](names)
-    raise InputError(f"no law is called {name!r}{nearest(str(name), LAWS)}", value=name)
+    if name not in LAWS:
+        raise InputError(f"no law is called {name!r}{nearest(str(name), LAWS)}", value=name)
+    return _law(name, (classes,) if isinstance(classes, str) else tuple(classes))
+
+
+@functools.lru_cache(maxsize=128)
+def _law(name: str, classes: tuple[str, ...]) -> Formulas:
+    return _ONE[name]() if name in _ONE else _BY_CLASS[name](classes)

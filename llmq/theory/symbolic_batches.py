@@ -170,12 +170,12 @@ def inoue() -> Formulas:
 
     Examples
     --------
-    >>> inoue().bound(rate=0.5 / 0.1438, per_item=0.1438, setup=1.8874)
+    >>> inoue().bound(rate=0.5 / 0.1438, per_item=0.1438, base=1.8874)
     5.90186667
     """
     import sympy
 
-    lam, alpha, tau, none = symbols("rate", "per_item", "setup", "p_none")
+    lam, alpha, tau, none = symbols("rate", "per_item", "base", "p_none")
     rho, x = lam * alpha, lam * tau
     mean = (x + none) / (1 - rho)
     square = (rho * mean + x + 2 * rho * x * mean + x**2 + none) / (1 - rho**2)
@@ -197,7 +197,7 @@ def inoue() -> Formulas:
         },
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals", "the server takes all who wait", "no largest batch"),
-        source="Inoue, arXiv 1912.06322, eq. 36; theory core 1.8", load=rho,
+        source="Inoue, arXiv 1912.06322, eq. 36; theory core 1.8 [Q1]", load=rho,
     )  # fmt: skip
 
 
@@ -260,7 +260,7 @@ def _bulk(name: str, equation: Expr, mean: Expr, waiting: Expr, idle: Expr, load
         },
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals", "exponential batch time, the same for every size"),
-        source="Bailey; Medhi; theory core 1.8", load=load,
+        source="Bailey; Medhi; theory core 1.8 [BK]", load=load,
     )  # fmt: skip
 
 
@@ -290,7 +290,7 @@ def bailey() -> Formulas:
         {"queue_mean": ("E[Q]", mean), "p_empty": ("P(Q = 0)", (b - m) * sympy.exp(m + logs))},
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals, independent between slots", "equal slots"),
-        source="Bailey 1954; theory core 1.8", load=m / b,
+        source="Bailey 1954; theory core 1.8 [B1]", load=m / b,
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from llmq.errors import InputError, nearest
 from llmq.result import Kind
 from llmq.theory.laws.base import check_stable
 from llmq.theory.symbolic_names import letter, symbols, typeset
-from llmq.theory.symbolic_values import evaluate, exactly, floating, tidy
+from llmq.theory.symbolic_values import differentiate, evaluate, exactly, floating, subtract
 
 if TYPE_CHECKING:
     from sympy import Expr, Symbol
@@ -249,14 +249,12 @@ class Formula:
         ...     rate_chat=8, prompt_chat=100, output_chat=50, d1=1e-7)
         Fraction(10000, 9949)
         """
-        import sympy
-
         (variable,) = self._variable(name)
         self._check_smooth(name, variable)
         return replace(
             self, name=f"derivative of the {self.name} in {name}",
             letter=rf"\frac{{\partial {self.letter}}}{{\partial {letter(name)}}}",
-            expression=tidy(sympy.diff(self.expression, variable)),
+            expression=differentiate(self.expression, variable),
         )  # fmt: skip
 
     def difference(self, name: str, by: Any = 1) -> Formula:
@@ -287,11 +285,10 @@ class Formula:
         """
         (variable,) = self._variable(name)
         step = self._variable(by)[0] if isinstance(by, str) else exactly(name, by)
-        after = self.expression.xreplace({variable: variable + step})
         return replace(
             self, name=f"change of the {self.name} with {name}",
             letter=rf"\Delta_{{{letter(name)}}} {self.letter}",
-            expression=tidy(after - self.expression),
+            expression=subtract(self.expression, variable, variable + step),
         )  # fmt: skip
 
     def _variable(self, name: str) -> tuple[Symbol, ...]:

@@ -83,7 +83,7 @@ def demands() -> Formulas:
     return family(
         "demand", {name: (letter, need[name]) for name, letter in letters.items()},
         kind=Kind.EXACT, assumptions=("conventions: theory", "no prefix reuse"),
-        source="theory core 2.4",
+        source="theory core 2.4 [U1]",
     )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def kv_occupancy() -> Formulas:
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals per iteration, served at once", "fixed lengths",
                      "unlimited memory, no prefix reuse"),
-        source="compound Poisson; theory core 5.3",
+        source="compound Poisson; theory core 5.3 [KV]",
     )  # fmt: skip
 
 

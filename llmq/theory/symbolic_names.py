@@ -61,8 +61,7 @@ NOTATION: dict[str, tuple[str, str]] = {
     "n": ("n", "a number of requests"),
     "z": ("z", "standard deviations of safety"),
     "servers": ("c", "equal servers"),
-    "load": ("a", "offered load, servers"),
-    "utilisation": (r"\rho", "fraction of time a server is busy"),
+    "load": ("a", "arrival rate times mean service time"),
     "slack": (r"\beta", "servers beyond the load, in square roots of it"),
     "d": ("d", "queues that are compared"),
     "service_rate": (r"\mu", "batches per unit of time"),
@@ -70,7 +69,6 @@ NOTATION: dict[str, tuple[str, str]] = {
     "root": ("r", "ratio of the geometric law"),
     "mean_arrivals": ("m", "arrivals in a slot"),
     "per_item": (r"\alpha", "time of a request more in the batch"),
-    "setup": (r"\tau_{0}", "time of a batch beside its requests"),
     "p_none": ("P_{0}", "probability of no arrival during a batch"),
     "batch_time": (r"\tau", "representative time of an iteration"),
     # WAIT and Nested WAIT.

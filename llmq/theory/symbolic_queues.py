@@ -45,7 +45,7 @@ def mg1() -> Formulas:
             "queue_mean": ("E[Q]", lam * wait),
         },
         kind=Kind.EXACT, assumptions=(*_FCFS, "independent service times"),
-        source="Pollaczek-Khinchine; theory core 1.8", load=rho,
+        source="Pollaczek-Khinchine; theory core 1.8 [MG1]", load=rho,
     )  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def md1() -> Formulas:
             "far_tail": ("P(W > x)", far, Kind.ASYMPTOTIC),
         },
         kind=Kind.EXACT, assumptions=(*_FCFS, "equal service times"),
-        source="Erlang; theory core 1.8", load=rho,
+        source="Erlang; theory core 1.8 [MD1]", load=rho,
     )  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def erlang_c() -> Formulas:
         },
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals", "exponential service", "one queue, equal servers"),
-        source="Erlang; theory core 1.8", load=a / c,
+        source="Erlang; theory core 1.8 [EC]", load=a / c,
     )  # fmt: skip
 
 
@@ -165,12 +165,12 @@ def jsq() -> Formulas:
 
     Examples
     --------
-    >>> jsq().sojourn(d=2, utilisation=0.9)
+    >>> jsq().sojourn(d=2, load=0.9)
     2.61405738
     """
     import sympy
 
-    d, rho, n = symbols("d", "utilisation", "n")
+    d, rho, n = symbols("d", "load", "n")
     i = sympy.Symbol("i", integer=True, positive=True)
     total = sympy.Sum(rho ** ((d**i - d) / (d - 1)), (i, 1, sympy.oo))
     return family(

@@ -86,7 +86,7 @@ def tile() -> Formulas:
         },
         kind=Kind.EXACT,
         assumptions=("only the token budget binds", "at least one tile in the budget"),
-        source="Lemma T1; theory core 2.3; 2504.07347",
+        source="Lemma T1; theory core 2.3; 2504.07347 [T1]",
     )  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def rad_lp() -> Formulas:
         kind=Kind.EXACT,
         assumptions=("fluid: batches of any composition", "no attention terms",
                      "L1 and L3: no cap on decodes binds"),
-        source="static planning, L1 to L3 of the RAD notes",
+        source="static planning, L1 to L3 of the RAD notes [SP]",
     )  # fmt: skip
 
 
@@ -222,5 +222,5 @@ def static_split() -> Formulas:
         kind=Kind.EXACT,
         assumptions=("equal engines, either phase on any", "work that can be divided",
                      "no cost of a transfer"),
-        source="section 4 of the RAD notes; theory core 1.9",
+        source="section 4 of the RAD notes; theory core 1.9 [SP]",
     )  # fmt: skip

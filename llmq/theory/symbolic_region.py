@@ -28,6 +28,7 @@ bounds (:mod:`llmq.theory.inner`), which are minima over schedules.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -73,21 +74,12 @@ class SymbolicRegion:
     @property
     def facets(self) -> Formulas:
         """Loads by resource; with two pieces also ``_floor`` or ``_first_tile`` ones."""
-        (engines,) = symbols("engines")
-        fields = {
-            f"{resource}{piece}": (
-                rf"\rho_{{{resource}}}",
-                (self.model.busy(a) + c * self.model.count(resource)) / engines,
-            )
-            for piece, (c, a) in self.model.pieces().items()
-            for resource in _RESOURCES
-        }
-        return self._family("facets", fields)
+        return _facets(self.model)
 
     @property
     def load(self) -> Formula:
         """Fraction of the capacity used: the largest facet; above 1 no policy is stable."""
-        return self._family("load", {"load": (r"\rho", _load(self.model))})["load"]
+        return _bounds(self.model, "load", {"load": (r"\rho", _load(self.model))})["load"]
 
     @property
     def prices(self) -> dict[str, Formulas]:
@@ -151,7 +143,7 @@ class SymbolicRegion:
         whole = self.load if facet is None else self.facets[facet]
         named = [(symbols(f"rate_{k}")[0], symbols(f"share_{k}")[0]) for k in self.classes]
         fields = {"capacity": (r"\Lambda", 1 / whole.expression.xreplace(dict(named)))}
-        return self._family("capacity", fields)["capacity"]
+        return _bounds(self.model, "capacity", fields)["capacity"]
 
     def one_more(self, what: str, of: Formula | None = None) -> Formula:
         """Say what one token of budget, slot, KV block or GPU more buys.
@@ -203,26 +195,7 @@ class SymbolicRegion:
         ...     kv_tokens=10**9)
         0.0245901639344
         """
-        import sympy
-
-        (engines,) = symbols("engines")
-        model = replace(self.model, least=False)
-        tau = sympy.Max(*(c / (1 - model.busy(a) / engines) for c, a in model.pieces().values()))
-        flow = {klass: tau * symbols(f"rate_{klass}")[0] / engines for klass in self.classes}
-        need = {klass: model.demand(klass) for klass in self.classes}
-        totals = {"tokens": ("b^{*}", "tokens"), "kv": ("\\kappa^{*}", "area"),
-                  "slots": ("k^{*}", "slots")}  # fmt: skip
-        fields: dict[str, tuple[Any, ...]] = {"iteration": (r"\tau^{*}", tau)}
-        for name, (letter, field) in totals.items():
-            fields[name] = letter, tau * model.total(field) / engines
-        for klass in self.classes:
-            fields[f"decoding_{klass}"] = ("n^{*}", flow[klass] * need[klass]["decodes"])
-            fields[f"prefill_{klass}"] = ("X^{*}", flow[klass] * need[klass]["prompt"])
-        return family(
-            "equilibrium", fields, kind=Kind.ASYMPTOTIC,
-            assumptions=("fluid limit: many requests on a fast engine", *_RULES),
-            source="theory core 2.6", load=_load(model), arguments=model.arguments(),
-        )  # fmt: skip
+        return _equilibrium(self.model)
 
     def law(self, name: str) -> Formulas:
         """Return a law of occupancy, delay or memory, over these classes where it has any.
@@ -273,17 +246,34 @@ class SymbolicRegion:
         """
         return self.model.values(engine, mix, rates, engines)
 
-    def _family(self, name: str, fields: Mapping[str, tuple[Any, ...]]) -> Formulas:
-        return family(
-            name, fields, kind=Kind.OUTER_BOUND,
-            assumptions=("bound for every policy (Theorem U)", *_RULES), source="theorem-u",
-            arguments=self.model.arguments(),
-        )  # fmt: skip
-
     def __repr__(self) -> str:
         return f"SymbolicRegion({self.model.form} law; classes {', '.join(self.classes)})"
 
 
+def _bounds(model: Model, name: str, fields: Mapping[str, tuple[Any, ...]]) -> Formulas:
+    return family(
+        name, fields, kind=Kind.OUTER_BOUND,
+        assumptions=("bound for every policy (Theorem U)", *_RULES), source="theorem-u",
+        arguments=model.arguments(),
+    )  # fmt: skip
+
+
+# Expressions do not change: each is built once.
+@functools.lru_cache(maxsize=64)
+def _facets(model: Model) -> Formulas:
+    (engines,) = symbols("engines")
+    fields = {
+        f"{resource}{piece}": (
+            rf"\rho_{{{resource}}}",
+            (model.busy(a) + c * model.count(resource)) / engines,
+        )
+        for piece, (c, a) in model.pieces().items()
+        for resource in _RESOURCES
+    }
+    return _bounds(model, "facets", fields)
+
+
+@functools.lru_cache(maxsize=64)
 def _load(model: Model) -> Any:
     """Take the largest facet; with one piece, what does not differ stands before the maximum."""
     import sympy
@@ -295,6 +285,31 @@ def _load(model: Model) -> Any:
         ((c, a),) = pieces
         return (model.busy(a) + c * sympy.Max(*counts)) / engines
     return sympy.Max(*(model.busy(a) + c * n for c, a in pieces for n in counts)) / engines
+
+
+@functools.lru_cache(maxsize=64)
+def _equilibrium(model: Model) -> Formulas:
+    import sympy
+
+    (engines,) = symbols("engines")
+    model = replace(model, least=False)
+    tau = sympy.Max(*(c / (1 - model.busy(a) / engines) for c, a in model.pieces().values()))
+    need = {klass: model.demand(klass) for klass in model.classes}
+    fields: dict[str, tuple[Any, ...]] = {
+        "iteration": (r"\tau^{*}", tau),
+        "tokens": ("b^{*}", tau * model.total("tokens") / engines),
+        "kv": (r"\kappa^{*}", tau * model.total("area") / engines),
+        "slots": ("k^{*}", tau * model.total("slots") / engines),
+    }
+    for klass in model.classes:
+        flow = tau * symbols(f"rate_{klass}")[0] / engines
+        fields[f"decoding_{klass}"] = ("n^{*}", flow * need[klass]["decodes"])
+        fields[f"prefill_{klass}"] = ("X^{*}", flow * need[klass]["prompt"])
+    return family(
+        "equilibrium", fields, kind=Kind.ASYMPTOTIC,
+        assumptions=("fluid limit: many requests on a fast engine", *_RULES),
+        source="theory core 2.6", load=_load(model), arguments=model.arguments(),
+    )  # fmt: skip
 
 
 def region(

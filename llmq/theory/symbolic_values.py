@@ -15,9 +15,9 @@ from llmq.theory.symbolic_names import symbols
 from llmq.units import as_fraction
 
 if TYPE_CHECKING:
-    from sympy import Expr
+    from sympy import Expr, Symbol
 
-__all__ = ["evaluate", "exactly", "floating", "tidy"]
+__all__ = ["differentiate", "evaluate", "exactly", "floating", "subtract"]
 
 # The infinite sums of the library converge doubly exponentially: so many terms are all of them.
 _TERMS = 64
@@ -157,19 +157,50 @@ def _cut(total: Any) -> Any:
     return sympy.Sum(total.function, (index, first, first + _TERMS))
 
 
-def tidy(expression: Expr) -> Expr:
-    """Bring a rational function over one denominator, in factors; leave the rest alone.
+@functools.lru_cache(maxsize=512)
+def differentiate(expression: Expr, variable: Symbol) -> Expr:
+    """Differentiate, and tidy the result.
+
+    Parameters
+    ----------
+    expression : sympy.Expr
+        Without corners in the variable.
+    variable : sympy.Symbol
+        The variable.
+
+    Returns
+    -------
+    sympy.Expr
+        The derivative; a rational function over one denominator.
+    """
+    import sympy
+
+    return _tidy(sympy.diff(expression, variable))
+
+
+@functools.lru_cache(maxsize=512)
+def subtract(expression: Expr, variable: Symbol, after: Expr) -> Expr:
+    """Subtract an expression from itself at another place.
 
     Parameters
     ----------
     expression : sympy.Expr
         Any expression.
+    variable : sympy.Symbol
+        What changes.
+    after : sympy.Expr
+        Its new value.
 
     Returns
     -------
     sympy.Expr
-        An equal one.
+        The change.
     """
+    return _tidy(expression.xreplace({variable: after}) - expression)
+
+
+def _tidy(expression: Expr) -> Expr:
+    """Bring a rational function over one denominator, in factors; leave the rest alone."""
     import sympy
 
     corners = (sympy.Max, sympy.Min, sympy.floor, sympy.ceiling, sympy.Sum)

@@ -57,7 +57,7 @@ def wait(classes: tuple[str, ...]) -> Formulas:
     return family(
         "wait", fields, kind=Kind.EXACT,
         assumptions=("fluid equations of WAIT: prefill is one stage", "fixed lengths"),
-        source="WAIT, 2504.11320 (theory core 1.5)", load=d1 * area,
+        source="WAIT, 2504.11320 (theory core 1.5) [W1]", load=d1 * area,
     )  # fmt: skip
 
 
