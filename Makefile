@@ -20,6 +20,10 @@ check: $(LINT)
 	$(PY) -m mypy
 	$(PY) -m pytest -q -n 2 -m slow $(ARGS)
 
+# The ledger of theorems: every lemma is run and every certificate checked.
+proofs: $(READY)
+	$(PY) -m proofs.ledger --run $(ARGS)
+
 # Redraw every figure of paper_figs/.
 figures: $(READY)
 	$(PY) -m paper_figs $(ARGS)
@@ -48,4 +52,4 @@ $(LINT): $(READY)
 	   $(PY) -m pip install -q -c constraints.txt -e '.[check]'
 	@touch $@
 
-.PHONY: plan test check figures bench constraints
+.PHONY: plan test check proofs figures bench constraints

@@ -126,7 +126,7 @@ def stationary(P: Sequence[Sequence[Number] | Mapping[int, Number]]) -> Stationa
         probabilities=tuple(probabilities),
         kind=Kind.EXACT if rational else Kind.APPROXIMATION,
         assumptions=("finite Markov chain, one recurrent class", *said),
-        source="Grassmann, Taksar and Heyman 1985",
+        source="Grassmann, Taksar and Heyman 1985 [MC]",
     )
 
 

@@ -183,7 +183,7 @@ def wait_equilibrium(
             "fluid equations of WAIT: prefill is one stage",
             *(() if rational else ("means of weighted lengths are floats",)),
         ),
-        source="WAIT, 2504.11320 (theory core 1.5)",
+        source="WAIT, 2504.11320 (theory core 1.5) [W1]",
     )
 
 

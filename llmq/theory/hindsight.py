@@ -38,7 +38,7 @@ from llmq.result import Kind
 
 __all__ = ["Job", "Schedule", "heuristic", "solve", "volume_bound"]
 
-_SOURCE = "hindsight integer programme, 2502.07115 (theory core 1.7)"
+_SOURCE = "hindsight integer programme, 2502.07115 (theory core 1.7) [IP]"
 
 
 class Job(NamedTuple):

@@ -166,7 +166,7 @@ def cyclic_agents(
             "fluid model, full iterations of one length, both types at one rate",
             "priority to the last hop for growth(load)",
         ),
-        source="Dai et al., 2504.07347, section 5.4 (theory core O15)",
+        source="Dai et al., 2504.07347, section 5.4 (theory core O15) [G1] [PL]",
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ from llmq.units import as_fraction
 __all__ = ["TwoStation", "two_station"]
 
 Values: TypeAlias = "Mapping[Any, Any] | Sequence[Any]"
-_SOURCE = "piecewise-linear Lyapunov LP (theory core 3.3)"
+_SOURCE = "piecewise-linear Lyapunov LP (theory core 3.3) [PL]"
 _ZERO, _ONE = Fraction(0), Fraction(1)
 
 

@@ -44,6 +44,8 @@ class TilingPlan:
         How the programme ended.
     kind : Kind
         ``exact`` or ``outer_bound``.
+    source : str
+        Where the region is from.
     """
 
     load: float
@@ -53,6 +55,7 @@ class TilingPlan:
     prices: Mapping[tuple[str, str], float]
     status: LPStatus
     kind: Kind
+    source: str
 
 
 def tiling_lp(system: Engine | Fleet, mix: Mix, rates: Rates) -> TilingPlan:
@@ -98,4 +101,5 @@ def tiling_lp(system: Engine | Fleet, mix: Mix, rates: Rates) -> TilingPlan:
         prices={key: float(value) for key, value in found.token_prices.items()},
         status=LPStatus.OPTIMAL,
         kind=region.kind,
+        source=region.source,
     )

@@ -116,7 +116,7 @@ def bailey(mean_arrivals: float, batch: int) -> Bailey:
         p_empty=math.exp(log_empty),
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals, independent between slots", "equal slots"),
-        source="Bailey 1954; theory core 1.8",
+        source="Bailey 1954; theory core 1.8 [B1]",
     )  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def bulk(rate: float, service_rate: float, batch: int, accessible: bool) -> Bulk
         rate=lam, service_rate=mu, batch=b, accessible=bool(accessible), root=r, mean=mean,
         queue_mean=waiting, p_idle=idle, kind=Kind.EXACT,
         assumptions=("Poisson arrivals", "exponential batch time, the same for every size"),
-        source="Bailey; Medhi; theory core 1.8",
+        source="Bailey; Medhi; theory core 1.8 [BK]",
     )  # fmt: skip
 
 
@@ -319,7 +319,7 @@ def inoue(rate: float, per_item: float, base: float) -> Inoue:
         bound=min(_first_bound(lam, alpha, tau0), _second_bound(lam, alpha, tau0)),
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals", "the server takes all who wait", "no largest batch"),
-        source="Inoue, arXiv 1912.06322, eq. 36; theory core 1.8",
+        source="Inoue, arXiv 1912.06322, eq. 36; theory core 1.8 [Q1]",
     )  # fmt: skip
 
 

@@ -167,7 +167,7 @@ def kv_occupancy(rate: float, prompt: Lengths | int, output: Lengths | int) -> K
             "Poisson arrivals per iteration, served at once", "prompt and output independent",
             "unlimited memory, no prefix reuse", "decode j holds prompt + j tokens",
         ),
-        source="compound Poisson; theory core 5.3",
+        source="compound Poisson; theory core 5.3 [KV]",
     )  # fmt: skip
 
 

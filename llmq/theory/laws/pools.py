@@ -158,7 +158,7 @@ def erlang_c(servers: int, load: float) -> ErlangC:
         servers=c, load=a, blocking=lost, p_wait=waits, wait=waits / (c - a),
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals", "exponential service", "one queue, equal servers"),
-        source="Erlang; theory core 1.8",
+        source="Erlang; theory core 1.8 [EC]",
     )  # fmt: skip
 
 

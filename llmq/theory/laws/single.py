@@ -126,7 +126,7 @@ def mg1(rate: float, mean: float, second_moment: float) -> MG1:
         assumptions=(
             "Poisson arrivals", "independent service times", "one server, first come first served",
         ),
-        source="Pollaczek-Khinchine; theory core 1.8",
+        source="Pollaczek-Khinchine; theory core 1.8 [MG1]",
     )  # fmt: skip
 
 
@@ -321,7 +321,7 @@ def md1(rate: float, duration: float) -> MD1:
         assumptions=(
             "Poisson arrivals", "equal service times", "one server, first come first served",
         ),
-        source="Erlang; Franx 2001; theory core 1.8",
+        source="Erlang; Franx 2001; theory core 1.8 [MD1]",
     )  # fmt: skip
 
 

@@ -136,7 +136,7 @@ def limited_preemption(
             "Poisson arrivals", "exponential service times, one server", "preemption is free",
             f"{prediction} predictions",
         ),
-        source="SOAP; TRAIL, arXiv 2410.01035; theory core 1.8",
+        source="SOAP; TRAIL, arXiv 2410.01035; theory core 1.8 [SOAP]",
     )  # fmt: skip
 
 
