@@ -37,7 +37,8 @@ from llmq.policies import Policy, Sarathi
 from llmq.result import Estimate, Kind, provenance
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.record import Run
-from llmq.sim.run import Mapper, simulate
+from llmq.sim.run import simulate
+from llmq.sim.workers import Workers
 from llmq.sim.stats import Share
 from llmq.theory.region import Region, stability_region
 
@@ -60,7 +61,7 @@ def plan_capacity(
     requests: int = 2000,
     replications: int = 8,
     rng: RngLike = 0,
-    workers: Mapper = 1,
+    workers: Workers = 1,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """Find the smallest fleet that meets latency targets with confidence.
@@ -204,7 +205,7 @@ class _Search:
     seed: np.random.SeedSequence
     requests: int
     replications: int
-    workers: Mapper
+    workers: Workers
     tell: Callable[[str], None]
 
     def alone(self) -> Run:

@@ -111,8 +111,13 @@ def reasoning(times: RequestTimes) -> Floats:
     -------
     ndarray, shape of ``times.arrival``
         Seconds; NaN for a request that does not reason.
+
+    Raises
+    ------
+    InputError
+        It was not recorded.
     """
-    return _event(times, times.boundary) - times.arrival
+    return _event(times.boundary) - times.arrival
 
 
 def blocking(times: RequestTimes) -> Floats:
@@ -127,9 +132,19 @@ def blocking(times: RequestTimes) -> Floats:
     -------
     ndarray, shape of ``times.arrival``
         Seconds; NaN for a request that does not reason.
+
+    Raises
+    ------
+    InputError
+        It was not recorded.
     """
-    return _event(times, times.resumed) - _event(times, times.boundary)
+    return _event(times.resumed) - _event(times.boundary)
 
 
-def _event(times: RequestTimes, column: Floats | None) -> Floats:
-    return np.full(times.arrival.shape, np.nan) if column is None else column
+def _event(column: Floats | None) -> Floats:
+    if column is None:
+        raise InputError(
+            "the end of the reasoning was not recorded: nobody reasons, or a fast simulator ran; "
+            "use simulate(..., engine='reference')"
+        )
+    return column

@@ -23,9 +23,9 @@ from llmq.sim.desk import Desk, Server, roam
 from llmq.sim.log import Job, Log, Tally
 from llmq.sim.reference import ReferenceEngine
 
-__all__ = ["EngineChoice", "Path", "serve"]
+__all__ = ["EngineChoice", "Path", "serve", "split"]
 
-EngineChoice = Literal["auto", "calendar", "reference"]
+EngineChoice = Literal["auto", "vector", "calendar", "reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def serve(
     if choice == "calendar" and not together:
         reason = "records no token times" if tokens else f"cannot run policy {policy.name!r}"
         raise InputError(f"engine 'calendar' {reason}: use engine='reference' or 'auto'")
-    server = _split(trace, len(engines), policy, rng, eligible)
+    server = split(trace, len(engines), policy, rng, eligible)
     if choice != "reference" and together:
         try:
             return _run(trace, engines, policy, CalendarEngine, server, tokens, eligible, rng, link)
@@ -107,14 +107,33 @@ def serve(
     return _run(trace, engines, policy, ReferenceEngine, server, tokens, eligible, rng, link)
 
 
-def _split(
+def split(
     trace: Trace,
     engines: int,
     policy: Policy,
     rng: np.random.Generator,
     eligible: tuple[npt.NDArray[np.bool_], ...] | None,
 ) -> npt.NDArray[np.int64] | None:
-    """Engine of every request, where the router needs no state."""
+    """Choose the engine of every request beforehand, where the router needs no state.
+
+    Parameters
+    ----------
+    trace : Trace
+        The requests.
+    engines : int
+        Engines.
+    policy : Policy
+        Whose router it is.
+    rng : numpy.random.Generator
+        Source of randomness.
+    eligible : tuple of ndarray of bool, optional
+        For each class which engines may serve it.
+
+    Returns
+    -------
+    ndarray of int, shape (n,), or None
+        Engine of each request; None if the router must look at the engines.
+    """
     route = policy.blocks.route
     if eligible is None:
         return route.split(len(trace), engines, rng)

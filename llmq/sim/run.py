@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,30 +18,17 @@ from llmq.model.workload import Workload
 from llmq.policies import Policy, Sarathi
 from llmq.result import Kind, provenance
 from llmq.rng import RngLike, seed_sequence
-from llmq.sim.dispatch import EngineChoice, Path, serve
+from llmq.sim.block import Block, Task, chosen_engine, join, run_block
+from llmq.sim.dispatch import EngineChoice
 from llmq.sim.record import Run
 from llmq.sim.stability import judge, offered_load
 from llmq.sim.stats import mser5
+from llmq.sim.workers import Workers, mapped
 
 __all__ = ["simulate"]
 
-Mapper: TypeAlias = "int | Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]"
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """One replication, as it is sent to a worker."""
-
-    traffic: Workload | Trace
-    requests: int
-    seed: np.random.SeedSequence
-    engines: tuple[Engine, ...]
-    policy: Policy
-    choice: EngineChoice
-    tokens: bool
-    eligible: tuple[npt.NDArray[np.bool_], ...] | None
-    link: float
+# Requests of a block: what is in memory at a time beside the result.
+BLOCK = 2**22
 
 
 def simulate(
@@ -55,7 +42,7 @@ def simulate(
     engine: EngineChoice = "auto",
     record: str = "requests",
     warmup: int | str = "auto",
-    workers: Mapper = 1,
+    workers: Workers = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Run:
     """Simulate requests through an engine or a fleet, to the last token.
@@ -75,22 +62,23 @@ def simulate(
         Requests of a path, for a workload.
     rng : Generator, SeedSequence, int or None
         Source of randomness; replication ``i`` gets the i-th child, whatever the workers.
-    engine : {"auto", "calendar", "reference"}
-        Which simulator. All give one trajectory.
+    engine : {"auto", "vector", "calendar", "reference"}
+        Which simulator. All give one trajectory; "auto" takes the fastest that can.
     record : {"requests", "tokens"}
         "tokens" keeps the time of every token as well (reference simulator).
     warmup : int or "auto"
         Requests left out at the start; "auto" decides by MSER-5 and also leaves out the requests
         that see the system drain. A trace is measured whole unless a number is given.
-    workers : int or map-like
-        Processes, or a function like :func:`map`.
+    workers : int, map-like or dask.distributed.Client
+        Processes, a function like :func:`map`, or a cluster. The result is the same for all.
     progress : callable, optional
         Called with (replications done, replications).
 
     Returns
     -------
     Run
-        Event times, verdict, and metrics with intervals.
+        Event times, verdict, and metrics with intervals. After an interrupt (Ctrl-C) it holds the
+        replications that were done, and says so in its assumptions.
 
     Raises
     ------
@@ -115,27 +103,39 @@ def simulate(
     _check_requests(fleet, workload_or_trace, chosen)
     root = seed_sequence(rng)
     eligible = _eligible(engine_or_fleet, workload_or_trace)
-    link = engine_or_fleet.link if isinstance(engine_or_fleet, Fleet) else np.inf
+    link = engine_or_fleet.link if isinstance(engine_or_fleet, Fleet) else math.inf
+    whole = Task(
+        workload_or_trace, requests, tuple(root.spawn(replications)), fleet, chosen, engine,
+        record == "tokens", eligible, link,
+    )  # fmt: skip
+    blocks = _blocks(whole, workers, progress)
+    return _collect(blocks, whole, warmup, root)
+
+
+def _blocks(
+    whole: Task, workers: Workers, progress: Callable[[int, int], None] | None
+) -> list[Block]:
+    """Run all replications, block by block; what is done when the user interrupts is kept."""
+    n = len(whole.seeds)
+    choice = chosen_engine(whole, n * len(whole.engines))
+    many = -(-n // workers) if isinstance(workers, int) and workers > 0 else n
+    length = len(whole.traffic) if isinstance(whole.traffic, Trace) else whole.requests
+    size = 1 if choice != "vector" else max(1, min(many, BLOCK // length))
     tasks = [
-        _Task(
-            workload_or_trace,
-            requests,
-            seed,
-            fleet,
-            chosen,
-            engine,
-            record == "tokens",
-            eligible,
-            link,
-        )
-        for seed in root.spawn(replications)
+        replace(whole, choice=choice, seeds=whole.seeds[i : i + size]) for i in range(0, n, size)
     ]
-    results = []
-    for done, result in enumerate(_mapped(workers, _replicate, tasks), start=1):
-        results.append(result)
-        if progress is not None:
-            progress(done, replications)
-    return _collect(results, fleet, workload_or_trace, chosen, warmup, root)
+    blocks: list[Block] = []
+    done = 0
+    try:
+        for block in mapped(workers, run_block, tasks):
+            blocks.append(block)
+            done += len(block.arrival)
+            if progress is not None:
+                progress(done, n)
+    except KeyboardInterrupt:
+        if not blocks:
+            raise
+    return blocks
 
 
 def _fleet(what: Engine | Fleet, policy: Policy) -> tuple[Engine, ...]:
@@ -219,92 +219,44 @@ def _eligible(
     )
 
 
-def _mapped(workers: Mapper, function: Callable[[_Task], _T], tasks: list[_Task]) -> Iterable[_T]:
-    if callable(workers):
-        return workers(function, tasks)
-    if workers < 1:
-        raise InputError(f"workers must be at least 1, got {workers}", value=workers)
-    if workers == 1 or len(tasks) == 1:
-        return map(function, tasks)
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(workers) as pool:
-        return list(pool.map(function, tasks))
-
-
-def _replicate(task: _Task) -> tuple[Trace, Path]:
-    arrivals, routing = task.seed.spawn(2)
-    traffic = task.traffic
-    trace = traffic if isinstance(traffic, Trace) else traffic.sample(task.requests, arrivals)
-    path = serve(
-        trace, task.engines, task.policy, choice=task.choice,
-        rng=np.random.default_rng(routing), tokens=task.tokens, eligible=task.eligible,
-        link=task.link,
-    )  # fmt: skip
-    return trace, path
-
-
 def _collect(
-    results: list[tuple[Trace, Path]],
-    engines: tuple[Engine, ...],
-    traffic: Workload | Trace,
-    policy: Policy,
-    warmup: int | str,
-    root: np.random.SeedSequence,
+    blocks: list[Block], task: Task, warmup: int | str, root: np.random.SeedSequence
 ) -> Run:
-    traces, paths = zip(*results, strict=True)
-    times = _times(traces, paths)
+    done, engines, traffic = join(blocks), task.engines, task.traffic
+    times = done.times()
     finite = isinstance(traffic, Trace)
     measured = _measured(times, warmup, whole=finite)
     mix = traffic.mix() if isinstance(traffic, Trace) else traffic.mix
     load = offered_load(engines, mix, traffic.rates)
-    notes = traces[0].notes if finite else ()
+    notes = traffic.notes if isinstance(traffic, Trace) else ()
+    if len(done.arrival) < len(task.seeds):
+        notes = (*notes, f"interrupted: {len(done.arrival)} of {len(task.seeds)} replications")
     return Run(
         requests=times,
-        prompt=np.stack([t.prompt for t in traces]),
-        klass=np.stack([t.klass for t in traces]),
-        classes=traces[0].classes,
-        server=np.stack([p.server for p in paths]),
-        tallies=tuple(p.tallies for p in paths),
+        prompt=done.prompt,
+        klass=done.klass,
+        classes=traffic.classes if isinstance(traffic, Trace) else tuple(traffic.mix),
+        server=done.server,
+        tallies=done.tallies,
         engines=engines,
-        policy=str(policy),
+        policy=str(task.policy),
         measured=measured,
         finite=finite,
         verdict=judge(times.arrival, times.finish, load),
         kind=Kind.SIMULATED,
         assumptions=(
             f"conventions: {engines[0].conventions.name}",
-            f"router: {policy.blocks.route.name}",
+            f"router: {task.policy.blocks.route.name}",
             f"requests {measured[0]} to {measured[1] - 1} of each path are measured",
             *engines[0].assumptions,
             *notes,
         ),
         source=engines[0].source,
         provenance=provenance(
-            entropy=root.entropy, engine=engines[0], engines=len(engines), policy=policy,
-            replications=len(paths), requests=times.arrival.shape[1],
+            entropy=root.entropy, engine=engines[0], engines=len(engines), policy=task.policy,
+            replications=len(done.arrival), requests=times.arrival.shape[1],
         ),
     )  # fmt: skip
-
-
-def _times(traces: tuple[Trace, ...], paths: tuple[Path, ...]) -> RequestTimes:
-    token_times = token_offsets = None
-    if paths[0].log.tokens is not None:
-        rows = [row for path in paths for row in path.log.tokens or []]
-        token_times = np.concatenate([np.asarray(row) for row in rows])
-        token_offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows])))
-    return RequestTimes(
-        arrival=np.stack([t.arrival for t in traces]),
-        prefill_end=np.array([p.log.prefill_end for p in paths]),
-        first_token=np.array([p.log.first_token for p in paths]),
-        finish=np.array([p.log.finish for p in paths]),
-        boundary=np.array([p.log.boundary for p in paths]),
-        resumed=np.array([p.log.resumed for p in paths]),
-        output=np.stack([t.output for t in traces]),
-        reasoning=np.stack([t.reasoning for t in traces]),
-        token_times=token_times,
-        token_offsets=token_offsets,
-    )
 
 
 def _measured(times: RequestTimes, warmup: int | str, *, whole: bool) -> tuple[int, int]:

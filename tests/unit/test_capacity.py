@@ -83,7 +83,7 @@ def test_a_router_that_looks_at_the_engines_is_simulated_with_all_of_them():
 
 
 @dataclass(frozen=True, slots=True)
-class OnlyTheFirst:
+class OnlyTheFirst(policies.Router):
     """A router that more engines do not help."""
 
     name: ClassVar[str] = "first"

@@ -1,0 +1,136 @@
+"""Blocks of replications: whoever runs them, in whatever pieces, gives the same run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import llmq
+from llmq import policies
+from llmq.sim import run as run_module
+from llmq.sim.workers import mapped
+
+LAW = llmq.BatchTime.affine(base=0.01, per_token=1e-4, per_kv=1e-7)
+CHIP = llmq.Engine(LAW, token_budget=256, max_seqs=32)
+MIX = {
+    "short": llmq.RequestClass(llmq.Lengths.uniform(1, 300), llmq.Lengths.uniform(1, 40)),
+    "long": llmq.RequestClass(llmq.Lengths.uniform(200, 600), llmq.Lengths.uniform(1, 90)),
+}
+WORK = llmq.Workload.poisson(8.0, MIX)
+EVENTS = ("arrival", "prefill_end", "first_token", "finish")
+
+
+def simulate(**options):
+    system = options.pop("system", CHIP)
+    fields = {"replications": 70, "requests": 80, "rng": 5, **options}
+    return llmq.simulate(system, WORK, **fields)
+
+
+def same(first, second, *, rtol=0.0):
+    for name in EVENTS:
+        a, b = getattr(first.requests, name), getattr(second.requests, name)
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
+    np.testing.assert_array_equal(first.n_iterations, second.n_iterations)
+    np.testing.assert_array_equal(first.server, second.server)
+    np.testing.assert_array_equal(first.klass, second.klass)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return simulate()
+
+
+def test_many_lanes_run_in_lockstep_and_agree_with_the_calendar(alone):
+    same(alone, simulate(engine="vector"))
+    same(alone, simulate(engine="calendar"), rtol=1e-9)
+    alone.check()
+
+
+def test_workers_change_nothing(alone):
+    same(alone, simulate(workers=2))
+    same(alone, simulate(workers=map))
+
+
+def test_blocks_change_nothing(alone, monkeypatch):
+    monkeypatch.setattr(run_module, "BLOCK", 800)
+    same(alone, simulate())
+
+
+def test_replications_share_no_draws(alone):
+    # A replication is what it is alone: the tenth child of the seed, wherever it runs.
+    seed = np.random.SeedSequence(5).spawn(70)[9]
+    trace = WORK.sample(80, seed.spawn(2)[0])
+    np.testing.assert_array_equal(alone.requests.arrival[9], trace.arrival)
+    np.testing.assert_array_equal(alone.prompt[9], trace.prompt)
+    gaps = np.diff(alone.requests.arrival, axis=1)
+    assert len(np.unique(gaps)) == gaps.size
+    related = np.corrcoef(gaps) - np.eye(len(gaps))
+    # 2415 pairs of 79 gaps: the largest correlation of independent rows is about 0.45.
+    assert np.abs(related).max() < 0.6
+
+
+@pytest.mark.parametrize("route", [policies.RoundRobin(), policies.Random()])
+def test_every_engine_of_a_fleet_is_a_lane(route):
+    fleet = llmq.Fleet({"fast": (CHIP, 2), "slow": (CHIP.with_(law=LAW.scaled(2)), 1)})
+    policy = policies.Sarathi(route=route)
+    many = simulate(system=fleet, policy=policy, engine="vector")
+    same(many, simulate(system=fleet, policy=policy, engine="calendar"), rtol=1e-9)
+    many.check()
+
+
+def test_lanes_that_evict_are_run_again_by_the_calendar():
+    tight = CHIP.with_(kv_tokens=800)
+    many = simulate(system=tight)
+    assert many.evictions > 100
+    same(many, simulate(system=tight, engine="calendar"), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"policy": policies.SLAI()},
+        {"policy": policies.Sarathi(route=policies.LeastWork())},
+        {"record": "tokens"},
+    ],
+)
+def test_the_lockstep_says_what_it_cannot_run(options):
+    if "policy" in options and options["policy"].name == "slai":
+        options = {**options, "record": "tokens"}
+    with pytest.raises(llmq.InputError, match="engine 'vector' cannot run"):
+        simulate(engine="vector", **options)
+
+
+def test_an_interrupt_leaves_what_was_done():
+    def tired(function, tasks):
+        for i, task in enumerate(tasks):
+            if i == 3:
+                raise KeyboardInterrupt
+            yield function(task)
+
+    part = simulate(workers=tired, engine="calendar", replications=5)
+    assert part.requests.arrival.shape == (3, 80)
+    assert "interrupted: 3 of 5 replications" in part.assumptions
+    whole = simulate(engine="calendar", replications=5)
+    np.testing.assert_array_equal(part.requests.finish, whole.requests.finish[:3])
+    assert part.ttft.n == 3
+
+
+def test_an_interrupt_before_anything_is_done_stops():
+    def never(function, tasks):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(workers=never)
+
+
+def test_progress_counts_replications():
+    seen = []
+    simulate(replications=3, progress=lambda done, n: seen.append((done, n)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_workers_that_are_none():
+    with pytest.raises(llmq.InputError, match="at least 1, got 0"):
+        list(mapped(0, abs, [1, 2]))
+    with pytest.raises(llmq.InputError, match="a number, a function like map or a dask client"):
+        list(mapped("many", abs, [1, 2]))
