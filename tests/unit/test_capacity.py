@@ -27,7 +27,7 @@ from llmq.model.slo import SLO
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.plan_json import plan_to_json
-from llmq.policies import LeastWork, Random, Sarathi
+from llmq.policies import LeastWork, Random, Router, Sarathi
 from llmq.sim.run import simulate
 from llmq.units import parse_duration
 
@@ -83,7 +83,7 @@ def test_a_router_that_looks_at_the_engines_is_simulated_with_all_of_them():
 
 
 @dataclass(frozen=True, slots=True)
-class OnlyTheFirst(policies.Router):
+class OnlyTheFirst(Router):
     """A router that more engines do not help."""
 
     name: ClassVar[str] = "first"
