@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,23 +12,52 @@ import numpy.typing as npt
 from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
-from llmq.model.metrics import RequestTimes, e2e
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.policies import Policy, Sarathi
-from llmq.result import Kind, provenance
 from llmq.rng import RngLike, seed_sequence
-from llmq.sim.block import Block, Task, chosen_engine, join, run_block
+from llmq.sim.block import Task, run_block
+from llmq.sim.collect import as_run, finished, summarise, tasks_of
 from llmq.sim.dispatch import EngineChoice
 from llmq.sim.record import Run
-from llmq.sim.stability import judge, offered_load
-from llmq.sim.stats import mser5
-from llmq.sim.workers import Workers, mapped
+from llmq.sim.summary import Summary
+from llmq.sim.workers import Workers
 
 __all__ = ["simulate"]
 
-# Requests of a block: what is in memory at a time beside the result.
-BLOCK = 2**22
+
+@overload
+def simulate(
+    engine_or_fleet: Engine | Fleet,
+    workload_or_trace: Workload | Trace,
+    policy: Policy | None = None,
+    *,
+    record: Literal["summary"],
+    replications: int = 1,
+    requests: int = 2000,
+    rng: RngLike = None,
+    engine: EngineChoice = "auto",
+    warmup: int | str = "auto",
+    workers: Workers = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Summary: ...
+
+
+@overload
+def simulate(
+    engine_or_fleet: Engine | Fleet,
+    workload_or_trace: Workload | Trace,
+    policy: Policy | None = None,
+    *,
+    replications: int = 1,
+    requests: int = 2000,
+    rng: RngLike = None,
+    engine: EngineChoice = "auto",
+    record: Literal["requests", "tokens"] = "requests",
+    warmup: int | str = "auto",
+    workers: Workers = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Run: ...
 
 
 def simulate(
@@ -44,7 +73,7 @@ def simulate(
     warmup: int | str = "auto",
     workers: Workers = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> Run:
+) -> Run | Summary:
     """Simulate requests through an engine or a fleet, to the last token.
 
     Parameters
@@ -64,8 +93,9 @@ def simulate(
         Source of randomness; replication ``i`` gets the i-th child, whatever the workers.
     engine : {"auto", "vector", "calendar", "reference"}
         Which simulator. All give one trajectory; "auto" takes the fastest that can.
-    record : {"requests", "tokens"}
-        "tokens" keeps the time of every token as well (reference simulator).
+    record : {"requests", "tokens", "summary"}
+        "tokens" keeps the time of every token as well (reference simulator); "summary" keeps no
+        requests, only sums and sketches, for tens of millions of them.
     warmup : int or "auto"
         Requests left out at the start; "auto" decides by MSER-5 and also leaves out the requests
         that see the system drain. A trace is measured whole unless a number is given.
@@ -76,9 +106,9 @@ def simulate(
 
     Returns
     -------
-    Run
-        Event times, verdict, and metrics with intervals. After an interrupt (Ctrl-C) it holds the
-        replications that were done, and says so in its assumptions.
+    Run or Summary
+        Event times (not in a summary), verdict, and metrics with intervals. After an interrupt
+        (Ctrl-C) it holds the replications that were done, and says so in its assumptions.
 
     Raises
     ------
@@ -108,34 +138,10 @@ def simulate(
         workload_or_trace, requests, tuple(root.spawn(replications)), fleet, chosen, engine,
         record == "tokens", eligible, link,
     )  # fmt: skip
-    blocks = _blocks(whole, workers, progress)
-    return _collect(blocks, whole, warmup, root)
-
-
-def _blocks(
-    whole: Task, workers: Workers, progress: Callable[[int, int], None] | None
-) -> list[Block]:
-    """Run all replications, block by block; what is done when the user interrupts is kept."""
-    n = len(whole.seeds)
-    choice = chosen_engine(whole, n * len(whole.engines))
-    many = -(-n // workers) if isinstance(workers, int) and workers > 0 else n
-    length = len(whole.traffic) if isinstance(whole.traffic, Trace) else whole.requests
-    size = 1 if choice != "vector" else max(1, min(many, BLOCK // length))
-    tasks = [
-        replace(whole, choice=choice, seeds=whole.seeds[i : i + size]) for i in range(0, n, size)
-    ]
-    blocks: list[Block] = []
-    done = 0
-    try:
-        for block in mapped(workers, run_block, tasks):
-            blocks.append(block)
-            done += len(block.arrival)
-            if progress is not None:
-                progress(done, n)
-    except KeyboardInterrupt:
-        if not blocks:
-            raise
-    return blocks
+    if record == "summary":
+        return summarise(whole, warmup, root, workers, progress)
+    blocks = finished(run_block, tasks_of(whole, workers), workers, progress, replications)
+    return as_run(blocks, whole, warmup, root)
 
 
 def _fleet(what: Engine | Fleet, policy: Policy) -> tuple[Engine, ...]:
@@ -162,8 +168,10 @@ def _check_arguments(
         raise InputError(f"replications must be at least 1, got {replications}", value=replications)
     if requests < 1:
         raise InputError(f"requests must be at least 1, got {requests}", value=requests)
-    if record not in ("requests", "tokens"):
-        raise InputError(f"record must be 'requests' or 'tokens', got {record!r}", value=record)
+    if record not in ("requests", "tokens", "summary"):
+        raise InputError(
+            f"record must be 'requests', 'tokens' or 'summary', got {record!r}", value=record
+        )
     if not isinstance(traffic, Workload | Trace):
         raise InputError(f"simulate needs a Workload or a Trace, got {type(traffic).__name__}")
     if isinstance(traffic, Trace) and replications > 1 and policy.blocks.route.name != "random":
@@ -217,65 +225,3 @@ def _eligible(
     return tuple(
         np.array([name in what.eligible.get(klass, pools) for name in pools]) for klass in names
     )
-
-
-def _collect(
-    blocks: list[Block], task: Task, warmup: int | str, root: np.random.SeedSequence
-) -> Run:
-    done, engines, traffic = join(blocks), task.engines, task.traffic
-    times = done.times()
-    finite = isinstance(traffic, Trace)
-    measured = _measured(times, warmup, whole=finite)
-    mix = traffic.mix() if isinstance(traffic, Trace) else traffic.mix
-    load = offered_load(engines, mix, traffic.rates)
-    notes = traffic.notes if isinstance(traffic, Trace) else ()
-    if len(done.arrival) < len(task.seeds):
-        notes = (*notes, f"interrupted: {len(done.arrival)} of {len(task.seeds)} replications")
-    return Run(
-        requests=times,
-        prompt=done.prompt,
-        klass=done.klass,
-        classes=traffic.classes if isinstance(traffic, Trace) else tuple(traffic.mix),
-        server=done.server,
-        tallies=done.tallies,
-        engines=engines,
-        policy=str(task.policy),
-        measured=measured,
-        finite=finite,
-        verdict=judge(times.arrival, times.finish, load),
-        kind=Kind.SIMULATED,
-        assumptions=(
-            f"conventions: {engines[0].conventions.name}",
-            f"router: {task.policy.blocks.route.name}",
-            f"requests {measured[0]} to {measured[1] - 1} of each path are measured",
-            *engines[0].assumptions,
-            *notes,
-        ),
-        source=engines[0].source,
-        provenance=provenance(
-            entropy=root.entropy, engine=engines[0], engines=len(engines), policy=task.policy,
-            replications=len(done.arrival), requests=times.arrival.shape[1],
-        ),
-    )  # fmt: skip
-
-
-def _measured(times: RequestTimes, warmup: int | str, *, whole: bool) -> tuple[int, int]:
-    """First measured request and the one after the last."""
-    n = times.arrival.shape[1]
-    if isinstance(warmup, str):
-        if warmup != "auto":
-            raise InputError(f"warmup must be a number of requests or 'auto', got {warmup!r}")
-        if whole:
-            return 0, n
-        stays = e2e(times)
-        start = mser5(stays.mean(axis=0))
-        # Who arrives within a long stay of the last arrival sees the system drain.
-        lasts = times.arrival[:, -1] - np.quantile(stays, 0.99, axis=1)
-        before = [np.searchsorted(row, end) for row, end in zip(times.arrival, lasts, strict=True)]
-        stop = int(min(before))
-        return (start, stop) if stop - start >= n // 4 else (min(start, n // 4), n)
-    if not 0 <= warmup < n:
-        raise InputError(
-            f"warmup must leave at least one of the {n} requests, got {warmup}", value=warmup
-        )
-    return int(warmup), n

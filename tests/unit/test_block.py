@@ -7,7 +7,7 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.sim import run as run_module
+from llmq.sim import collect
 from llmq.sim.workers import mapped
 
 LAW = llmq.BatchTime.affine(base=0.01, per_token=1e-4, per_kv=1e-7)
@@ -52,7 +52,7 @@ def test_workers_change_nothing(alone):
 
 
 def test_blocks_change_nothing(alone, monkeypatch):
-    monkeypatch.setattr(run_module, "BLOCK", 800)
+    monkeypatch.setattr(collect, "BLOCK", 800)
     same(alone, simulate())
 
 
@@ -134,3 +134,37 @@ def test_workers_that_are_none():
         list(mapped(0, abs, [1, 2]))
     with pytest.raises(llmq.InputError, match="a number, a function like map or a dask client"):
         list(mapped("many", abs, [1, 2]))
+
+
+def test_a_summary_is_the_run_without_its_requests(alone):
+    short = simulate(record="summary")
+    whole = simulate(warmup=short.measured[0])
+    for name in ("ttft", "tpot", "e2e"):
+        for klass in (None, "long"):
+            brief, full = short.metric(name, klass=klass), whole.metric(name, klass=klass).values
+            # The end of the window is decided on the first replications.
+            full = full[:, : short.measured[1] - short.measured[0]]
+            assert brief.mean == pytest.approx(np.nanmean(full), rel=1e-12)
+            for q in (0.5, 0.99):
+                assert brief.quantile(q).mean == pytest.approx(np.nanquantile(full, q), rel=0.02)
+    assert short.iterations == whole.n_iterations.sum()
+    assert short.verdict.status == whole.verdict.status
+    assert short.ttft.n == 70
+
+
+def test_a_summary_does_not_depend_on_the_workers():
+    first, second = simulate(record="summary"), simulate(record="summary", workers=2)
+    for key, one in first.sketches.items():
+        np.testing.assert_array_equal(one.counts, second.sketches[key].counts)
+        np.testing.assert_array_equal(one.sums, second.sketches[key].sums)
+
+
+def test_a_summary_says_what_it_does_not_know():
+    short = simulate(record="summary", replications=2)
+    with pytest.raises(llmq.InputError, match="record='requests' keeps the requests"):
+        short.metric("qoe")
+    over = llmq.simulate(CHIP, WORK.at_rate(100.0), requests=400, rng=1, record="summary")
+    assert over.verdict.status == "overloaded"
+    with pytest.raises(llmq.UnstableError, match="does not exist"):
+        over.metric("ttft")
+    assert over.metric("ttft", anyway=True).mean > 1

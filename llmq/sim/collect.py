@@ -1,0 +1,257 @@
+"""From blocks of replications to a result: all requests, or sums and sketches.
+
+What is done when the user interrupts is kept, and the result says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from llmq.errors import InputError
+from llmq.model.metrics import RequestTimes, e2e
+from llmq.model.trace import Trace
+from llmq.result import Kind, provenance
+from llmq.sim.block import Block, Task, chosen_engine, join, run_block
+from llmq.sim.record import Run
+from llmq.sim.stability import judge, offered_load, slopes
+from llmq.sim.stats import mser5
+from llmq.sim.summary import Part, Summary, put_together, reduce
+from llmq.sim.workers import Workers, mapped
+
+__all__ = ["as_run", "finished", "summarise", "tasks_of"]
+
+# Requests of a block: what is in memory at a time beside the result.
+BLOCK = 2**22
+# Replications on which a summary decides what is measured.
+PILOT = 32
+
+_T = TypeVar("_T", Block, Part)
+
+
+def tasks_of(whole: Task, workers: Workers) -> list[Task]:
+    """Cut a simulation into blocks, with the choice of the simulator made.
+
+    Parameters
+    ----------
+    whole : Task
+        All replications.
+    workers : Workers
+        Who will run them.
+
+    Returns
+    -------
+    list of Task
+        In order.
+    """
+    n = len(whole.seeds)
+    choice = chosen_engine(whole, n * len(whole.engines))
+    many = -(-n // workers) if isinstance(workers, int) and workers > 0 else n
+    length = len(whole.traffic) if isinstance(whole.traffic, Trace) else whole.requests
+    size = 1 if choice != "vector" else max(1, min(many, BLOCK // length))
+    return [
+        replace(whole, choice=choice, seeds=whole.seeds[i : i + size]) for i in range(0, n, size)
+    ]
+
+
+def finished(
+    function: Callable[[Task], _T],
+    tasks: Sequence[Task],
+    workers: Workers,
+    progress: Callable[[int, int], None] | None,
+    n: int,
+    done: int = 0,
+) -> list[_T]:
+    """Run tasks; what is done when the user interrupts is kept.
+
+    Parameters
+    ----------
+    function : callable
+        What to do with a task.
+    tasks : sequence of Task
+        The tasks.
+    workers : Workers
+        Who runs them.
+    progress : callable, optional
+        Called with (replications done, replications).
+    n, done : int
+        Replications in all, and those done before.
+
+    Returns
+    -------
+    list
+        Results in the order of the tasks, perhaps not all.
+    """
+    results: list[_T] = []
+    try:
+        for task, result in zip(tasks, mapped(workers, function, tasks), strict=False):
+            results.append(result)
+            done += len(task.seeds)
+            if progress is not None:
+                progress(done, n)
+    except KeyboardInterrupt:
+        if not results and not done:
+            raise
+    return results
+
+
+def as_run(
+    blocks: Sequence[Block], task: Task, warmup: int | str, root: np.random.SeedSequence
+) -> Run:
+    """Put blocks together.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+        At least one.
+    task : Task
+        The whole simulation.
+    warmup : int or "auto"
+        As in :func:`llmq.simulate`.
+    root : numpy.random.SeedSequence
+        Its seed.
+
+    Returns
+    -------
+    Run
+        With all requests.
+    """
+    done, engines, traffic = join(blocks), task.engines, task.traffic
+    times = done.times()
+    finite = isinstance(traffic, Trace)
+    measured = _measured(times, warmup, whole=finite)
+    return Run(
+        requests=times,
+        prompt=done.prompt,
+        klass=done.klass,
+        classes=_classes(task),
+        server=done.server,
+        tallies=done.tallies,
+        engines=engines,
+        policy=str(task.policy),
+        measured=measured,
+        finite=finite,
+        verdict=judge(slopes(times.arrival, times.finish), _load(task)),
+        **_words(task, measured, len(done.arrival), root),
+    )
+
+
+def _classes(task: Task) -> tuple[str, ...]:
+    traffic = task.traffic
+    return traffic.classes if isinstance(traffic, Trace) else tuple(traffic.mix)
+
+
+def _load(task: Task) -> tuple[float, float]:
+    traffic = task.traffic
+    mix = traffic.mix() if isinstance(traffic, Trace) else traffic.mix
+    return offered_load(task.engines, mix, traffic.rates)
+
+
+def _words(
+    task: Task, measured: tuple[int, int], done: int, root: np.random.SeedSequence
+) -> dict[str, Any]:
+    """Say what every result says of itself."""
+    engines, traffic = task.engines, task.traffic
+    notes = traffic.notes if isinstance(traffic, Trace) else ()
+    if done < len(task.seeds):
+        notes = (*notes, f"interrupted: {done} of {len(task.seeds)} replications")
+    return {
+        "kind": Kind.SIMULATED,
+        "assumptions": (
+            f"conventions: {engines[0].conventions.name}",
+            f"router: {task.policy.blocks.route.name}",
+            f"requests {measured[0]} to {measured[1] - 1} of each path are measured",
+            *engines[0].assumptions,
+            *notes,
+        ),
+        "source": engines[0].source,
+        "provenance": provenance(
+            entropy=root.entropy, engine=engines[0], engines=len(engines), policy=task.policy,
+            replications=done,
+            requests=len(traffic) if isinstance(traffic, Trace) else task.requests,
+        ),
+    }  # fmt: skip
+
+
+def summarise(
+    task: Task,
+    warmup: int | str,
+    root: np.random.SeedSequence,
+    workers: Workers,
+    progress: Callable[[int, int], None] | None,
+) -> Summary:
+    """Run and forget, block by block.
+
+    Parameters
+    ----------
+    task : Task
+        The whole simulation.
+    warmup : int or "auto"
+        As in :func:`llmq.simulate`, decided on the first replications.
+    root : numpy.random.SeedSequence
+        Its seed.
+    workers : Workers
+        Who runs the blocks.
+    progress : callable, optional
+        Called with (replications done, replications).
+
+    Returns
+    -------
+    Summary
+        Without the requests.
+    """
+    n = len(task.seeds)
+    # The same pilot for any number of workers, or the window would depend on it.
+    choice = chosen_engine(task, n * len(task.engines))
+    pilot = run_block(replace(task, choice=choice, seeds=task.seeds[:PILOT]))
+    measured = _measured(pilot.times(), warmup, whole=isinstance(task.traffic, Trace))
+    forget = partial(_part, measured=measured, classes=_classes(task))
+    parts = [_reduced(pilot, measured, _classes(task))]
+    rest = replace(task, choice=choice, seeds=task.seeds[PILOT:])
+    if rest.seeds:
+        parts += finished(forget, tasks_of(rest, workers), workers, progress, n, PILOT)
+    whole = put_together(parts)
+    done = len(whole.slopes.rate)
+    return Summary(
+        sketches=whole.sketches, replications=done, requests=whole.requests,
+        iterations=whole.iterations, evictions=whole.evictions, engines=task.engines,
+        policy=str(task.policy), measured=measured, verdict=judge(whole.slopes, _load(task)),
+        **_words(task, measured, done, root),
+    )  # fmt: skip
+
+
+def _part(task: Task, measured: tuple[int, int], classes: tuple[str, ...]) -> Part:
+    return _reduced(run_block(task), measured, classes)
+
+
+def _reduced(block: Block, measured: tuple[int, int], classes: tuple[str, ...]) -> Part:
+    tallies = [tally for row in block.tallies for tally in row]
+    sums = sum(t.iterations for t in tallies), sum(t.evictions for t in tallies)
+    path = slopes(block.arrival, block.finish)
+    return reduce(block.times(), block.klass, classes, measured, path, sums)
+
+
+def _measured(times: RequestTimes, warmup: int | str, *, whole: bool) -> tuple[int, int]:
+    """First measured request and the one after the last."""
+    n = times.arrival.shape[1]
+    if isinstance(warmup, str):
+        if warmup != "auto":
+            raise InputError(f"warmup must be a number of requests or 'auto', got {warmup!r}")
+        if whole:
+            return 0, n
+        stays = e2e(times)
+        start = mser5(stays.mean(axis=0))
+        # Who arrives within a long stay of the last arrival sees the system drain.
+        lasts = times.arrival[:, -1] - np.quantile(stays, 0.99, axis=1)
+        before = [np.searchsorted(row, end) for row, end in zip(times.arrival, lasts, strict=True)]
+        stop = int(min(before))
+        return (start, stop) if stop - start >= n // 4 else (min(start, n // 4), n)
+    if not 0 <= warmup < n:
+        raise InputError(
+            f"warmup must leave at least one of the {n} requests, got {warmup}", value=warmup
+        )
+    return int(warmup), n
