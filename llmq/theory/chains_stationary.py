@@ -5,8 +5,11 @@ with :math:`s = \sum_{j < n} p_{nj}`
 
 .. math:: p_{ij} \leftarrow p_{ij} + p_{in} p_{nj} / s \qquad (i, j < n),
 
-then :math:`\pi_n = \sum_{i < n} \pi_i p_{in} / s`. Nothing is subtracted, so floats keep their
-relative accuracy, and Fractions give the law exactly. Transient states get probability 0.
+then :math:`\pi_n = \sum_{i < n} \pi_i p_{in} / s`. The first line is the chain watched while it is
+in the states below ``n``: each visit to ``n`` is cut out, with where it goes next (``1 / s`` sums
+its returns). Its stationary law is proportional to that of the chain, and the second line is the
+balance of state ``n``; one recurrent class makes both unique. Nothing is subtracted, so floats keep
+their relative accuracy, and Fractions give the law exactly. Transient states get probability 0.
 
 Not covered: several recurrent classes (the law is not unique), infinite chains (truncate, or see
 :mod:`llmq.theory.chains_qbd`).

@@ -8,7 +8,10 @@ interrupted. Minimise the total latency :math:`\sum_i (x_i + o_i - a_i)` subject
           \quad\text{for all } t,
 
 with :math:`x_{i,k} = 1` if ``i`` starts at ``k``: an integer programme (HiGHS). Each start lies
-below the latency of a greedy schedule minus what all jobs take at least, so the horizon is finite.
+below the latency of a greedy schedule minus what all jobs take at least, so the horizon is finite:
+in a better schedule no job waits longer than all jobs together in the greedy one. Latencies are
+whole numbers, so a schedule less than 1 above a lower bound is optimal; the bound is the solver's
+(floats), the schedule is checked against the memory in whole numbers.
 
 **Greedy schedules** take jobs in the order of a key and start, at each step, all that fit the whole
 future memory, stopping at the first that does not. Each trajectory rises until its job ends, so
