@@ -4,7 +4,9 @@ Requests of each class arrive as a Poisson stream, with independent numbers of t
 two moments are stated (where lengths are listed, they are computed again from them).
 
 ``linear_foster`` (C4). Let ``V`` be the tokens left of all requests present, ``b`` the tokens of a
-full batch and ``t`` its time. *Level*: while ``V`` exceeds it, batches are full.
+full batch and ``t`` its time, the longest one where attention takes time: every request of the
+batch at its largest (a row reads at most the KV of a whole request, a chunk of ``n`` tokens does at
+most ``n s`` of attention work). *Level*: while ``V`` exceeds it, batches are full.
 
 * Work-conserving with a budget ``b`` (``sarathi``): a batch falls short of ``b`` only if all that
   requests can offer does. A request offers ``n >= 1`` tokens, a chunk of its prompt or one decode,
@@ -16,11 +18,11 @@ full batch and ``t`` its time. *Level*: while ``V`` exceeds it, batches are full
 
 At most ``b`` requests are present in the engine, so ``b`` slots and memory for ``b`` requests of
 the largest size never bind. The level is also at least ``s + d``, one request that ends an idle
-time. An iteration above the level removes ``b`` and lasts ``t``; the work that arrives in ``t`` has
-mean ``A`` and variance ``S``: the drift is ``-e``, ``e = b - A > 0``.
+time. An iteration above the level removes ``b`` and lasts at most ``t``; the work that arrives in
+``t`` has mean ``A`` and variance ``S``: the drift is at most ``-e``, ``e = b - A > 0``.
 
-* *Return*: ``V + e n`` stopped at the level is a martingale and ends above ``level - b``, so from
-  ``V0`` above the level it takes at most ``(V0 - max(0, level + 1 - b)) t / e`` on average.
+* *Return*: ``V + e n`` stopped at the level is a supermartingale and ends above ``level - b``, so
+  from ``V0`` above the level it takes at most ``(V0 - max(0, level + 1 - b)) t / e`` on average.
 * *Mean*: ``V(T)`` is at most the level plus what came since the last iteration that started at or
   below it, minus the full batches since. That iteration and the one that runs bring at most
   ``2 A`` on average; the rest is a random walk with steps of mean ``-e`` and variance ``S``, whose
@@ -143,14 +145,17 @@ def check_foster(body: dict[str, Any]) -> str:
     problem = table(body["problem"], "problem", names)
     batch, lag = whole(problem["batch"], "batch", 1), whole(problem["lag"], "lag")
     require(lag < 2, "lag: 0 or 1")
-    time = token_times(problem["law"], batch, "law")[batch]
-    require(not any(attention(problem["law"], "law")), "attention time depends on more than tokens")
+    times = token_times(problem["law"], batch, "law")
     classes = table(problem["classes"], "classes")
     read = [read_class(raw, lag, f"class {j}") for j, raw in classes.items()]
     require(len(read) > 0, "no class")
     sizes = [size for *_, size in read]
     level = level_of(problem, batch, sizes)
-    check_room(problem, batch, max(size[0] + size[2] for size in sizes))
+    most = max(size[0] + size[2] for size in sizes)
+    check_room(problem, batch, most)
+    per_kv, per_kv_mixed, per_work = attention(problem["law"], "law")
+    prompt = max(size[0] for size in sizes)
+    time = times[batch] + batch * (max(per_kv, per_kv_mixed) * most + per_work * prompt)
     arrivals = time * sum((rate * mean for rate, mean, *_ in read), ZERO)
     variance = time * sum((rate * square for rate, _, square, _ in read), ZERO)
     drift = batch - arrivals

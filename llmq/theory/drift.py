@@ -19,7 +19,7 @@ has ``b`` tokens and lasts ``t``.
 The level is at least s + d, so that the request that ends an idle time does not exceed it. Then
 
 * V falls to the level from :math:`V_0` within :math:`(V_0 - \max(0, L + 1 - b)) t / \epsilon`
-  seconds on average (stopped martingale :math:`V + \epsilon n`, which ends above L - b);
+  seconds on average (stopped supermartingale :math:`V + \epsilon n`, which ends above L - b);
 * the long-run mean of V is at most :math:`L + 2 \alpha + \sigma^2 / (2 \epsilon)`: what came since
   the last start of an iteration at or below L, two iterations of arrivals and the maximum of a
   random walk (Kingman's bound).
@@ -28,10 +28,13 @@ The level is what a short batch may leave, so the first bound says when the queu
 the last request is: below the level one decode may keep an engine busy for long, and the empty
 state can be rare (with ``per_token`` much below ``base`` it is exponentially so).
 
-The lemma holds for any nondecreasing law in the tokens; that :math:`\epsilon > 0` on the whole
-stability region needs a full batch to be the best one (:func:`llmq.tiling.best_batch`).
+The lemma holds for any nondecreasing law in the tokens. Attention is charged at its worst, every
+request of a full batch at its largest: then ``t`` is the longest time of a full batch, fewer tokens
+arrive in a shorter one, and both bounds hold. That :math:`\epsilon > 0` on the whole stability
+region needs a law without attention and a full batch that is the best one
+(:func:`llmq.tiling.best_batch`).
 
-Not covered, and refused: attention time, slot and KV limits that may bind, prompts that do not fill
+Not covered, and refused: slot and KV limits that may bind, prompts that do not fill
 RAD's tiles, cycles of RAD (finite N), eviction, several engines (a random split is one engine with
 its share of the rates). References: Dai et al., 2504.07347, Theorem 2; Bari et al., 2508.01002,
 Theorem 2; Kingman 1962; theory core 3.4 (S1).
@@ -55,7 +58,7 @@ from llmq.theory.certificate_maxweight import MaxWeight, maxweight
 from llmq.theory.certificate_moments import ClassMoments, class_moments
 from llmq.theory.certificate_record import Certificate, law_record, ratio, seal
 from llmq.theory.tiling import best_batch
-from llmq.units import format_seconds
+from llmq.units import as_fraction, format_seconds
 
 __all__ = ["Drift", "MaxWeight", "constants", "maxweight"]
 
@@ -74,7 +77,7 @@ class Drift:
     batch : int
         Tokens of a full batch.
     batch_time : fractions.Fraction
-        Seconds of a full batch.
+        Seconds of a full batch, the longest where attention takes time.
     load : fractions.Fraction
         Tokens that arrive in a full batch, over its tokens.
     arrivals, variance : fractions.Fraction
@@ -231,12 +234,11 @@ def constants(
         raise InputError(
             f"no drift lemma for policy {policy!r}{nearest(policy, _POLICIES)}", value=policy
         )
-    _check_law(engine)
     batch = _full_batch(engine, policy, tile)
     chunk = batch if policy == "rad" else engine.chunk
     classes = class_moments(mix, rates, engine.conventions.lag)
     _check_room(engine, policy, batch, classes)
-    time = engine.law.exact().curve(batch)
+    time = _longest(engine, batch, classes)
     arrivals = time * sum(one.rate * one.mean for one in classes.values())
     if arrivals >= batch:
         raise UnstableError(_overload(engine, batch, arrivals), load=float(arrivals / batch))
@@ -252,14 +254,14 @@ def constants(
     )  # fmt: skip
 
 
-def _check_law(engine: Engine) -> None:
+def _longest(engine: Engine, batch: int, classes: Mapping[str, ClassMoments]) -> Fraction:
+    """Longest time of an iteration: a full batch, every request of it at its largest."""
     law = engine.law
-    if law.per_kv or law.per_kv_mixed or law.per_work:
-        raise InputError(
-            "the lemma needs an iteration time that depends on the tokens of the batch alone, this "
-            "law also charges attention (per_kv, per_kv_mixed, per_work): give a law without it "
-            "that is never faster, e.g. with the attention of the longest contexts in its base"
-        )
+    s = max(one.prompt_most for one in classes.values())
+    held = max(one.prompt_most + one.decodes_most for one in classes.values())
+    per_row = max(map(as_fraction, (law.per_kv, law.per_kv_mixed))) * held
+    # A chunk meets at most the whole prompt.
+    return law.exact().curve(batch) + batch * (per_row + as_fraction(law.per_work) * s)
 
 
 def _full_batch(engine: Engine, policy: str, tile: int | None) -> int:
@@ -321,6 +323,11 @@ def _overload(engine: Engine, batch: int, arrivals: Fraction) -> str:
         f"no negative drift: {float(arrivals):.6g} tokens arrive on average while a full batch of "
         f"{batch} is served (load {float(arrivals / batch):.6g})"
     )
+    if _attention(engine):
+        return (
+            f"{said} with attention at its worst: lower the rates, bound the requests more "
+            "tightly, or ask stability_region, which charges the mean"
+        )
     best = best_batch(engine.law, engine.token_budget)
     load = arrivals / batch * (batch / engine.law.exact().curve(batch)) / best.exact_rate
     if best.tokens != batch and load < 1:
@@ -331,6 +338,10 @@ def _overload(engine: Engine, batch: int, arrivals: Fraction) -> str:
     return f"{said}: lower the rates"
 
 
+def _attention(engine: Engine) -> bool:
+    return any((engine.law.per_kv, engine.law.per_kv_mixed, engine.law.per_work))
+
+
 def _assumptions(engine: Engine, policy: str, batch: int) -> tuple[str, ...]:
     said = {
         "sarathi": "work-conserving: the batch holds the budget whenever those present supply it",
@@ -339,8 +350,12 @@ def _assumptions(engine: Engine, policy: str, batch: int) -> tuple[str, ...]:
     found: tuple[str, ...] = (
         "Poisson arrivals, independent requests of bounded length",
         said[policy],
-        "iteration time depends on its tokens alone",
+        "attention at its worst: every request of a full batch at its largest"
+        if _attention(engine)
+        else "iteration time depends on its tokens alone",
     )
+    if _attention(engine):
+        return found
     best = best_batch(engine.law, engine.token_budget)
     if best.exact_rate * engine.law.exact().curve(batch) > batch:
         found += (f"a full batch is not the best one, which has {best.tokens} tokens",)

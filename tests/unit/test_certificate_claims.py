@@ -15,6 +15,7 @@ import math
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction as F
 from pathlib import Path
 from types import ModuleType
@@ -125,7 +126,7 @@ def foster_is_true(body: dict[str, Any]) -> bool:
     b, rad = p["batch"], p["policy"] == "rad"
     t = time_of(p["law"], b)
     mean = square = F(0)
-    s_most = d_most = 0
+    s_most = d_most = peak = 0
     for one in p["classes"].values():
         sizes = one["prompt_most"], one["decodes_most"]
         moments = F(one["tokens"]), F(one["tokens_squared"])
@@ -145,6 +146,10 @@ def foster_is_true(body: dict[str, Any]) -> bool:
         mean += F(one["rate"]) * moments[0]
         square += F(one["rate"]) * moments[1]
         s_most, d_most = max(s_most, sizes[0]), max(d_most, sizes[1])
+        peak = max(peak, sum(sizes))
+    cost = {k: F(p["law"][k]) for k in ("per_kv", "per_kv_mixed", "per_work")}
+    rows = max(cost["per_kv"], cost["per_kv_mixed"]) * peak
+    t += b * (rows + cost["per_work"] * s_most)
     # Most tokens that a request has left for each token it offers, by trying every state.
     chunk = p["chunk"]
     worst = max([F(left + d_most, min(left, chunk)) for left in range(1, s_most + 1)] + [F(d_most)])
@@ -152,7 +157,7 @@ def foster_is_true(body: dict[str, Any]) -> bool:
     level = max(level, s_most + d_most)
     drift = b - t * mean
     room = p["memory"] is None or p["memory"]["tokens"] // p["memory"]["block"] >= F(100, 99) * (
-        b * math.ceil(F(s_most + d_most + 1, p["memory"]["block"]))
+        b * math.ceil(F(peak + 1, p["memory"]["block"]))
     )
     return (
         drift > 0 and room and (p["slots"] is None or p["slots"] >= b)
@@ -291,15 +296,23 @@ def drifts(draw: st.DrawFn) -> Certificate:
         draw(laws()), token_budget=budget, conventions=draw(st.sampled_from([ENGINE, THEORY])),
         max_seqs=draw(st.sampled_from([None, batch, batch + 3])), kv_block=16,
         kv_tokens=draw(st.sampled_from([None, 2 * batch * (peak + 16)])),
-        prefill_chunk=draw(st.sampled_from([None, max(1, budget // 2)])),
+        prefill_chunk=draw(st.sampled_from([None, 1, max(1, budget // 2)])),
     )  # fmt: skip
+    if draw(st.booleans()):
+        per_kv, per_work = draw(sixteenths) / 512, draw(sixteenths) / 512
+        law = replace(
+            engine.law, per_kv=per_kv, per_kv_mixed=draw(sixteenths) / 512, per_work=per_work
+        )
+        engine = engine.with_(law=law)
     unit = tile or 1
     mix = {
         name: RequestClass(draw(lengths(1, unit)), draw(lengths(1)))
         for name in ("a", "b")[: draw(st.integers(1, 2))]
     }
-    # A quarter of the capacity for each class, and a bit.
-    time = engine.law.exact().curve(batch)
+    # At most 7/16 of the capacity for each class.
+    sizes = [m.prompt.high + m.output.high for m in mix.values()]
+    attention = 3 * max(engine.law.per_kv, engine.law.per_kv_mixed, engine.law.per_work)
+    time = engine.law.exact().curve(batch) + F(batch * attention * max(sizes))
     rates = {
         name: F(draw(st.integers(1, 7)), 16) * batch / time / F(m.prompt.high + m.output.high)
         for name, m in mix.items()
@@ -516,7 +529,9 @@ def test_bad_values_anywhere_are_rejected(name: str, bad: Any) -> None:
         ("drift-sarathi", ("problem", "lag"), 2, "lag: 0 or 1"),
         ("drift-sarathi", ("problem", "lag"), 1, "not the moments"),
         ("drift-sarathi", ("problem", "classes"), {}, "no class"),
-        ("drift-sarathi", ("problem", "law", "per_kv"), "1/9", "attention time"),
+        ("drift-sarathi", ("problem", "law", "per_kv"), "1/9", "arrive"),
+        ("o1-tiles", ("problem", "law", "per_kv"), "1/9", "attention time"),
+        ("maxweight", ("problem", "law", "per_kv"), "1/9", "attention time"),
         ("drift-sarathi", ("problem", "classes", "chat", "rate"), "17/1", "arrive"),
         ("drift-sarathi", ("problem", "classes", "chat", "rate"), "16/1", "arrivals is"),
         ("drift-sarathi", ("problem", "classes", "chat", "tokens"), "1000/1", "two moments"),
