@@ -96,28 +96,32 @@ class Model:
         need = request_demand(s, o, chunk, self.conventions)
         return need | {"area": need["least_area" if self.least else "area"]}
 
-    def total(self, field: str) -> Expr:
+    def total(self, field: str, flow: str = "rate") -> Expr:
         """Return the demand per unit of time of all classes.
 
         Parameters
         ----------
         field : str
             One of those of :meth:`demand`.
+        flow : {"rate", "share"}
+            What the classes are weighed with.
 
         Returns
         -------
         sympy.Expr
             Rates times demands.
         """
-        return sum(symbols(f"rate_{k}")[0] * self.demand(k)[field] for k in self.classes)
+        return sum(symbols(f"{flow}_{k}")[0] * self.demand(k)[field] for k in self.classes)
 
-    def count(self, resource: str) -> Expr:
+    def count(self, resource: str, flow: str = "rate") -> Expr:
         """Return the iterations per unit of time that a resource makes necessary.
 
         Parameters
         ----------
         resource : {"tokens", "slots", "memory"}
             What an iteration has so much of.
+        flow : {"rate", "share"}
+            What the classes are weighed with.
 
         Returns
         -------
@@ -132,15 +136,17 @@ class Model:
         field, limit = {
             "tokens": ("tokens", budget), "slots": ("slots", seqs), "memory": ("area", memory)
         }[resource]  # fmt: skip
-        return self.total(field) / limit
+        return self.total(field, flow) / limit
 
-    def busy(self, slope: Expr) -> Expr:
+    def busy(self, slope: Expr, flow: str = "rate") -> Expr:
         """Return the time of tokens and attention per unit of time.
 
         Parameters
         ----------
         slope : sympy.Expr
             Time of a token.
+        flow : {"rate", "share"}
+            What the classes are weighed with.
 
         Returns
         -------
@@ -148,8 +154,8 @@ class Model:
             Engine time, of all engines.
         """
         read, work = symbols("per_kv", "per_work")
-        busy = slope * self.total("tokens") + read * self.total("area")
-        return busy + work * self.total("work") if self.attention else busy
+        busy = slope * self.total("tokens", flow) + read * self.total("area", flow)
+        return busy + work * self.total("work", flow) if self.attention else busy
 
     def arguments(self) -> tuple[str, ...]:
         """Return the names of all symbols that a formula of the region may have.

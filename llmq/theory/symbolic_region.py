@@ -140,10 +140,9 @@ class SymbolicRegion:
         ...     tokens_chat=640, area_chat=1, engines=2)
         Fraction(2, 31)
         """
-        whole = self.load if facet is None else self.facets[facet]
-        named = [(symbols(f"rate_{k}")[0], symbols(f"share_{k}")[0]) for k in self.classes]
-        fields = {"capacity": (r"\Lambda", 1 / whole.expression.xreplace(dict(named)))}
-        return _bounds(self.model, "capacity", fields)["capacity"]
+        whole = _load(self.model, "share") if facet is None else _facets(
+            self.model, "share")[facet].expression  # fmt: skip
+        return _bounds(self.model, "capacity", {"capacity": (r"\Lambda", 1 / whole)})["capacity"]
 
     def one_more(self, what: str, of: Formula | None = None) -> Formula:
         """Say what one token of budget, slot, KV block or GPU more buys.
@@ -260,12 +259,12 @@ def _bounds(model: Model, name: str, fields: Mapping[str, tuple[Any, ...]]) -> F
 
 # Expressions do not change: each is built once.
 @functools.lru_cache(maxsize=64)
-def _facets(model: Model) -> Formulas:
+def _facets(model: Model, flow: str = "rate") -> Formulas:
     (engines,) = symbols("engines")
     fields = {
         f"{resource}{piece}": (
             rf"\rho_{{{resource}}}",
-            (model.busy(a) + c * model.count(resource)) / engines,
+            (model.busy(a, flow) + c * model.count(resource, flow)) / engines,
         )
         for piece, (c, a) in model.pieces().items()
         for resource in _RESOURCES
@@ -274,17 +273,18 @@ def _facets(model: Model) -> Formulas:
 
 
 @functools.lru_cache(maxsize=64)
-def _load(model: Model) -> Any:
+def _load(model: Model, flow: str = "rate") -> Any:
     """Take the largest facet; with one piece, what does not differ stands before the maximum."""
     import sympy
 
     (engines,) = symbols("engines")
-    counts = [model.count(resource) for resource in _RESOURCES]
+    counts = [model.count(resource, flow) for resource in _RESOURCES]
     pieces = list(model.pieces().values())
     if len(pieces) == 1:
         ((c, a),) = pieces
-        return (model.busy(a) + c * sympy.Max(*counts)) / engines
-    return sympy.Max(*(model.busy(a) + c * n for c, a in pieces for n in counts)) / engines
+        return (model.busy(a, flow) + c * sympy.Max(*counts, evaluate=False)) / engines
+    parts = [model.busy(a, flow) + c * n for c, a in pieces for n in counts]
+    return sympy.Max(*parts, evaluate=False) / engines
 
 
 @functools.lru_cache(maxsize=64)
@@ -293,7 +293,8 @@ def _equilibrium(model: Model) -> Formulas:
 
     (engines,) = symbols("engines")
     model = replace(model, least=False)
-    tau = sympy.Max(*(c / (1 - model.busy(a) / engines) for c, a in model.pieces().values()))
+    roots = [c / (1 - model.busy(a) / engines) for c, a in model.pieces().values()]
+    tau = roots[0] if len(roots) == 1 else sympy.Max(*roots, evaluate=False)
     need = {klass: model.demand(klass) for klass in model.classes}
     fields: dict[str, tuple[Any, ...]] = {
         "iteration": (r"\tau^{*}", tau),

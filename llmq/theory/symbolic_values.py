@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llmq.errors import InputError
-from llmq.theory.symbolic_names import symbols
 from llmq.units import as_fraction
 
 if TYPE_CHECKING:
@@ -136,15 +136,33 @@ def _compiled(expression: Expr, names: tuple[str, ...]) -> tuple[Callable[..., A
     import sympy
 
     sums = expression.atoms(sympy.Sum)
-    cut = {s: _cut(s) for s in sums}
+    finite = expression.xreplace({s: _cut(s) for s in sums}) if sums else expression
     # Python counts the terms of a sum, and takes no NumPy float for that.
     counting = [{"floor": math.floor, "ceil": math.ceil}] if sums else []
-    # A symbol called floor would hide the function of that name: dummify.
+    variables = [sympy.Symbol(_spelled(name)) for name in names]
     function = sympy.lambdify(
-        symbols(*names), expression.xreplace(cut), modules=[*counting, "scipy", "numpy"],
-        dummify=True,
-    )  # fmt: skip
+        variables, finite, modules=[*counting, "scipy", "numpy"], printer=_printer()
+    )
     return function, bool(sums)
+
+
+def _spelled(name: str) -> str:
+    """Spell a symbol in generated code: floor would hide a function, long-rag is no name."""
+    return "v_" + re.sub(r"\W", lambda found: f"_{ord(found[0])}_", name)
+
+
+def _printer() -> Any:
+    from sympy.printing.numpy import SciPyPrinter
+
+    class Printer(SciPyPrinter):  # type: ignore[misc]
+        """Code that spells symbols safely; renaming them in the expression would be slow."""
+
+        def _print_Symbol(self, symbol: Symbol) -> str:
+            return (
+                _spelled(str(symbol)) if symbol.is_positive else str(super()._print_Symbol(symbol))
+            )
+
+    return Printer({"fully_qualified_modules": False, "inline": True})
 
 
 def _cut(total: Any) -> Any:
