@@ -148,7 +148,7 @@ def _classes(task: Task) -> tuple[str, ...]:
 def _load(task: Task) -> tuple[float, float]:
     traffic = task.traffic
     mix = traffic.mix() if isinstance(traffic, Trace) else traffic.mix
-    return offered_load(task.engines, mix, traffic.rates)
+    return offered_load(task.engines, mix, traffic.rates, task.eligible)
 
 
 def _words(
