@@ -127,6 +127,7 @@ def runs(policy: Policy) -> bool:
     if together is None or together.queue:
         return False
     plain = budget.head_of_line and budget.decodes is None and not budget.ranked
+    plain = plain and (budget.tokens is None or isinstance(budget.tokens, int))
     return plain and admit.reserve != "chunk" and not admit.bump
 
 
@@ -158,43 +159,56 @@ def run_lanes(engine: Engine, policy: Policy, lanes: Lanes) -> LaneLog:
     >>> log.finish.ravel()
     array([3. , 4.5])
     """
-    shape = lanes.arrival.shape
-    size, n = shape
-    count = np.full(size, n) if lanes.count is None else lanes.count
-    start = np.arange(size) * n
-    hidden = None if lanes.hidden is None or not lanes.hidden.any() else _flat(lanes.hidden)
-    output = _flat(lanes.output)
-    together = policy.blocks.together
-    staged = engine.conventions.lag > 0 or hidden is not None
-    prefill_end, finish = np.full(size * n, np.nan), np.full(size * n, np.nan)
-    data = Requests(
-        arrival=_flat(lanes.arrival), prompt=_flat(lanes.prompt), output=output,
-        hidden=np.broadcast_to(0.0, output.shape) if hidden is None else hidden, start=start, stop=start + count,
-        prefill_end=prefill_end,
-        first_token=np.full(size * n, np.nan) if staged else prefill_end,
-        finish=finish,
-    )  # fmt: skip
+    size, _ = lanes.arrival.shape
+    data = _requests(lanes, lag=engine.conventions.lag)
     sums = Sums(
         iterations=np.zeros(size, dtype=np.int64), tokens=np.zeros(size, dtype=np.int64),
         kv_area=np.zeros(size), busy=np.zeros(size), clock=np.zeros(size),
         undone=np.full(size, not runs(policy)),
     )  # fmt: skip
+    together = policy.blocks.together
     if together is not None and runs(policy):
-        rules = Rules.of(engine, policy.blocks, together, staged=staged)
+        rules = Rules.of(engine, policy.blocks, together, staged=data.staged)
         if rules.limited and rules.keeps:
-            # Longer outputs than room is kept for take blocks as they grow.
+            # A longer output than room is kept for takes blocks as it grows.
             long = lanes.output - 1 + rules.lag > rules.most
-            sums.undone[:] = (long & (np.arange(n) < count[:, None])).any(axis=1)
-            data.stop[sums.undone] = start[sums.undone]
+            sums.undone[:] = (long & _filled(lanes)).any(axis=1)
+            data.stop[sums.undone] = data.start[sums.undone]
         run(State(data, rules), sums)
-    times = [x.reshape(shape) for x in (data.prefill_end, data.first_token, data.finish)]
-    if not staged:
-        times[1] = times[0].copy()
-    for one in times:
-        one[sums.undone] = np.nan
+    return _log(lanes, data, sums)
+
+
+def _requests(lanes: Lanes, *, lag: int) -> Requests:
+    """Lay the requests out on one axis, with room for their event times."""
+    size, n = lanes.arrival.shape
+    start, blank = np.arange(size) * n, np.full(size * n, np.nan)
+    hidden = np.broadcast_to(0.0, blank.shape) if lanes.hidden is None else _flat(lanes.hidden)
+    staged = lag > 0 or bool(hidden.any())
+    return Requests(
+        arrival=_flat(lanes.arrival), prompt=_flat(lanes.prompt), output=_flat(lanes.output),
+        hidden=hidden, start=start, stop=start + (n if lanes.count is None else lanes.count),
+        staged=staged, prefill_end=blank, first_token=blank.copy() if staged else blank,
+        finish=blank.copy(),
+    )  # fmt: skip
+
+
+def _filled(lanes: Lanes) -> Bools:
+    """Whether a place holds a request, not padding."""
+    size, n = lanes.arrival.shape
+    count = np.full(size, n) if lanes.count is None else lanes.count
+    return np.arange(n) < count[:, None]
+
+
+def _log(lanes: Lanes, data: Requests, sums: Sums) -> LaneLog:
+    shape = lanes.arrival.shape
+    prefill_end, finish = data.prefill_end.reshape(shape), data.finish.reshape(shape)
+    # Without stages the end of the prefill is when the first token comes.
+    first_token = data.first_token.reshape(shape) if data.staged else prefill_end.copy()
+    for times in (prefill_end, first_token, finish):
+        times[sums.undone] = np.nan
     return LaneLog(
-        *times, iterations=sums.iterations, tokens=sums.tokens, kv_area=sums.kv_area,
-        busy=sums.busy, clock=sums.clock, undone=sums.undone,
+        prefill_end, first_token, finish, sums.iterations, sums.tokens, sums.kv_area, sums.busy,
+        sums.clock, sums.undone,
     )  # fmt: skip
 
 

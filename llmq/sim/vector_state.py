@@ -32,6 +32,9 @@ class Requests:
         Seconds, tokens.
     start, stop : ndarray of int, shape (lanes,)
         First request of each lane and the one after its last.
+    staged : bool
+        Some first visible token comes later than the end of the prefill; if none does,
+        ``first_token`` is not written.
     prefill_end, first_token, finish : ndarray, shape (lanes * n,)
         Seconds; NaN where it has not happened.
     """
@@ -42,6 +45,7 @@ class Requests:
     hidden: Floats
     start: Ints
     stop: Ints
+    staged: bool
     prefill_end: Floats
     first_token: Floats
     finish: Floats
@@ -139,7 +143,8 @@ class Rules:
             Numbers only.
         """
         law, admit, fill = engine.law, blocks.admit, blocks.budget
-        budget = min(engine.token_budget, fill.tokens or math.inf)
+        tokens = fill.tokens if isinstance(fill.tokens, int) else math.inf
+        budget = min(engine.token_budget, tokens)
         slots = min(engine.max_seqs or math.inf, fill.rows or math.inf)
         curve = law.curve(np.arange(int(budget) + 1))
         curve[0] = curve[-1]
@@ -244,14 +249,14 @@ class State:
         self.width, self.slots = self.ends.shape
         self.base = np.arange(self.width) * self.slots
         # Flat views: one index finds a slot.
-        self.ends_, self.later_, self.who_ = self.ends.ravel(), self.later.ravel(), self.who.ravel()
-        self.growth_ = self.growth.ravel()
+        self.flat_ends, self.flat_later = self.ends.ravel(), self.later.ravel()
+        self.flat_who, self.flat_growth = self.who.ravel(), self.growth.ravel()
         self.spare = self.slots - int(self.decodes.max(initial=0))
 
     def look(self) -> None:
         """Find the next event of each lane."""
         self.slot = self.ends.argmin(axis=1)
-        self.due = self.ends_[self.base + self.slot]
+        self.due = self.flat_ends[self.base + self.slot]
         self.limit = self.due
 
     def claim(self) -> None:

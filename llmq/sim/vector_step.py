@@ -30,6 +30,22 @@ SHORT = 1e-9
 CROWD = 1 / 8
 
 
+def places(mask: Bools) -> Ints:
+    """Return where a mask holds.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (n,)
+        The mask.
+
+    Returns
+    -------
+    ndarray of int
+        Places.
+    """
+    return mask.nonzero()[0]
+
+
 def run(s: State, sums: Sums) -> None:
     """Run all lanes to the end.
 
@@ -71,7 +87,7 @@ def wake(s: State, sums: Sums) -> bool:
     bool
         Whether lanes are left.
     """
-    empty = np.flatnonzero((s.next > s.clock) & (s.decodes == 0.0))
+    empty = places((s.next > s.clock) & (s.decodes == 0.0))
     if empty.size:
         coming = s.next[empty]
         done = coming >= NEVER
@@ -100,7 +116,7 @@ def prefill(s: State, sums: Sums) -> Bools:
         Lanes that did.
     """
     r, took = s.rules, np.zeros(s.width, dtype=bool)
-    lanes = np.flatnonzero((s.next <= s.clock) & (s.decodes < r.gate) & (s.due > s.tick))
+    lanes = places((s.next <= s.clock) & (s.decodes < r.gate) & (s.due > s.tick))
     if r.picky and lanes.size:
         left = r.budget - s.decodes[lanes] * r.mixed
         fits = admit(s, lanes, left, ahead=int(r.mixed))
@@ -137,21 +153,22 @@ def burst(s: State, lanes: Ints) -> Ints:
     r, rest = s.rules, s.data.prompt[s.head[lanes]] - s.have[lanes]
     beside = s.decodes[lanes] if r.mixed else np.zeros(lanes.size)
     piece = np.minimum(r.budget - beside, r.chunk)
-    long = np.flatnonzero(rest > piece)
+    long = places(rest > piece)
     if not long.size:
         return lanes
     at, piece, beside, rest = lanes[long], piece[long], beside[long], rest[long]
     steps = np.ceil(rest / piece) - 1.0
-    have, kv = s.have[at], 0.0
+    have = s.have[at]
+    held = have
     if r.mixed:
         steps = np.minimum(steps, s.limit[at] - s.tick[at])
-        kv = s.kv[at]
-        s.kv[at] = kv + steps * beside
+        held = have + s.kv[at]
+        s.kv[at] += steps * beside
         s.tick[at] += steps
     else:
         s.alone[at] += steps
     tokens = piece + beside
-    area = steps * (kv + have) + tokens * (steps * (steps + 1.0) / 2.0)
+    area = steps * held + tokens * (steps * (steps + 1.0) / 2.0)
     after = have + steps * piece
     span = steps * r.curve[tokens.astype(np.int64)] + r.per_kv_mixed * area
     if r.per_work:
@@ -177,15 +194,15 @@ def fill(s: State, lanes: Ints, sums: Sums) -> None:
     """
     r = s.rules
     left, held = np.full(lanes.size, float(r.budget)), np.zeros(lanes.size)
+    work, ended = np.zeros(lanes.size), []
     if r.mixed:
         beside = s.decodes[lanes]
         left -= beside
-        s.tick[lanes] += 1.0
         held = s.kv[lanes] + beside
-        s.kv[lanes] = held.copy()
+        s.kv[lanes] = held
+        s.tick[lanes] += 1.0
     else:
         s.alone[lanes] += 1.0
-    work, ended = np.zeros(lanes.size), []
     here, at, turn = lanes, np.arange(lanes.size), 0
     while here.size:
         turn += 1
@@ -199,23 +216,23 @@ def fill(s: State, lanes: Ints, sums: Sums) -> None:
         held[at] += have
         if r.per_work:
             work[at] += give * (have - give / 2.0)
-        part = give < want
-        if part.any():
+        if turn > 1 or r.splits:  # the first prompt had its other pieces in a burst
             s.have[here] = have
             if r.splits:
-                _give_up_on_two(s, here[part & (left[at] > 0.0)], sums)
-            whole = ~part
+                _give_up_on_two(s, here[(give < want) & (left[at] > 0.0)], sums)
+            whole = places(give == want)
             here, at, row = here[whole], at[whole], row[whole]
         ended.append((here, row))
         _enter(s, here, row)
-        more = (left[at] > 0.0) & (s.next[here] <= s.clock[here])
-        if not r.one_slot:
-            more &= s.decodes[here] < r.slots
-        here, at = here[more], at[more]
         if turn >= r.rows:
             break
+        more = (s.next[here] <= s.clock[here]) & (left[at] > 0.0)
+        if not r.one_slot:
+            more &= s.decodes[here] < r.slots
+        again = places(more)
+        here, at = here[again], at[again]
         if r.picky and here.size:
-            fits = admit(s, here, left[at], ahead=0)
+            fits = places(admit(s, here, left[at], ahead=0))
             here, at = here[fits], at[fits]
     tokens = r.budget - left
     span = r.curve[tokens.astype(np.int64)] + r.per_kv_mixed * held
@@ -237,12 +254,12 @@ def _enter(s: State, lanes: Ints, row: Ints) -> None:
     event = np.minimum(last, _first(s, tick, row)) if r.staged else last
     slot = s.top[lanes]
     flat = s.base[lanes] + slot
-    s.top[lanes] = s.who_[flat]
-    s.who_[flat] = row
-    s.ends_[flat] = event
+    s.top[lanes] = s.flat_who[flat]
+    s.flat_who[flat] = row
+    s.flat_ends[flat] = event
     if r.staged:
-        s.later_[flat] = last
-    sooner = np.flatnonzero(event < s.due[lanes])
+        s.flat_later[flat] = last
+    sooner = places(event < s.due[lanes])
     if sooner.size:
         s.due[lanes[sooner]] = event[sooner]
         s.slot[lanes[sooner]] = slot[sooner]
@@ -250,7 +267,7 @@ def _enter(s: State, lanes: Ints, row: Ints) -> None:
     s.kv[lanes] += prompt
     if r.grows:
         s.booked[lanes] -= blocks_of(s, row)
-        s.growth_[_residue(s, lanes, tick - prompt)] += 1.0
+        s.flat_growth[_residue(s, lanes, tick - prompt)] += 1.0
     s.have[lanes] = 0.0
     row = row + 1
     s.head[lanes] = row
@@ -267,7 +284,8 @@ def _first(s: State, tick: Floats, row: Ints) -> Floats:
 
 def _residue(s: State, lanes: Ints, tick: Floats) -> Ints:
     """Flat place in ``growth`` of a tick at which a decode takes a new block."""
-    return lanes * int(s.rules.block) + (tick % s.rules.block).astype(np.int64)
+    block = s.rules.block
+    return lanes * int(block) + (tick - block * np.floor(tick / block)).astype(np.int64)
 
 
 def _log_prefill(s: State, lanes: Ints, row: Ints) -> None:
@@ -324,9 +342,10 @@ def leap(s: State, took: Bools, sums: Sums) -> None:
 def _give_up_before(s: State, go: Bools, sums: Sums) -> None:
     """Give up lanes whose decodes do not fit in one iteration or in memory."""
     most, open_ = min(s.rules.budget, s.rules.slots), s.due > s.tick
-    bad = np.flatnonzero(go & open_ & ((s.decodes > most) | (s.limit <= s.tick)))
+    bad = places(go & open_ & ((s.decodes > most) | (s.limit <= s.tick)))
     if bad.size:
         s.undo(bad, sums)
+        go[bad] = False
 
 
 def finish(s: State) -> None:
@@ -338,27 +357,27 @@ def finish(s: State) -> None:
         The lanes.
     """
     r, data = s.rules, s.data
-    lanes = np.flatnonzero(s.due <= s.tick)
+    lanes = places(s.due <= s.tick)
     if not lanes.size:
         return
     slot = s.slot[lanes]
     flat = s.base[lanes] + slot
-    row, now = s.who_[flat], s.clock[lanes]
+    row, now = s.flat_who[flat], s.clock[lanes]
     if r.staged:
         new = np.isnan(data.first_token[row])
         data.first_token[row[new]] = now[new]
-        last = s.later_[flat]
+        last = s.flat_later[flat]
         over = last <= s.tick[lanes]
-        s.ends_[flat] = last
+        s.flat_ends[flat] = last
         lanes, slot, flat, row, now = lanes[over], slot[over], flat[over], row[over], now[over]
     data.finish[row] = now
-    s.ends_[flat] = np.inf
-    s.who_[flat] = s.top[lanes]
+    s.flat_ends[flat] = np.inf
+    s.flat_who[flat] = s.top[lanes]
     s.top[lanes] = slot
     s.decodes[lanes] -= 1.0
     size = data.prompt[row] + data.output[row] + (r.lag - 1.0)
     s.kv[lanes] -= size
     if r.grows:
-        s.growth_[_residue(s, lanes, s.tick[lanes] - size)] -= 1.0
+        s.flat_growth[_residue(s, lanes, s.tick[lanes] - size)] -= 1.0
     elif r.keeps:
         s.booked[lanes] -= blocks_of(s, row)

@@ -1,0 +1,153 @@
+"""How fast many replications run at once: requests per CPU-second of the vector engine.
+
+    python -m experiments.speed_vector [--repeat 3] [--full]
+
+The workload of :mod:`experiments.speed`, drawn anew in each replication: Poisson 6/s, lognormal
+prompts (mean 500, sigma 0.9, clipped to 4..2048) and outputs (mean 260, sigma 0.8, clipped to
+4..1024), affine law, token budget 512, 128 slots; R replications of 500 requests. The row of RAD
+serves the same requests under a law with tiles of 128 tokens. The yardstick
+(:mod:`experiments.naive`) serves one path of 10,000 of them, in turn with the others. ``--full``
+adds ten million requests and the peak memory of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+import llmq
+from experiments.naive import simulate_naive
+from llmq.policies import Policy
+from llmq.policies.blocks import Blocks, Budget, Together
+from llmq.sim.vector import Lanes, run_lanes
+
+LAW = {"base": 0.011, "per_token": 4e-5, "per_kv": 2.9e-7}
+BUDGET, SLOTS, RATE, KV = 512, 128, 6.0, 131_072
+TILE = 128  # decodes of a full batch and tokens of a chunk
+CHIP = llmq.Engine(llmq.BatchTime.affine(**LAW), token_budget=BUDGET, max_seqs=SLOTS)
+TILED = CHIP.with_(
+    law=llmq.BatchTime.tiled(base=0.011, per_tile=TILE * LAW["per_token"], tile=TILE),
+    conventions=llmq.THEORY,
+)
+
+
+@dataclass(frozen=True)
+class Tiles(llmq.policies.Sarathi):
+    """Decodes by whole tiles; while there are fewer, one prompt at a time in chunks of a tile."""
+
+    @property
+    def blocks(self) -> Blocks:
+        """The composition."""
+        together = Together(mixed=False, until=TILE, rows=1)
+        return Blocks(budget=Budget(chunk=TILE), together=together)
+
+
+def lengths(
+    rng: np.random.Generator, shape: tuple[int, int], mean: float, sigma: float, most: int
+) -> np.ndarray:
+    """Lognormal token counts, of the given mean before they are clipped to 4..most."""
+    drawn = rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, shape)
+    np.clip(np.rint(drawn, out=drawn), 4, most, out=drawn)
+    return drawn
+
+
+def draw(replications: int, requests: int, seed: int = 7) -> Lanes:
+    """Draw the requests of all replications."""
+    rng, shape = np.random.default_rng(seed), (replications, requests)
+    arrival = rng.exponential(1 / RATE, shape)
+    return Lanes(
+        np.cumsum(arrival, axis=1, out=arrival),
+        lengths(rng, shape, 500, 0.9, 2048),
+        lengths(rng, shape, 260, 0.8, 1024),
+    )
+
+
+def naive(requests: int = 10_000) -> Callable[[], object]:
+    """Return the yardstick on one path."""
+    lanes = draw(1, requests)
+    columns = lanes.arrival[0].tolist(), lanes.prompt[0].tolist(), lanes.output[0].tolist()
+    return lambda: simulate_naive(*columns, **LAW, token_budget=BUDGET, max_seqs=SLOTS)
+
+
+def vector(chip: llmq.Engine, policy: Policy, lanes: Lanes) -> Callable[[], object]:
+    """Return a run of all lanes, which must not need another engine."""
+
+    def call() -> None:
+        log = run_lanes(chip, policy, lanes)
+        assert not log.undone.any()
+
+    return call
+
+
+def cases() -> dict[str, tuple[int, Callable[[], object]]]:
+    """List the calls to be timed, with their requests."""
+    many, some = draw(1024, 500), draw(256, 500)
+    sarathi, rad = llmq.policies.Sarathi(), Tiles()
+    return {
+        "naive per-slot loop": (10_000, naive()),
+        "vector, Sarathi, R = 1024": (512_000, vector(CHIP, sarathi, many)),
+        "vector, Sarathi, R = 1024, KV blocks": (
+            512_000, vector(CHIP.with_(kv_tokens=KV), sarathi, many)
+        ),
+        "vector, Sarathi, R = 256": (128_000, vector(CHIP, sarathi, some)),
+        "vector, RAD, R = 1024": (512_000, vector(TILED, rad, many)),
+    }  # fmt: skip
+
+
+def cpu(call: Callable[[], object]) -> float:
+    """CPU-seconds of one call."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def rows(repeat: int = 3) -> dict[str, float]:
+    """Time every case: requests per CPU-second, the best of several rounds.
+
+    Parameters
+    ----------
+    repeat : int
+        Rounds; in each all cases are timed in turn.
+
+    Returns
+    -------
+    dict of str to float
+        The yardstick first.
+    """
+    table = cases()
+    best = dict.fromkeys(table, float("inf"))
+    for _ in range(repeat):
+        for name, (_, call) in table.items():
+            best[name] = min(best[name], cpu(call))
+    return {name: n / best[name] for name, (n, _) in table.items()}
+
+
+def ten_million() -> tuple[float, float]:
+    """CPU-seconds of 1024 replications of 9,766 requests, and peak GB of this process."""
+    seconds = cpu(vector(CHIP, llmq.policies.Sarathi(), draw(1024, 9766)))
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--repeat", type=int, default=3, help="rounds; the best of each counts")
+    parser.add_argument("--full", action="store_true", help="also ten million requests")
+    args = parser.parse_args()
+    speeds = rows(args.repeat)
+    yardstick = next(iter(speeds.values()))
+    print(f"{'':38s} {'req/CPU-s':>10s} {'x naive':>8s}")
+    for name, speed in speeds.items():
+        print(f"{name:38s} {speed:10,.0f} {speed / yardstick:8.1f}")
+    if args.full:
+        seconds, peak = ten_million()
+        print(f"10,000,384 requests, R = 1024: {seconds:.1f} CPU-s, peak {peak:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()

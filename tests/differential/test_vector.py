@@ -1,0 +1,310 @@
+"""Lanes in lockstep give the trajectory of the reference, each as if it ran alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import llmq
+from llmq import policies
+from llmq.errors import InputError
+from llmq.policies.blocks import Admit, Blocks, Budget, Together, decodes_first, everyone
+from llmq.sim.calendar_queue import NotTogetherError
+from llmq.sim.vector import LaneLog, Lanes, run_lanes, runs
+
+_spec = util.spec_from_file_location("strategies", Path(__file__).with_name("strategies.py"))
+assert _spec is not None
+assert _spec.loader is not None
+strategies = util.module_from_spec(_spec)
+_spec.loader.exec_module(strategies)
+systems = strategies.systems
+
+TIMES = ("prefill_end", "first_token", "finish")
+SUMS = ("iterations", "tokens", "kv_area", "busy", "clock")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Who may run where an iteration holds one kind, or prefills come in cycles."""
+
+    together: Together
+    admit: Admit
+    whole: bool
+
+    def __call__(self, view):
+        waits = np.flatnonzero(~view.decoding)
+        decodes = np.count_nonzero(view.decoding)
+        # Residents first, then as many as the cycle has left.
+        partial, new = waits[view.resident[waits]], waits[~view.resident[waits]]
+        left = max(self.together.cycle - view.started, 0)
+        ready = np.concatenate((partial, new[: int(min(left, len(new)))]))
+        ready = ready[: int(min(self.together.rows, len(ready)))]
+        may = np.zeros(view.row.shape, dtype=bool)
+        may[ready] = True
+        if self.together.mixed:
+            return may | view.decoding, None
+        if not ready.size or decodes >= self.together.until:
+            return (view.decoding if decodes else may), None
+        head = ready[0]
+        taken = decodes if view.one_prefill_slot else np.count_nonzero(view.resident)
+        fits = view.resident[head] or (
+            taken < view.slots
+            and self.admit.fits(view, head, view.free)
+            and (not self.whole or view.rem[head] <= view.tokens)
+        )
+        return (may if fits else view.decoding), None
+
+
+@dataclass(frozen=True)
+class Free:
+    """Any combination of what ``Together`` can say."""
+
+    together: Together
+    whole: bool = False
+    chunk: int | None = None
+    most: int = 0
+    token_budget: int | None = None
+    name: ClassVar[str] = "free"
+    sees: ClassVar[frozenset[str]] = frozenset()
+    claims: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def blocks(self) -> Blocks:
+        reserve = "most" if self.most else "prompt"
+        admit = Admit(watermark=0.01, reserve=reserve, most=self.most)
+        plain = self.together.mixed and self.together.cycle == self.together.rows == np.inf
+        return Blocks(
+            gate=everyone if plain else Gate(self.together, admit, self.whole),
+            key=decodes_first,
+            budget=Budget(whole=self.whole, chunk=self.chunk),
+            admit=admit,
+            together=self.together,
+        )
+
+
+def orca(most: int) -> Free:
+    return Free(Together(), whole=True, most=most)
+
+
+def faster_transformer(most: int) -> Free:
+    return Free(Together(mixed=False, until=1), whole=True, most=most)
+
+
+def rad(column: float, chunk: int, cycle: float) -> Free:
+    return Free(Together(mixed=False, until=column, rows=1, cycle=cycle), chunk=chunk)
+
+
+@st.composite
+def stacks(draw: st.DrawFn):
+    """An engine, a policy and traces of several lanes."""
+    drawn = [draw(systems()) for _ in range(draw(st.integers(1, 4)))]
+    engine, policy = drawn[0].engine, drawn[0].policy
+    if policy.blocks.together.queue:
+        most = draw(st.sampled_from([0, 40, 60]))
+        kind = draw(st.sampled_from(["orca", "ft", "rad", "cycle", "exclusive"]))
+        whole = kind in ("orca", "ft")
+        engine = engine.with_(
+            token_budget=100 if whole else 32,
+            kv_tokens=draw(st.sampled_from([None, 160, 320])),
+            prefill_chunk=None,
+        )
+        policy = {
+            "orca": orca(most),
+            "ft": faster_transformer(most),
+            "rad": rad(
+                draw(st.sampled_from([2, 4, 8])), draw(st.sampled_from([4, 8])),
+                draw(st.sampled_from([np.inf, 1, 3])),
+            ),
+            "cycle": Free(Together(cycle=draw(st.integers(1, 6))), most=most),
+            "exclusive": Free(Together(mixed=False, until=draw(st.integers(1, 6)))),
+        }[kind]  # fmt: skip
+    return engine, policy, [one.trace for one in drawn]
+
+
+def stack(traces) -> Lanes:
+    """Put traces side by side; the padding is nonsense on purpose."""
+    count = np.array([len(t) for t in traces])
+    columns = []
+    for name in ("arrival", "prompt", "output", "reasoning"):
+        table = np.full((len(traces), count.max()), -7.0 if name == "arrival" else 999)
+        for lane, trace in zip(table, traces, strict=True):
+            lane[: len(trace)] = getattr(trace, name)
+        columns.append(table)
+    return Lanes(*columns, count)
+
+
+def check_lanes(engine, policy, traces) -> LaneLog:
+    """Compare each lane with a run of its own; the sums too."""
+    log = run_lanes(engine, policy, stack(traces))
+    for lane, trace in enumerate(traces):
+        if log.undone[lane]:
+            assert np.isnan(log.finish[lane]).all()
+            continue
+        slow = llmq.simulate(engine, trace, policy, engine="reference")
+        for name in TIMES:
+            row = getattr(log, name)[lane]
+            assert row[: len(trace)].tolist() == getattr(slow.requests, name)[0].tolist(), name
+            assert np.isnan(row[len(trace) :]).all()
+        for name in SUMS:
+            assert getattr(log, name)[lane] == getattr(slow.tallies[0][0], name), name
+        assert slow.evictions == 0
+    return log
+
+
+@given(stacks())
+@settings(max_examples=60)
+def test_lanes_equal_the_reference(drawn) -> None:
+    check_lanes(*drawn)
+
+
+@pytest.mark.slow
+@given(stacks())
+@settings(max_examples=1000)
+def test_lanes_equal_the_reference_in_a_thousand_stacks(drawn) -> None:
+    check_lanes(*drawn)
+
+
+@given(stacks())
+@settings(max_examples=60)
+def test_lanes_are_given_up_only_where_the_calendar_evicts_or_refuses(drawn) -> None:
+    engine, policy, traces = drawn
+    cut = engine.chunk < engine.token_budget  # two prompts may be cut: tested below
+    if isinstance(policy, Free) or cut:
+        return
+    log = run_lanes(engine, policy, stack(traces))
+    for lane, trace in enumerate(traces):
+        if policy.blocks.together.queue:
+            assert log.undone[lane]
+            continue
+        try:
+            run = llmq.simulate(engine, trace, policy, engine="calendar")
+            assert log.undone[lane] == (run.evictions > 0)
+        except NotTogetherError:
+            assert log.undone[lane]
+
+
+def flat(**changes) -> llmq.Engine:
+    """One second per iteration."""
+    return llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), **changes)
+
+
+def same(n: int, prompt: int, output: int, gap: float = 0.0) -> llmq.Trace:
+    return llmq.Trace([gap * i for i in range(n)], [prompt] * n, [output] * n)
+
+
+def test_slots_of_a_lane_grow_with_its_decodes() -> None:
+    # 150 at once in one lane, 3 in the other: the slot matrix grows several times on the way.
+    log = check_lanes(flat(), policies.Sarathi(), [same(150, 16, 200), same(3, 16, 40)])
+    assert not log.undone.any()
+    # Five iterations of 512, then fewer prompt tokens beside the decodes that have begun.
+    assert log.finish[1, 0] == 40.0
+
+
+def test_lanes_end_at_different_times_and_move_up() -> None:
+    # Lane k has k + 1 requests, so lanes drop out one after the other.
+    traces = [same(k + 1, 20, 30, gap=3.0) for k in range(40)]
+    log = check_lanes(flat(token_budget=64), policies.Sarathi(), traces)
+    assert not log.undone.any()
+    assert log.clock.tolist() == [3.0 * k + 30.0 for k in range(40)]
+
+
+def test_a_prompt_of_many_pieces_beside_decodes_that_end_meanwhile() -> None:
+    # 400 tokens in pieces of 15 beside a decode that ends in the middle, then of 16.
+    trace = llmq.Trace([0.0, 1.0, 2.0], [8, 400, 8], [12, 3, 2])
+    log = check_lanes(flat(token_budget=16), policies.Sarathi(), [trace])
+    # 11 decode iterations of the first leave 15 tokens each, the last of 16 pieces is ragged.
+    assert log.prefill_end[0, 1] == 1.0 + 11 + -(-(400 - 11 * 15) // 16)
+
+
+def test_lanes_without_requests_are_done_at_once() -> None:
+    full = same(2, 8, 3)
+    lanes = stack([full, full])
+    none = Lanes(lanes.arrival, lanes.prompt, lanes.output, None, np.array([0, 2]))
+    log = run_lanes(flat(), policies.Sarathi(), none)
+    assert log.iterations.tolist() == [0, 3]
+    assert np.isnan(log.finish[0]).all()
+    assert log.finish[1].tolist() == [3.0, 3.0]
+
+
+def test_a_lane_that_evicts_is_given_up_and_its_neighbour_is_not() -> None:
+    chip = flat(kv_tokens=128, kv_block=4, max_seqs=16)
+    policy = policies.Sarathi(watermark=0.0)
+    log = check_lanes(chip, policy, [same(8, 20, 40), same(3, 20, 20), same(8, 20, 40)])
+    assert log.undone.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("conventions", [llmq.ENGINE, llmq.THEORY])
+def test_memory_that_is_used_to_the_last_block_needs_no_scalar_engine(conventions) -> None:
+    # Two rows of 20 + 12 tokens in eight blocks of eight: full in the last iterations.
+    chip = flat(kv_tokens=64, kv_block=8, conventions=conventions)
+    output = 13 - conventions.lag
+    trace = same(2, 20, output)
+    log = check_lanes(chip, policies.Sarathi(watermark=0.0), [trace, same(5, 20, output, gap=40)])
+    assert not log.undone.any()
+
+
+def test_more_decodes_than_slots_are_given_up() -> None:
+    # One slot for all prefills: they can end together and then need a slot each.
+    chip = flat(token_budget=64, max_seqs=4, conventions=llmq.THEORY)
+    log = check_lanes(chip, policies.Sarathi(), [same(12, 2, 30), same(3, 2, 30)])
+    assert log.undone.tolist() == [True, False]
+
+
+def test_two_prompts_that_are_cut_are_given_up_one_is_not() -> None:
+    chip = flat(token_budget=32, prefill_chunk=8)
+    log = check_lanes(chip, policies.Sarathi(), [same(3, 20, 9), same(3, 20, 9, gap=3.0)])
+    assert log.undone.tolist() == [True, False]
+
+
+def test_an_output_beyond_the_room_kept_is_given_up() -> None:
+    chip = flat(kv_tokens=320)
+    log = check_lanes(chip, orca(most=10), [same(4, 20, 12), same(4, 20, 11)])
+    assert log.undone.tolist() == [True, False]
+
+
+def test_a_request_that_never_fits_is_given_up() -> None:
+    log = run_lanes(
+        flat(token_budget=16), policies.VLLM(token_budget=None), stack([same(1, 17, 2)])
+    )
+    assert log.undone.tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    "policy", [policies.Sarathi(order="queue"), policies.Sarathi(), orca(0), faster_transformer(0)]
+)
+def test_who_can_run(policy) -> None:
+    log = run_lanes(flat(), policy, stack([same(1, 4, 2)]))
+    assert runs(policy) == (not policy.blocks.together.queue)
+    assert log.undone.all() == (not runs(policy))
+
+
+def test_general_times_agree_to_a_billionth(data_dir) -> None:
+    # A calibrated law: rounding differs, the trajectory does not.
+    trace = llmq.read_trace(data_dir / "bench" / "w1k.csv")
+    chip = llmq.load_engine("llama-3.1-8b/h100")
+    slow = llmq.simulate(chip, trace, engine="reference")
+    parts = [trace, trace.head(400)]
+    log = run_lanes(chip, policies.Sarathi(), stack(parts))
+    assert not log.undone.any()
+    for name in TIMES:
+        one = getattr(slow.requests, name)[0]
+        np.testing.assert_allclose(getattr(log, name)[0], one, rtol=1e-9, atol=1e-9)
+    assert log.iterations[0] == slow.n_iterations[0]
+    np.testing.assert_allclose(log.busy[0], slow.tallies[0][0].busy, rtol=1e-9)
+
+
+def test_shapes_that_do_not_agree_are_refused() -> None:
+    two = np.zeros((2, 3))
+    with pytest.raises(InputError, match="two axes"):
+        Lanes(two[0], two[0], two[0])
+    with pytest.raises(InputError, match=r"prompt has shape \(2, 2\)"):
+        Lanes(two, two[:, :2], two)
+    with pytest.raises(InputError, match="there are 2 lanes"):
+        Lanes(two, two, two, count=np.array([1, 1, 1]))
