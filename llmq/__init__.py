@@ -35,6 +35,8 @@ _HOME = {
     "Workload": "llmq.model.workload",
     "calibrate": "llmq.calibrate",
     "chains": "llmq.theory.chains",
+    "compare": "llmq.sim.compare",
+    "drift": "llmq.theory.drift",
     "engines": "llmq.calibrate.catalogue",
     "fluid": "llmq.theory.fluid",
     "fluid_model": "llmq.theory.fluid_engine",
@@ -51,6 +53,7 @@ _HOME = {
     "routing": "llmq.theory.routing",
     "simulate": "llmq.sim.run",
     "stability_region": "llmq.theory.region",
+    "symbolic": "llmq.theory.symbolic",
     "tiling": "llmq.theory.tiling",
     "tiling_lp": "llmq.theory.tiling_lp",
     "workloads": "llmq.io.workloads",
@@ -82,6 +85,8 @@ __all__ = [
     "Workload",
     "calibrate",
     "chains",
+    "compare",
+    "drift",
     "engines",
     "fluid",
     "fluid_model",
@@ -98,6 +103,7 @@ __all__ = [
     "routing",
     "simulate",
     "stability_region",
+    "symbolic",
     "tiling",
     "tiling_lp",
     "workloads",
@@ -106,8 +112,8 @@ __all__ = [
     "__version__",
 ]
 
-_MODULES = {"calibrate", "chains", "fluid", "hindsight", "latency", "lyapunov", "plot", "policies"}
-_MODULES |= {"routing", "tiling"}
+_MODULES = {"calibrate", "chains", "drift", "fluid", "hindsight", "latency", "lyapunov", "plot"}
+_MODULES |= {"policies", "routing", "symbolic", "tiling"}
 
 
 def __getattr__(name: str) -> Any:
@@ -151,8 +157,19 @@ if TYPE_CHECKING:
     from llmq.model.workload import Workload
     from llmq.plan import Candidate
     from llmq.result import Estimate, Kind
+    from llmq.sim.compare import compare
     from llmq.sim.run import simulate
-    from llmq.theory import chains, fluid, hindsight, latency, lyapunov, routing, tiling
+    from llmq.theory import (
+        chains,
+        drift,
+        fluid,
+        hindsight,
+        latency,
+        lyapunov,
+        routing,
+        symbolic,
+        tiling,
+    )
     from llmq.theory.fluid_engine import fluid_model
     from llmq.theory.region import stability_region
     from llmq.theory.tiling_lp import tiling_lp
