@@ -4,6 +4,9 @@ If the first waiting prompt can be admitted, one iteration processes whole promp
 up to the token budget and no decode; otherwise one iteration gives every decode a token. Newest
 resident evicted by recompute. Not throughput-optimal: a steady trickle of prompts starves the
 decodes, and phases never share an iteration (Dai et al. 2504.07347, section 4).
+
+:class:`OneKind` is the gate of every policy whose iterations hold one kind: vLLM, FasterTransformer
+and RAD differ in how many decodes make prefill wait.
 """
 
 from __future__ import annotations
@@ -13,24 +16,30 @@ from typing import ClassVar
 
 import numpy as np
 
-from llmq.policies.blocks import Admit, Blocks, Budget, Together, decodes_first
+from llmq.policies.blocks import Admit, Blocks, Budget, Together
 from llmq.policies.routers import RoundRobin, Router
 from llmq.policies.view import Bools, View
 
-__all__ = ["VLLM"]
+__all__ = ["VLLM", "OneKind"]
 
 
 @dataclass(frozen=True, slots=True)
-class PrefillIfAdmissible:
-    """Gate: prefills while the first waiting prompt can be admitted, else decodes.
+class OneKind:
+    """Gate: prefills while there are few decodes and one can run, else decodes.
 
     Parameters
     ----------
     admit : Admit
         The admission rule of the policy.
+    whole : bool
+        A prompt is processed in one piece.
+    together : Together
+        How many decodes are few, how many prefills an iteration may hold and a cycle may start.
     """
 
     admit: Admit
+    whole: bool = True
+    together: Together = field(default_factory=lambda: Together(mixed=False))
 
     def __call__(self, view: View) -> tuple[Bools, float | None]:
         """Return who may run.
@@ -45,13 +54,29 @@ class PrefillIfAdmissible:
         tuple
             Mask of the rows, and no wake-up time: one of the two groups can always run.
         """
-        prefill = ~view.decoding
-        if not prefill.any():
+        rule, decodes = self.together, np.count_nonzero(view.decoding)
+        # More decodes than tokens could not all run.
+        enough = rule.until if rule.until == np.inf else min(rule.until, view.tokens)
+        started = ~view.decoding & view.resident
+        new = ~view.decoding & ~view.resident
+        new &= np.cumsum(new) <= rule.cycle - view.started
+        slot = not view.one_prefill_slot or decodes < view.slots
+        some = started.any() or self._admissible(view, new)
+        if decodes >= enough or not slot or not some:
             return view.decoding, None
-        head = int(np.flatnonzero(prefill)[0])
-        taken = np.count_nonzero(view.decoding if view.one_prefill_slot else view.resident)
-        fits = view.rem[head] <= view.tokens and self.admit.fits(view, head, view.free)
-        return (prefill if fits and taken < view.slots else view.decoding), None
+        place = np.where(started, 0, np.count_nonzero(started))
+        place += np.where(started, np.cumsum(started), np.cumsum(new))
+        return (started | new) & (place <= rule.rows), None
+
+    def _admissible(self, view: View, new: Bools) -> bool:
+        """Whether the first new prompt can run now."""
+        if not new.any():
+            return False
+        head = int(np.argmax(new))
+        if self.whole and view.rem[head] > view.tokens:
+            return False
+        taken = 0 if view.one_prefill_slot else np.count_nonzero(view.resident)
+        return bool(taken < view.slots and self.admit.fits(view, head, view.free))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +113,7 @@ class VLLM:
         """The composition."""
         admit = Admit(watermark=self.watermark)
         return Blocks(
-            gate=PrefillIfAdmissible(admit),
-            key=decodes_first,
+            gate=OneKind(admit),
             budget=Budget(whole=True),
             admit=admit,
             route=self.route,

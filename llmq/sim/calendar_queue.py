@@ -13,6 +13,7 @@ import math
 from collections import deque
 from collections.abc import Generator
 from heapq import heappop, heappush
+from math import isnan
 
 import numpy as np
 
@@ -40,6 +41,9 @@ class QueueState:
     """
 
     def __init__(self, job: Job, log: Log, queue: list[int]) -> None:
+        engine, chunk = job.engine, job.policy.blocks.budget.chunk or job.engine.chunk
+        if engine.kv_tokens is not None or min(chunk, engine.chunk) < engine.token_budget:
+            raise NotTogetherError("memory and chunks below the budget can break up the queue")
         self.job, self.log, self.queue, self.head = job, log, queue, 0
         self.lag, self.stride = job.engine.conventions.lag, 2 * len(job.arrival)
         self.slots = job.engine.max_seqs or math.inf
@@ -63,7 +67,7 @@ class QueueState:
             self.done[queue[self.head]] = 0
             self.head += 1
 
-    def walk(self, left: int, tick: int) -> tuple[int, int, float, int, list[int]]:
+    def walk(self, left: int, tick: int, clock: float) -> tuple[int, int, float, int, list[int]]:
         """Go along the line while tokens last.
 
         Parameters
@@ -72,6 +76,8 @@ class QueueState:
             Tokens beside the active decodes.
         tick : int
             Decode iterations so far.
+        clock : float
+            Seconds.
 
         Returns
         -------
@@ -85,7 +91,7 @@ class QueueState:
             row = self.line[0]
             have = self.done[row]
             if have == prompt[row]:
-                self.activate(row, tick)
+                self.activate(row, tick, clock)
                 joined += have
                 left -= 1
             else:
@@ -102,7 +108,7 @@ class QueueState:
             self.line.popleft()
         return tokens, held, work, joined, ended
 
-    def activate(self, row: int, tick: int) -> None:
+    def activate(self, row: int, tick: int, clock: float) -> None:
         """Enter a decode with nothing ahead of it into the calendar.
 
         Parameters
@@ -111,14 +117,17 @@ class QueueState:
             The request.
         tick : int
             Decode iterations so far.
+        clock : float
+            Seconds.
         """
-        made = 1 - self.lag
+        made, hidden = 1 - self.lag, self.job.hidden[row]
         del self.done[row]
         self.stalled -= 1
         self.active += 1
-        ahead = self.job.hidden[row] + 1 - made
-        if ahead > 0:
-            heappush(self.heap, (tick + ahead) * self.stride + 2 * row)
+        if made <= hidden:
+            heappush(self.heap, (tick + max(hidden - made, 1)) * self.stride + 2 * row)
+        if 0 < hidden <= made:
+            self.log.resumed[row] = clock
         heappush(self.heap, (tick + self.job.output[row] - made) * self.stride + 2 * row + 1)
 
     def finish_prefill(self, row: int, clock: float) -> None:
@@ -132,8 +141,9 @@ class QueueState:
             Seconds.
         """
         self.log.prefill_end[row] = clock
-        if not self.lag and self.job.hidden[row] == 0:
-            self.log.first_token[row] = clock
+        if not self.lag and self.job.hidden[row] < 2:
+            event = self.log.boundary if self.job.hidden[row] else self.log.first_token
+            event[row] = clock
         if not self.lag and self.job.output[row] == 1:
             self.log.finish[row] = clock
             del self.done[row]
@@ -176,7 +186,7 @@ def queue_loop(s: QueueState, tally: Tally) -> Generator[None, float, None]:
             else:
                 until = yield
             continue
-        tokens, area, work, joined, ended = s.walk(budget - s.active, tick)
+        tokens, area, work, joined, ended = s.walk(budget - s.active, tick, clock)
         kv += joined
         if s.line or ended or tokens:
             steps, kv = 1, kv + s.active
@@ -203,5 +213,9 @@ def queue_loop(s: QueueState, tally: Tally) -> Generator[None, float, None]:
                 s.active -= 1
                 kv -= job.prompt[row] + job.output[row] - 1 + s.lag
                 s.log.finish[row] = clock
+            elif s.job.hidden[row] and isnan(s.log.boundary[row]):
+                # It is active: the next iteration goes on with it.
+                s.log.boundary[row] = s.log.resumed[row] = clock
+                heappush(s.heap, (tick + 1) * s.stride + 2 * row)
             else:
                 s.log.first_token[row] = clock

@@ -8,9 +8,14 @@ from hypothesis import strategies as st
 
 import llmq
 from llmq import policies
+from llmq.policies.fastertransformer import FasterTransformer
+from llmq.policies.orca import Orca
+from llmq.policies.rad import RAD
 
 # All times are multiples of 2**-20 s: sums below 2**33 of them are exact.
 TICK = 2.0**-20
+# Every policy whose decodes advance together; Sarathi-Serve with one queue is "queue".
+NAMES = ("sarathi", "queue", "vllm", "orca", "fastertransformer", "rad")
 
 
 @dataclass(frozen=True)
@@ -57,25 +62,38 @@ def systems(draw: st.DrawFn, max_requests: int = 25) -> System:
     for gap in gaps:
         clock += gap * TICK * 1024
         arrival.append(clock)
-    name = draw(st.sampled_from(["sarathi", "queue", "vllm"]))
-    whole, queue = name == "vllm", name == "queue"
-    budget = draw(st.sampled_from([100, 200] if whole else [16, 32, 64]))
-    kv_tokens = None if queue else draw(st.sampled_from([None, 128, 160, 320]))
+    name = draw(st.sampled_from(NAMES))
+    policy = _policy(draw, name, max(output))
+    whole, queue = name in ("vllm", "orca"), name == "queue"
+    # Blocks for any request, with its recompute and the room that Orca keeps.
+    memory = [None] if queue else [None, 128, 160, 320]
     engine = llmq.Engine(
         _law(draw),
-        token_budget=budget,
+        token_budget=draw(st.sampled_from([100, 200] if whole else [16, 32, 64])),
         max_seqs=draw(st.sampled_from([None, 4, 8, 16])),
-        kv_tokens=kv_tokens,
+        kv_tokens=draw(st.sampled_from(memory)),
         kv_block=draw(st.sampled_from([1, 4, 16])),
-        prefill_chunk=draw(st.sampled_from([None, 8])) if name == "sarathi" else None,
+        prefill_chunk=None if whole or queue else draw(st.sampled_from([None, 8])),
         conventions=draw(st.sampled_from([llmq.ENGINE, llmq.THEORY])),
     )
-    route = draw(st.sampled_from([policies.RoundRobin(), policies.LeastWork()]))
-    policy: policies.Policy
-    if whole:
-        policy = policies.VLLM(token_budget=None, route=route)
-    else:
-        order = "queue" if queue else "decodes_first"
-        mark = draw(st.sampled_from([0.0, 0.01, 0.1]))
-        policy = policies.Sarathi(order=order, watermark=mark, route=route)
     return System(engine, llmq.Trace(arrival, prompt, output, hidden), policy)
+
+
+def _policy(draw: st.DrawFn, name: str, longest: int) -> policies.Policy:
+    route = draw(st.sampled_from([policies.RoundRobin(), policies.LeastWork()]))
+    mark = draw(st.sampled_from([0.0, 0.01, 0.1]))
+    most = draw(st.sampled_from([longest, longest, 50, 20]))
+    if name == "vllm":
+        return policies.VLLM(token_budget=None, watermark=mark, route=route)
+    if name == "orca":
+        return Orca(max_output=most, watermark=mark, route=route)
+    if name == "fastertransformer":
+        kept = draw(st.sampled_from([None, most]))
+        return FasterTransformer(max_output=kept, watermark=mark, route=route)
+    if name == "rad":
+        tile = draw(st.sampled_from([1, 2, 4, 16, 100]))
+        chunk = draw(st.sampled_from([None, 2 * tile]))
+        cycle = draw(st.sampled_from([None, 1, 2, 5]))
+        return RAD(tile=tile, chunk=chunk, cycle=cycle, watermark=mark, route=route)
+    order = "queue" if name == "queue" else "decodes_first"
+    return policies.Sarathi(order=order, watermark=mark, route=route)

@@ -24,7 +24,7 @@ from llmq.policies.blocks import (
     until_next_event,
 )
 from llmq.policies.routers import ROUTERS, Signals
-from llmq.policies.vllm import PrefillIfAdmissible
+from llmq.policies.vllm import OneKind
 
 KNOWN = ", ".join(sorted(policy.name for policy in policies.ALL))
 
@@ -197,7 +197,7 @@ def test_bad_watermarks(watermark):
 
 
 def test_vllm_runs_prefills_while_the_first_can_be_admitted():
-    gate = PrefillIfAdmissible(Admit(watermark=0.0))
+    gate = OneKind(Admit(watermark=0.0))
     new = {"rem": (1, 300, 64), "decoding": (1, 0, 0), "resident": (1, 0, 0)}
     assert gate(view(**new))[0].tolist() == [False, True, True]
     assert gate(view(**new, free=18.0))[0].tolist() == [True, False, False]  # memory

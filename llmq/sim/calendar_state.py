@@ -1,0 +1,394 @@
+"""What the completion calendar keeps besides its loop: prefills, memory, evictions.
+
+Memory is exact in blocks, but rarely counted. ``room`` is the tokens in the blocks that nobody has
+set aside: the decodes are in these. While their tokens and a block for each fit there, nobody has
+to look. A policy that keeps room for the most output (``reserve="most"``) has decodes that never
+take a block.
+"""
+
+from __future__ import annotations
+
+import math
+from heapq import heapify, heappop, heappush
+from math import isnan
+
+import numpy as np
+
+from llmq.errors import PolicyError
+from llmq.policies.blocks import Together
+from llmq.sim.calendar_queue import NotTogetherError
+from llmq.sim.log import Job, Log, Tally
+
+__all__ = ["State"]
+
+
+class State:
+    """Prefills, memory and the calendar of one engine.
+
+    Parameters
+    ----------
+    job : Job
+        Engine, policy and requests.
+    log : Log
+        Where event times go.
+    queue : list of int
+        Requests sent here, in arrival order.
+    """
+
+    __slots__ = (
+        "arrival",
+        "attention",
+        "block",
+        "budget",
+        "chunk",
+        "curve",
+        "cycle",
+        "eager",
+        "ended",
+        "evicted",
+        "first",
+        "grow",
+        "grows",
+        "head",
+        "heap",
+        "job",
+        "lag",
+        "law",
+        "limited",
+        "log",
+        "made",
+        "margin",
+        "mixed",
+        "most",
+        "narrow",
+        "next",
+        "one_slot",
+        "partial",
+        "prompt",
+        "queue",
+        "room",
+        "rows",
+        "slots",
+        "started",
+        "stride",
+        "whole",
+    )
+
+    def __init__(self, job: Job, log: Log, queue: list[int]) -> None:
+        engine, blocks = job.engine, job.policy.blocks
+        together = blocks.together or Together()
+        self.job, self.log, self.queue, self.head = job, log, queue, 0
+        self.prompt, self.arrival = job.prompt, job.arrival
+        self.lag, self.block = engine.conventions.lag, engine.kv_block
+        self.chunk = min(engine.chunk, blocks.budget.chunk or engine.chunk)
+        self.slots = engine.max_seqs or math.inf
+        self.one_slot = engine.conventions.prefill_slots == "one"
+        self.attention = engine.law.per_work != 0
+        self.whole, self.law, self.budget = blocks.budget.whole, engine.law, engine.token_budget
+        self.mixed, self.rows, self.cycle = together.mixed, together.rows, together.cycle
+        self.narrow = min(self.rows, self.cycle) < math.inf
+        # Prefill has iterations of its own while there are fewer decodes than this.
+        until = math.inf if self.mixed else together.until
+        self.first = until if until == math.inf else min(until, self.budget)
+        self.started = 0
+        self.stride = 2 * len(job.arrival)
+        # Events: tick * stride + 2 * request + (1: last token, 0: see note).
+        self.heap: list[int] = []
+        # Decodes by the residue of the tick at which they take a new block.
+        self.grow = [0] * self.block
+        # Started and just completed prefills by arrival: request, tokens it needs, tokens it has.
+        self.partial: list[tuple[int, int, int]] = []
+        self.ended: list[tuple[int, int, int]] = []
+        self.made: dict[int, int] = {}
+        self.evicted: list[int] = []
+        # A recompute that lacks one token is a decode (the rem identity), if decodes emit it.
+        self.eager = not self.lag
+        self.room = engine.kv_blocks * self.block
+        self.limited = self.room < math.inf
+        self.margin = blocks.admit.margin(engine.kv_blocks) * self.block
+        self.most = blocks.admit.most if blocks.admit.reserve == "most" else -1
+        self.grows = self.limited and self.most < 0
+        # When the first row that waits came; minus infinity if it was evicted.
+        self.next = math.inf
+        self.curve: list[float] = self.law.curve(np.arange(self.budget + 1)).tolist()
+
+    def fill(
+        self, decodes: int, clock: float, kv: int, tick: int, safe: int
+    ) -> tuple[int, int, float]:
+        """Give prefills tokens: started ones first, then new ones in arrival order.
+
+        Parameters
+        ----------
+        decodes : int
+            Decodes.
+        clock : float
+            Seconds.
+        kv : int
+            Tokens of the decodes.
+        tick : int
+            Decode iterations so far.
+        safe : int
+            0 if nobody may start, because somebody was just evicted.
+
+        Returns
+        -------
+        tuple
+            Tokens, KV tokens that the served rows hold, attention work.
+        """
+        partial, made, chunk, block = self.partial, self.made, self.chunk, self.block
+        total, held, work, attention = 0, 0, 0.0, self.attention
+        left = self.budget - decodes if self.mixed else self.budget
+        places = self.slots - decodes - len(partial)
+        if self.one_slot:
+            left, places = left if decodes < self.slots else 0, math.inf
+        if self.narrow:
+            partial, places = self._narrowed(places, decodes)
+        if partial:
+            rest, self.partial = self.partial[len(partial) :], []
+            for row, goal, have in partial:
+                tokens = goal - have
+                if tokens > left:
+                    tokens = left
+                if tokens > chunk:
+                    tokens = chunk
+                if tokens:
+                    have += tokens
+                    left, total, held = left - tokens, total + tokens, held + have
+                    if attention:
+                        work += tokens * (have - tokens / 2)
+                done = have == goal or (row in made and have == goal - self.eager)
+                (self.ended if done else self.partial).append((row, goal, have))
+            self.partial += rest
+        while left > 0 and self.next <= clock and places > 0 and safe:
+            evicted = self.evicted
+            row = evicted[0] if evicted else self.queue[self.head]
+            goal = self.prompt[row]
+            if row in made:
+                goal += made[row]
+            tokens = goal if goal < left else left
+            if self.whole:
+                if tokens < goal:
+                    break
+            elif tokens > chunk:
+                tokens = chunk
+            if self.limited:
+                need = goal + -goal % block if self.most < 0 else self.kept(row)
+                if kv + decodes * block + need > self.room - self.margin and not self._fits(
+                    need, kv, tick
+                ):
+                    break
+                self.room -= need
+            if evicted:
+                self._come_back(row, clock)
+            else:
+                self.head = head = self.head + 1
+                self.next = self.arrival[self.queue[head]] if head < len(self.queue) else math.inf
+            self.started += 1
+            left, total, held, places = left - tokens, total + tokens, held + tokens, places - 1
+            if attention:
+                work += tokens * (tokens / 2)
+            done = tokens == goal or (row in made and tokens == goal - self.eager)
+            (self.ended if done else self.partial).append((row, goal, tokens))
+        if not (total or decodes):
+            raise self._deadlock(clock)
+        return total, held, work
+
+    def _narrowed(self, places: float, decodes: int) -> tuple[list[tuple[int, int, int]], float]:
+        """Bound the started prefills to go on with, and how many may start."""
+        if not decodes and not self.partial:
+            self.started = 0
+        served = self.partial[: int(min(self.rows, len(self.partial)))]
+        return served, min(places, self.rows - len(served), self.cycle - self.started)
+
+    def _come_back(self, row: int, clock: float) -> None:
+        """Take the first of the evicted rows."""
+        heappop(self.evicted)
+        self.look()
+        log = self.log
+        if self.made.get(row, -1) >= self.job.hidden[row] > 0 and isnan(log.resumed[row]):
+            log.resumed[row] = clock
+
+    def look(self) -> None:
+        """Find when the next row could be admitted: at once, if one was evicted."""
+        queue, head = self.queue, self.head
+        if self.evicted:
+            self.next = -math.inf
+        else:
+            self.next = self.arrival[queue[head]] if head < len(queue) else math.inf
+
+    def join(self, decodes: int, kv: int, tick: int, clock: float) -> tuple[int, int, int]:
+        """Move complete prefills to the calendar.
+
+        Parameters
+        ----------
+        decodes : int
+            Decodes.
+        kv : int
+            Their KV tokens.
+        tick : int
+            Decode iterations so far.
+        clock : float
+            Seconds.
+
+        Returns
+        -------
+        tuple of int
+            Decodes, their KV tokens, and the tick of the next event.
+
+        Raises
+        ------
+        NotTogetherError
+            More decodes than one iteration can serve, or one that outgrows the room kept for it.
+        """
+        job, log, heap, block = self.job, self.log, self.heap, self.block
+        for row, goal, have in self.ended:
+            made = 0
+            if row in self.made:
+                made = self.made.pop(row)
+            else:
+                log.prefill_end[row] = clock
+            output, emits = job.output[row], have == goal and self.eager
+            made += emits
+            hidden = job.hidden[row]
+            if made <= hidden:
+                if emits and made == hidden:
+                    log.boundary[row] = clock
+                heappush(heap, (tick + max(hidden - made, 1)) * self.stride + 2 * row)
+            elif emits and made == hidden + 1:
+                log.first_token[row] = clock
+            if made == output:
+                log.finish[row] = clock
+                self.room += goal + -goal % block if self.most < 0 else self.kept(row)
+                continue
+            if self.grows:
+                self.room += goal + -goal % block
+                self.grow[(tick - have) % block] += 1
+            elif self.limited and output > self.most + self.eager:
+                raise NotTogetherError(f"an output of {output} tokens outgrows the room kept")
+            heappush(heap, (tick + output - made) * self.stride + 2 * row + 1)
+            decodes, kv = decodes + 1, kv + have
+        self.ended.clear()
+        if decodes > self.budget or decodes > self.slots:
+            raise NotTogetherError(f"{decodes} decodes do not fit in one iteration")
+        return decodes, kv, heap[0] // self.stride if heap else 0
+
+    def note(self, row: int, tick: int, start: float, clock: float) -> None:
+        """Write down that a row is past its reasoning, or that its first visible token came.
+
+        Parameters
+        ----------
+        row : int
+            The request.
+        tick : int
+            Decode iterations so far.
+        start, clock : float
+            When the iteration started and ended, seconds.
+        """
+        log, hidden = self.log, self.job.hidden[row]
+        if hidden and isnan(log.boundary[row]):
+            log.boundary[row] = clock
+            heappush(self.heap, (tick + 1) * self.stride + 2 * row)
+            return
+        log.first_token[row] = clock
+        if hidden and isnan(log.resumed[row]):
+            log.resumed[row] = start
+
+    # ------------------------------------------------------------------------------- memory
+
+    def kept(self, row: int) -> int:
+        """Count the tokens in the blocks that are kept for a row until it ends.
+
+        Parameters
+        ----------
+        row : int
+            The request.
+
+        Returns
+        -------
+        int
+            Tokens: its prompt and the most output, in whole blocks.
+        """
+        size = self.prompt[row] + self.most
+        return size + -size % self.block
+
+    def free(self, kv: int, tick: int) -> float:
+        """Count the free blocks.
+
+        Parameters
+        ----------
+        kv : int
+            Tokens of the decodes.
+        tick : int
+            Decode iterations so far.
+
+        Returns
+        -------
+        float
+            Blocks: the last one of each decode lacks ``-tokens mod block`` tokens.
+        """
+        block = self.block
+        if not self.grows:
+            return self.room // block
+        lack = sum(n * ((r - tick) % block) for r, n in enumerate(self.grow))
+        return (self.room - kv - lack) // block
+
+    def _fits(self, need: int, kv: int, tick: int) -> bool:
+        """Whether blocks for a new row are free beside the margin, counted exactly."""
+        growing = self.grow[tick % self.block] if self.mixed else 0
+        return need + self.margin <= (self.free(kv, tick) - growing) * self.block
+
+    def make_room(self, decodes: int, kv: int, tick: int, tally: Tally) -> tuple[int, int, int]:
+        """Evict until the decodes can take this tick's blocks.
+
+        Parameters
+        ----------
+        decodes : int
+            Decodes.
+        kv : int
+            Their KV tokens.
+        tick : int
+            Decode iterations so far.
+        tally : Tally
+            Where evictions are counted.
+
+        Returns
+        -------
+        tuple
+            Decodes, their KV tokens, and iterations that surely fit; 0 if somebody had to go.
+        """
+        free, evictions = self.free(kv, tick), tally.evictions
+        while self.grow[tick % self.block] > free:
+            tally.evictions += 1
+            if self.partial:
+                row, goal, gone = self.partial.pop()
+                self.room += goal + -goal % self.block
+            else:
+                row, gone = self._drop(tick)
+                decodes, kv = decodes - 1, kv - gone
+            tally.recomputed += gone
+            heappush(self.evicted, row)
+            self.next = -math.inf
+            free = self.free(kv, tick)
+        if tally.evictions > evictions:
+            return decodes, kv, 0
+        return decodes, kv, max(1, int(free // decodes) * self.block)
+
+    def _drop(self, tick: int) -> tuple[int, int]:
+        """Take the newest decode out of the calendar; the row and its KV tokens."""
+        ends = {e % self.stride // 2: e // self.stride for e in self.heap if e & 1}
+        row = max(ends)
+        left = ends[row] - tick
+        kv = self.prompt[row] + self.job.output[row] - 1 + self.lag - left
+        self.heap[:] = [e for e in self.heap if e % self.stride // 2 != row]
+        heapify(self.heap)
+        self.grow[(tick - kv) % self.block] -= 1
+        self.made[row] = self.job.output[row] - left
+        return row, kv
+
+    def _deadlock(self, clock: float) -> PolicyError:
+        """Name a request that can never be admitted."""
+        name = self.job.policy.name
+        return PolicyError(
+            f"{name} (t = {clock:.6g} s): a request waits that can never be admitted",
+            policy=name, time=clock, rule="deadlock",
+        )  # fmt: skip
