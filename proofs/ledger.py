@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -140,13 +141,16 @@ def run(theorems: tuple[Theorem, ...], root: Path = ROOT) -> int:
         str(p.relative_to(root)) for p in sorted((root / "proofs/certificates").glob("*.json"))
     ]
     commands = [*(command.split() for command in lemmas), [*CHECK.split(), *files]]
+
+    def start(command: list[str]) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, *command[1:]]
+        return subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
+
     failed = 0
-    for command in commands:
-        done = subprocess.run(
-            [sys.executable, *command[1:]], cwd=root, capture_output=True, text=True, check=False
-        )
-        sys.stdout.write(f"$ {' '.join(command[:4])}\n{done.stdout}{done.stderr}")
-        failed += done.returncode != 0
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for command, done in zip(commands, pool.map(start, commands), strict=True):
+            sys.stdout.write(f"$ {' '.join(command[:4])}\n{done.stdout}{done.stderr}")
+            failed += done.returncode != 0
     return failed
 
 

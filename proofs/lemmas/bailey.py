@@ -6,12 +6,13 @@ r"""B1. Bailey's slots: mean and empty probability from the roots.
 ``E[Q] = sum 1 / (1 - z_k) - (b (b - 1) - m^2) / (2 (b - m))`` and
 ``P(Q = 0) = (b - m) e^m prod z_k / (z_k - 1)``.
 
-*Proof.* Let ``x_j = P(Q + A = j)``. The recursion gives ``z^b Q(z) = sum_{j<b} x_j (z^b - z^j) +
-Q(z) e^{m(z-1)}``, so ``Q(z) D(z)`` is the sum, a polynomial of degree ``b``. It vanishes at 1, and
-at each ``z_k`` because ``Q`` is finite in the disc (Rouché: there are exactly ``b - 1`` roots
-inside). So ``Q(z) = K (z - 1) prod (z - z_k) / D(z)``, and ``Q(1) = 1`` gives ``K prod (1 - z_k) =
-D'(1) = b - m``. Differentiate ``ln Q`` at 1, where ``(z - 1) / D = 1 / (D'(1) + D''(1)(z - 1) / 2 +
-...)``; put ``z = 0``.
+*Proof.* Let ``x_j = P(Q + A = j)``. The recursion gives
+``z^b Q(z) = sum_{j<b} x_j (z^b - z^j) + Q(z) e^{m(z-1)}``, so ``Q(z) D(z)`` is the sum, a
+polynomial of degree ``b``. It vanishes at 1, and at each ``z_k`` because ``Q`` is finite in the
+disc (Rouché: there are exactly ``b - 1`` roots inside). So
+``Q(z) = K (z - 1) prod (z - z_k) / D(z)``, and ``Q(1) = 1`` gives
+``K prod (1 - z_k) = D'(1) = b - m``. Differentiate ``ln Q`` at 1, where
+``(z - 1) / D = 1 / (D'(1) + D''(1)(z - 1) / 2 + ...)``; put ``z = 0``.
 """
 
 from __future__ import annotations

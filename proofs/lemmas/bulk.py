@@ -6,14 +6,14 @@ whatever its size. Let ``r`` in (0, 1) solve ``mu (r + ... + r^b) = lam``; it ex
 
 **Accessible** (arrivals may join the batch in service): ``p_n = (1 - r) r^n``. In state ``n >= 1``
 a batch end removes ``min(n, b)``. *Proof.* Cut between ``n`` and ``n + 1``: up ``lam p_n``; down
-``mu`` times ``p_{n+1} + ... + p_{n+b}``. Both are equal by the choice of ``r``, for every ``n >=
-0``.
+``mu`` times ``p_{n+1} + ... + p_{n+b}``. Both are equal by the choice of ``r``, for every
+``n >= 0``.
 
-**Not accessible**: ``P(busy, q wait) = C r^q``, ``P(idle) = C mu / lam``. *Proof.* Idle: in ``mu
-P(busy, 0)``, out ``lam P(idle)``. Cut between at most ``q`` and more waiting while busy: up ``lam C
-r^q``, down ``mu (C r^{q+1} + ... + C r^{q+b})``, equal by the choice of ``r`` (for the states that
-fall from above to at most ``q``; an arrival to an idle server starts a batch and leaves none
-waiting). Normalise: ``C (mu / lam + 1 / (1 - r)) = 1``; ``L_q = C r / (1 - r)^2``.
+**Not accessible**: ``P(busy, q wait) = C r^q``, ``P(idle) = C mu / lam``. *Proof.* Idle: in
+``mu P(busy, 0)``, out ``lam P(idle)``. Cut between at most ``q`` and more waiting while busy: up
+``lam C r^q``, down ``mu (C r^{q+1} + ... + C r^{q+b})``, equal by the choice of ``r`` (for the
+states that fall from above to at most ``q``; an arrival to an idle server starts a batch and leaves
+none waiting). Normalise: ``C (mu / lam + 1 / (1 - r)) = 1``; ``L_q = C r / (1 - r)^2``.
 """
 
 from __future__ import annotations

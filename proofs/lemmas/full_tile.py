@@ -15,11 +15,12 @@ the empty one reaches; outside the set ``{V <= L}``, which is finite,
 from each state of the finite set, because with positive probability nothing arrives until it is.
 
 **Sarathi, Orca** (any policy that fills the budget ``b`` whenever residents and waiting requests
-can supply it; chunks of at most ``ch``): ``L = (b - 1) max(1 + d_max, ceil((s_max + d_max) /
-ch))``. In a batch that is not full each request offers a decode (at most ``d_max`` left), the ``p
-<= ch`` prompt tokens that it lacks (``p + d_max`` left), or ``ch`` tokens (``s_max + d_max`` left):
-each offered token stands for at most that maximum, and fewer than ``b`` are offered. ``L = b
-d_max`` (sometimes printed) is too small: nine requests (1, 1) offer 9 < 10 tokens and hold 18 > 10.
+can supply it; chunks of at most ``ch``):
+``L = (b - 1) max(1 + d_max, ceil((s_max + d_max) / ch))``. In a batch that is not full each request
+offers a decode (at most ``d_max`` left), the ``p <= ch`` prompt tokens that it lacks (``p + d_max``
+left), or ``ch`` tokens (``s_max + d_max`` left): each offered token stands for at most that
+maximum, and fewer than ``b`` are offered. ``L = b d_max`` (sometimes printed) is too small: nine
+requests (1, 1) offer 9 < 10 tokens and hold 18 > 10.
 
 **RAD (N = infinity)**: a batch that is not full says that nothing is left to prefill and fewer than
 ``b_col`` requests decode: ``L = (b_col - 1) d_max``.

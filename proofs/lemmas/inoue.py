@@ -13,10 +13,11 @@ Replacing 0 by 1 does not change ``B'(B' - 1)``: ``E[B (B - 1)] = rate^2 E[tau(B
 ``E[tau^2]`` gives eq. 36 of arXiv 1912.06322:
 ``E[W] = alpha + tau0 + (1 + 2 rate alpha)(E[B^2] - E[B]) / (2 rate E[B])``.
 
-**Empty probability.** ``G(z) = E[z^B]`` obeys ``G(z) = e^{-rate tau0 (1-z)} G(e^{-rate alpha
-(1-z)}) + (z - 1) P0``. With ``H(u) = G(1 - u)``, ``u_0 = 1``, ``u_{k+1} = 1 - e^{-rate alpha u_k}``
-it reads ``H(u_k) = pi_k H(u_{k+1}) - u_k P0``, ``pi_k = e^{-rate tau0 u_k}``. As ``H(1) = G(0) =
-0`` and ``u_k -> 0`` (``rate alpha < 1``), ``P0 = prod pi / sum_k u_k prod_{i<k} pi_i``.
+**Empty probability.** ``G(z) = E[z^B]`` obeys
+``G(z) = e^{-rate tau0 (1-z)} G(e^{-rate alpha (1-z)}) + (z - 1) P0``. With ``H(u) = G(1 - u)``,
+``u_0 = 1``, ``u_{k+1} = 1 - e^{-rate alpha u_k}`` it reads ``H(u_k) = pi_k H(u_{k+1}) - u_k P0``,
+``pi_k = e^{-rate tau0 u_k}``. As ``H(1) = G(0) = 0`` and ``u_k -> 0`` (``rate alpha < 1``),
+``P0 = prod pi / sum_k u_k prod_{i<k} pi_i``.
 
 Moments: the mean of the recursion gives ``E[B] (1 - rate alpha) = rate tau0 + P0``.
 """

@@ -2,15 +2,15 @@ r"""N1. Continuous batching of decodes: the batch is negative binomial; slots gi
 
 An engine that only decodes, iterations of ``c + a n``, as processor sharing: each of ``n`` requests
 gets tokens at rate ``1 / (c + a n)``. For exponential work of mean ``o`` tokens and Poisson
-arrivals the number present is a birth and death chain with births ``rate`` and deaths ``n / (o (c +
-a n))``, so with ``x = rate o a``, ``y = rate o c``, ``k = c / a``
+arrivals the number present is a birth and death chain with births ``rate`` and deaths
+``n / (o (c + a n))``, so with ``x = rate o a``, ``y = rate o c``, ``k = c / a``
 
     p_n = p_{n-1} (x + y / n),    hence    p_n = C(n + k, n) x^n (1 - x)^{1 + k}.
 
 That the law of the output does not matter is cited (Cohen 1979: state-dependent processor sharing
 is insensitive). *Moments*: ``G(z) = ((1 - x) / (1 - x z))^{1 + k}``. Tokens made in state ``n``
-come at rate ``p_n n / (c + a n) = rate o p_{n-1}``: a token sees ``N + 1``, so the mean gap is ``c
-+ a (1 + E[N]) = (c + a) / (1 - x)``.
+come at rate ``p_n n / (c + a n) = rate o p_{n-1}``: a token sees ``N + 1``, so the mean gap is
+``c + a (1 + E[N]) = (c + a) / (1 - x)``.
 
 With ``B`` slots and a queue, deaths have ``m = min(n, B)`` in place of ``n``: beyond ``B`` the law
 is geometric with ratio ``x + y / B``, summable if and only if ``rate < B / (o (c + a B))``

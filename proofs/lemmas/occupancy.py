@@ -5,12 +5,12 @@ In every iteration a Poisson number of mean ``rate`` starts to decode, independe
 independent of the arrivals, memory is unlimited.
 
 **Lemma.** In stationarity the tokens held are a sum of independent compound Poisson numbers, one
-for each age ``j``, with rate ``rate P(o >= j)`` and jumps ``s + j``; so the mean is ``rate E[sum_j
-(s + j)]`` and the variance ``rate E[sum_j (s + j)^2]``.
+for each age ``j``, with rate ``rate P(o >= j)`` and jumps ``s + j``; so the mean is
+``rate E[sum_j (s + j)]`` and the variance ``rate E[sum_j (s + j)^2]``.
 
-*Proof.* The starts of different iterations are independent, and thinning a Poisson number by ``{o
->= j}`` leaves a Poisson number; age ``j`` now is the start ``j`` iterations ago. Cumulants of a
-compound Poisson number are rate times the moments of its jumps, and cumulants of independent
+*Proof.* The starts of different iterations are independent, and thinning a Poisson number by
+``{o >= j}`` leaves a Poisson number; age ``j`` now is the start ``j`` iterations ago. Cumulants of
+a compound Poisson number are rate times the moments of its jumps, and cumulants of independent
 numbers add. O18: ``s = 4``, ``o = 6``, rate 1/2: mean 45/2, variance 355/2.
 """
 

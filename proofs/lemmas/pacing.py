@@ -25,14 +25,15 @@ on every path. A queue with such a guaranteed service and stationary ergodic arr
 (Loynes).
 
 **Gangs.** Frames as in lemma R: the requests of a frame are sorted by kind and run one kind after
-the other, paced with ``J = 1`` or one by one. A kind with ``n`` requests takes at most ``n w +
-const``. Kinds that are rounded up run inside the envelope of the larger request: in each prefill
-iteration at most its tokens, decodes at the same ages, so tokens, slots and blocks are at most its
-own.
+the other, paced with ``J = 1`` or one by one. A kind with ``n`` requests takes at most
+``n w + const``. Kinds that are rounded up run inside the envelope of the larger request: in each
+prefill iteration at most its tokens, decodes at the same ages, so tokens, slots and blocks are at
+most its own.
 
 Hypotheses: lengths known at the start and bounded, memory taken as it is filled (``reserve =
 "chunk"``), batch time nondecreasing in tokens. The lower margins of theory core 2.4 (one chunk, one
-slot, one peak for any mix) follow from this for one class of fixed lengths, not for several.
+slot, one peak for any mix) follow from this for one class of fixed lengths and blocks of one token,
+not for several.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@ r"""SP. Planning problems with a closed form: primal and dual of equal value.
 
 One engine, requests with mean prompt ``P`` and output ``D``, batches of ``p`` and ``d`` tokens with
 ``p + d <= B`` and ``d <= M``; ``theta`` is the largest rate. The dual prices ``y_p, y_d`` (per
-token) and ``w`` (per unit of time) need ``w T(p, d) >= y_p p + y_d d`` for every batch and ``y_p P
-+ y_d D >= 1``; then ``theta <= w``.
+token) and ``w`` (per unit of time) need ``w T(p, d) >= y_p p + y_d d`` for every batch and
+``y_p P + y_d D >= 1``; then ``theta <= w``.
 
 **L1** (time depends on ``n = p + d``, no cap binds): ``theta = n* / (T(n*) (P + D))``, ``n*`` the
 best ``n / T(n)``; ``y = 1 / (P + D)``. Dual feasible because ``n / T(n) <= n* / T(n*)``.

@@ -11,8 +11,8 @@ Decodes add the same under every policy. Prefill: tile ``i`` of a prompt ends wi
 chunk of ``c`` tokens contains at most ``ceil(c / b)`` such ends, each at or before its own end, and
 ``h`` is monotone, so every way to cut ``P`` (a multiple of ``b``) adds at least ``a sum_i h(i b)``:
 chunks of ``b``. Let ``d`` be ``u (P + D) + a sum_i h(i b) + e sum_j (P + j)``. Up to ``T``, ``g``
-nodes work at most ``g T``: ``rate E[d] > g`` is unstable under every policy, with slope ``rate E[d]
-- g`` of the work (lemma D1).
+nodes work at most ``g T``: ``rate E[d] > g`` is unstable under every policy, with slope
+``rate E[d] - g`` of the work (lemma D1).
 
 *Caution.* RAD's chunks have ``lcm(b_row, b_col, b_red)`` tokens. They add the least attention if
 ``lcm = b`` or ``b_row = b_red = lcm``, not always: with ``b = 2``, ``b_row = b_red = 3`` a chunk of
@@ -27,8 +27,8 @@ where the caution allows, in particular without attention.
 
 **T2, finite N.** If a cycle starts with at least ``N`` in the queue, every batch is full until
 ``N`` prefills are done; then at most ``b`` requests decode for at most ``D_max`` batches, each of
-which wastes at most ``t_lin (1 - 1 / b)``. So ``E[cycle] <= N E[d] + W``, ``W = D_max t_lin (1 - 1
-/ b)``, and the queue falls in mean over a cycle if
+which wastes at most ``t_lin (1 - 1 / b)``. So ``E[cycle] <= N E[d] + W``,
+``W = D_max t_lin (1 - 1 / b)``, and the queue falls in mean over a cycle if
 
     rate / g < N / (N E[d] + W),
 

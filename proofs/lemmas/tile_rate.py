@@ -1,13 +1,15 @@
 """T1. Full tiles serve most tokens per second, if the tile divides the budget.
 
-An iteration of ``b`` tokens lasts ``t(b) = c + a n`` with ``n = ceil(b / b0)`` tiles; ``a, c >=
-0``.
+An iteration of ``b`` tokens lasts ``t(b) = c + a n`` with ``n = ceil(b / b0)`` tiles;
+``a, c >= 0``.
 
 **Lemma.** If the budget is ``K b0``, then ``b / t(b) <= K b0 / t(K b0)`` for ``0 < b <= K b0``.
 
 *Proof.* With ``b <= n b0`` and ``n <= K``,
 
     K b0 (c + a n) - b (c + a K) = (n b0 - b) (c + a K) + c b0 (K - n) >= 0.
+
+Time for each token beside it adds the same to ``t(b) / b`` of every batch: no comparison changes.
 
 If the tile does not divide the budget, ``B = q b0 + delta``, the cut tile pays exactly if
 ``delta / b0 > a q / (c + a q)``. With ``t(b) = 2 + 10 ceil(b / 64)`` and ``B = 100`` it does not:

@@ -5,9 +5,9 @@ An iteration lasts ``d0 + d1 M``, ``M`` the KV of the batch. A request with prom
 ``j`` in each stage ``M = sum n_j g_j``, and ``n_j = rate_j (d0 + d1 M)`` keeps them in balance.
 
 **Lemma.** With ``Lambda = sum rate_j g_j < 1 / d1``: ``g = (o + 1)(l + o / 2)``; the balance has
-the one solution ``M = d0 Lambda / (1 - d1 Lambda)``, interval ``d0 / (1 - d1 Lambda)``; and ``M <=
-C`` if and only if ``Lambda (d1 + d0 / C) <= 1``, the memory facet with ``a = 0``. Tokens come out
-at ``sum n_j o_j / interval = sum rate_j o_j``. No solution if ``d1 Lambda >= 1``.
+the one solution ``M = d0 Lambda / (1 - d1 Lambda)``, interval ``d0 / (1 - d1 Lambda)``; and
+``M <= C`` if and only if ``Lambda (d1 + d0 / C) <= 1``, the memory facet with ``a = 0``. Tokens
+come out at ``sum n_j o_j / interval = sum rate_j o_j``. No solution if ``d1 Lambda >= 1``.
 
 *Proof.* Sum the balance over classes with weights ``g_j``: ``M = Lambda (d0 + d1 M)``, linear in
 ``M``. The rest is algebra.
