@@ -15,6 +15,7 @@ sentence that names the way round (the derivative of one facet; a difference of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -216,13 +217,18 @@ class Formula:
         self._check_names(values)
         self._check_complete(values)
         given = {name: floating(name, value) for name, value in values.items()}
+        load = 0.0 if self.load is None else evaluate(self.load, given)
         result = evaluate(self.expression, given)
+        if np.ndim(result) or np.ndim(load):
+            return np.where(np.less(load, 1), result, np.nan)
         if self.load is not None:
-            load = evaluate(self.load, given)
-            if np.ndim(result) == 0 and np.ndim(load) == 0:
-                check_stable(f"the {self.name}", float(load), "lower the rates")
-            result = np.where(np.less(load, 1), result, np.nan)
-        return float(result) if np.ndim(result) == 0 else np.asarray(result)
+            check_stable(f"the {self.name}", float(load), "lower the rates")
+        if not math.isfinite(result):
+            raise InputError(
+                f"the {self.name} has no value here: it divides by a value of 0, or its terms "
+                "exceed what floats can hold (try exact, or the numeric law)", value=values,
+            )  # fmt: skip
+        return float(result)
 
     def derivative(self, name: str) -> Formula:
         """Differentiate in one symbol.

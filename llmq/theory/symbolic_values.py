@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -109,20 +109,28 @@ def evaluate(expression: Expr, given: Mapping[str, Any]) -> Any:
     Returns
     -------
     float or ndarray
-        Broadcast over the arrays.
+        Broadcast over the arrays; nan where it divides by 0 or overflows.
     """
     needed = tuple(sorted({str(s) for s in expression.free_symbols}))
     values = [given[name] for name in needed]
     function, scalar = _compiled(expression, needed)
-    with np.errstate(over="ignore", under="ignore"):
+    # What has no value is nan: the caller knows whether that is an error.
+    with np.errstate(all="ignore"):
         if not any(isinstance(v, np.ndarray) for v in values):
-            return np.real(function(*map(_whole, values) if scalar else values))
+            return _one(function, map(_whole, values) if scalar else values)
         columns = np.broadcast_arrays(*values)
         if not scalar:
             return np.real(np.broadcast_to(function(*columns), columns[0].shape))
         rows = zip(*(column.ravel().tolist() for column in columns), strict=True)
-        flat = [np.real(function(*map(_whole, row))) for row in rows]
+        flat = [_one(function, map(_whole, row)) for row in rows]
     return np.asarray(flat, dtype=np.float64).reshape(columns[0].shape)
+
+
+def _one(function: Callable[..., Any], values: Iterable[Any]) -> float:
+    try:
+        return float(np.real(function(*values)))
+    except (ZeroDivisionError, OverflowError):
+        return math.nan
 
 
 def _whole(value: Any) -> Any:
@@ -138,16 +146,19 @@ def _compiled(expression: Expr, names: tuple[str, ...]) -> tuple[Callable[..., A
     sums = expression.atoms(sympy.Sum)
     finite = expression.xreplace({s: _cut(s) for s in sums}) if sums else expression
     # Python counts the terms of a sum, and takes no NumPy float for that.
-    counting = [{"floor": math.floor, "ceil": math.ceil}] if sums else []
+    down, up = (math.floor, math.ceil) if sums else (np.floor, np.ceil)
     variables = [sympy.Symbol(_spelled(name)) for name in names]
     function = sympy.lambdify(
-        variables, finite, modules=[*counting, "scipy", "numpy"], printer=_printer()
+        variables,
+        finite,
+        modules=[{"round_down": down, "round_up": up}, "scipy", "numpy"],
+        printer=_printer(),
     )
     return function, bool(sums)
 
 
 def _spelled(name: str) -> str:
-    """Spell a symbol in generated code: floor would hide a function, long-rag is no name."""
+    """Spell a symbol in generated code: long-rag is no name there."""
     return "v_" + re.sub(r"\W", lambda found: f"_{ord(found[0])}_", name)
 
 
@@ -155,12 +166,21 @@ def _printer() -> Any:
     from sympy.printing.numpy import SciPyPrinter
 
     class Printer(SciPyPrinter):  # type: ignore[misc]
-        """Code that spells symbols safely; renaming them in the expression would be slow."""
+        """Spell symbols safely (renaming them in the expression would be slow), and roundings too.
+
+        A law has a coefficient called floor, which would hide the function.
+        """
 
         def _print_Symbol(self, symbol: Symbol) -> str:
             return (
                 _spelled(str(symbol)) if symbol.is_positive else str(super()._print_Symbol(symbol))
             )
+
+        def _print_floor(self, rounded: Expr) -> str:
+            return f"round_down({self._print(rounded.args[0])})"
+
+        def _print_ceiling(self, rounded: Expr) -> str:
+            return f"round_up({self._print(rounded.args[0])})"
 
     return Printer({"fully_qualified_modules": False, "inline": True})
 
