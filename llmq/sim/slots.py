@@ -174,7 +174,8 @@ def _serve(
     for one in whole:
         one[sums.undone] = np.nan
     log = LaneLog(
-        prefill_end=whole[0], first_token=whole[1], finish=whole[2], iterations=sums.iterations, tokens=sums.tokens, kv_area=sums.kv_area,
+        prefill_end=whole[0], first_token=whole[1], finish=whole[2],
+        iterations=sums.iterations, tokens=sums.tokens, kv_area=sums.kv_area,
         busy=sums.busy, clock=sums.clock, undone=sums.undone,
     )  # fmt: skip
     return log, missed

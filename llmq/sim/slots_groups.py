@@ -5,17 +5,22 @@ All of this concerns a few lanes at a time, whose slots are looked at as a matri
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
+import numpy.typing as npt
 
 from llmq.policies.view import Bools, Floats, Ints
 from llmq.sim.slots_state import State
 
 __all__ = ["enter", "finish", "held", "merge", "part_groups"]
 
+_T = TypeVar("_T", bound=np.generic)
 
-def _at_slots(s: State, sheet: Floats, lanes: Ints) -> Floats:
+
+def _at_slots(s: State, sheet: npt.NDArray[_T], lanes: Ints) -> npt.NDArray[_T]:
     """Read what belongs to the group of each slot: shape (lanes, slots)."""
-    return sheet.ravel()[s.group[lanes] * s.width + lanes[:, None]]
+    return sheet.ravel().take(s.group[lanes] * s.width + lanes[:, None])
 
 
 def held(s: State, lanes: Ints, served: Bools | None = None) -> tuple[Floats, Floats]:
@@ -112,9 +117,9 @@ def empty_place(s: State, kinds: Ints, lanes: Ints, served: Bools | None = None)
     if served is not None:
         fit += 2 * served[rows, lanes]
     best = fit.argmax(axis=0)
-    if fit[best, np.arange(lanes.size)].all():
-        return first + best
-    return np.full(lanes.size, -1)
+    found = fit[best, np.arange(lanes.size)] > 0
+    place: Ints = np.where(found.all(), first + best, -1)
+    return place
 
 
 def enter(s: State, lanes: Ints, rows: Ints, served: Bools) -> Bools:

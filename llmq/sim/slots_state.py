@@ -156,7 +156,7 @@ class Rules:
         used = np.zeros(1)
         if total < math.inf:
             # The share as the policy computes it, to the bit.
-            used = 1 - (total - np.arange(int(total) + 1)) / total
+            used = 1 - (total - np.arange(total + 1)) / total
         high = np.flatnonzero(used >= policy.limit)
         return cls(
             budget=engine.token_budget, most=policy.decodes, slots=engine.max_seqs or math.inf,

@@ -120,9 +120,9 @@ def _iterate(s: State, sums: Sums) -> None:
         served = enter(s, lanes, rows, served)
     finish(s)
     _mark(s, served)
-    bad = np.flatnonzero(bad | ((steps == 0.0) & (s.head >= 0)))
-    if bad.size:
-        s.undo(bad, sums)
+    bad |= (steps == 0.0) & (s.head >= 0)
+    if bad.any():
+        s.undo(np.flatnonzero(bad), sums)
 
 
 def _bound(s: State, lanes: Ints | slice = slice(None)) -> Floats:
