@@ -182,6 +182,10 @@ def _printer() -> Any:
         def _print_ceiling(self, rounded: Expr) -> str:
             return f"round_up({self._print(rounded.args[0])})"
 
+        def _print_binomial(self, chosen: Expr) -> str:
+            # sympy writes a ratio of Gamma functions, which overflows beyond 170.
+            return f"binom({', '.join(map(self._print, chosen.args))})"
+
     return Printer({"fully_qualified_modules": False, "inline": True})
 
 
