@@ -25,7 +25,7 @@ from typing import TypeAlias
 
 from llmq.errors import InputError
 
-__all__ = ["Vector", "corner_points", "enclose", "essential", "integers", "polytope"]
+__all__ = ["Vector", "blocker", "corner_points", "enclose", "essential", "integers", "polytope"]
 
 Vector: TypeAlias = tuple[Fraction, ...]
 Ray: TypeAlias = tuple[int, ...]
@@ -93,6 +93,35 @@ def _cut(rays: dict[Ray, int], plane: Ray, bit: int, n: int) -> dict[Ray, int]:
             size = math.gcd(*between)
             found[tuple(x // size for x in between)] = common | bit
     return found
+
+
+def blocker(rows: Sequence[Sequence[int]], right: Sequence[int]) -> list[Vector]:
+    r"""Return the vertices of ``{x >= 0 : row . x >= right for each row}``.
+
+    Parameters
+    ----------
+    rows : sequence of sequence of int
+        Weights >= 0 of each bound.
+    right : sequence of int
+        At least 0.
+
+    Returns
+    -------
+    list of tuple of Fraction
+        Ascending in the first coordinate, then the next.
+
+    Examples
+    --------
+    >>> blocker([(1, 1), (1, 3)], [2, 3])
+    [(Fraction(0, 1), Fraction(2, 1)), (Fraction(3, 2), Fraction(1, 2)),
+     (Fraction(3, 1), Fraction(0, 1))]
+    """
+    n = len(rows[0])
+    every = (1 << n + 1) - 1
+    rays = {tuple(int(i == j) for j in range(n + 1)): every ^ (1 << i) for i in range(n + 1)}
+    for i, (row, value) in enumerate(zip(rows, right, strict=True), start=n + 1):
+        rays = _cut(rays, (*row, -value), 1 << i, n)
+    return sorted(tuple(Fraction(x, ray[-1]) for x in ray[:-1]) for ray in rays if ray[-1])
 
 
 def _too_many(n: int, m: int, systems: int) -> InputError:

@@ -7,36 +7,40 @@ each buffer), ``m`` (limits) and ``q`` (an engine-second). A configuration is wo
 
 * two phases: the three lines of :class:`~llmq.theory.configurations.TwoPhase`, each on a convex
   hull, so a few evaluations, exactly;
-* knapsack: ``t`` depends on the total only, so fix a total ``n`` (one for each value of ``t``) and
-  maximise :math:`p \cdot x` under the budgets: branch and bound, buffers in order of price, with
-  the fractional bound of each budget alone. Totals whose bound cannot beat the best are skipped.
+* knapsack: branch and bound with a fractional bound, :mod:`llmq.theory.knapsack`.
 
-If no reduced value is positive the optimum over few configurations is the optimum over all: the
-same fraction that enumeration gives. Stopped early, with a largest reduced value ``v``, no
-iteration is worth more than :math:`q\,t + v \le (1 + \epsilon)\,q\,t` with
-:math:`\epsilon = v / (q\,t(1))`; prices divided by :math:`1 + \epsilon` are feasible, and
-:math:`\rho / (1 + \epsilon) \le \rho^* \le \rho` (Farley).
+Rounds are in floats until no configuration is clearly worth adding, then in rationals. If no
+reduced value is positive the optimum over few configurations is the optimum over all: the same
+fraction that enumeration gives. Otherwise let no configuration be worth more than
+:math:`r \ge 1` times its time, :math:`p \cdot x + m \cdot C \le r\,q\,t(x)`; prices over ``r`` are
+feasible, and :math:`\rho / r \le \rho^* \le \rho` (Farley). So a search that was stopped early,
+in its rounds or in its branches, still gives a bracket. Knapsacks of many buffers with budgets of
+thousands may end like that; an engine of any size is two phases.
 
-Knapsacks with many buffers and a large budget are refused after a fixed number of steps; an engine
-of any size is two phases. References: theory core 2.3; Farley, Operations Research 38(5), 1990.
+References: theory core 2.3; Farley, Operations Research 38(5), 1990.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from llmq.errors import InputError
 from llmq.model.batchtime import BatchTime
 from llmq.theory.configurations import Configuration, Knapsack, TwoPhase, time_of
-from llmq.theory.static_planning import Optimum, PlanningProblem, optimise
+from llmq.theory.knapsack import Priced, price_knapsack
+from llmq.theory.lp import LPStatus, solve
+from llmq.theory.static_planning import Optimum, PlanningProblem, build_program, optimise
 
 __all__ = ["Generation", "generate_columns", "price_batch"]
 
-_ZERO = Fraction(0)
-# Branch and bound is exponential in the buffers; a few seconds are the limit.
-_MOST_NODES = 50_000
+_ZERO, _ONE = Fraction(0), Fraction(1)
+# Branches of a pricing problem: while columns are found, and to prove that there is none.
+_EFFORT = (3000, 10_000)
+# Part of its time by which a configuration must pay in floats.
+_CLEARLY = 1e-9
 Timed = tuple[Configuration, Fraction]
 
 
@@ -106,38 +110,70 @@ def generate_columns(problem: PlanningProblem, most_rounds: int = 200) -> Genera
         for name, pool in problem.pools.items()
         if pool.batches is not None and pool.law is not None
     }
-    bound, rounds, added = _ZERO, 0, True
-    while added and rounds < most_rounds:
+    rounds = _roughly(problem, known, most_rounds)
+    bound, effort = _ZERO, 0
+    while True:
         rounds += 1
         found = optimise(problem, known, solver="highs")
-        added, worst = _price_all(problem, found, known)
-        if worst is not None:
-            bound = max(bound, found.load / worst)
+        duals = found.token_prices, found.limit_prices, found.weights
+        added, ratio, complete = _price_all(problem, known, *duals, _EFFORT[effort])
+        if ratio is not None:
+            bound = max(bound, found.load / max(ratio, _ONE))
+        if rounds >= most_rounds or (not added and (complete or effort + 1 == len(_EFFORT))):
+            break
+        effort += not added
     return Generation(found, bound, rounds, sum(map(len, known.values())))
 
 
+def _roughly(problem: PlanningProblem, known: dict[str, list[Timed]], most_rounds: int) -> int:
+    """Add configurations by the prices of HiGHS, until these ask for none; count the rounds."""
+    for done in range(most_rounds - 1):
+        program, _, rows = build_program(problem, known)
+        near = solve(program, "highs")
+        if near.status is not LPStatus.OPTIMAL:
+            return done
+        dual = dict(zip(rows, map(Fraction, near.dual.tolist()), strict=True))
+        tokens = {key[1:]: value for key, value in dual.items() if key[0] == "tokens"}
+        limits = {key[1:]: value for key, value in dual.items() if key[0] == "limit"}
+        weights = {name: dual["time", name] for name in problem.pools}
+        if not _price_all(problem, known, tokens, limits, weights, _EFFORT[0], _CLEARLY)[0]:
+            return done + 1
+    return max(most_rounds - 1, 0)
+
+
 def _price_all(
-    problem: PlanningProblem, found: Optimum, known: dict[str, list[Timed]]
-) -> tuple[bool, Fraction | None]:
-    """Add the best configuration of each pool; the worst ratio, None if it has no bound."""
-    added, worst = False, Fraction(1)
+    problem: PlanningProblem,
+    known: dict[str, list[Timed]],
+    tokens: Mapping[Any, Fraction],
+    limits: Mapping[Any, Fraction],
+    weights: Mapping[str, Fraction],
+    steps: int,
+    least: float = 0.0,
+) -> tuple[bool, Fraction | None, bool]:
+    """Add the best configurations of each pool; also the largest ratio, and if it is the truth."""
+    added, ratio, complete = False, Fraction(0), True
     unbounded = False
     for name, columns in known.items():
         pool = problem.pools[name]
-        if pool.batches is None or pool.law is None:
-            continue
-        prices = [found.token_prices[name, buffer] for buffer in pool.buffers]
-        fixed = sum((c * found.limit_prices[name, k] for k, c in pool.limits.items()), _ZERO)
-        weight = found.weights[name]
-        batch, seconds, value = price_batch(pool.batches, pool.law, prices, weight, fixed)
-        if value > 0:
-            columns.append((batch, seconds))
-            added = True
-            # The ratio is at most that of the shortest iteration with the largest value.
-            least = weight * time_of(pool.law, 1)
-            unbounded = unbounded or not least
-            worst = max(worst, 1 + value / least) if least else worst
-    return added, None if unbounded else worst
+        assert pool.batches is not None
+        assert pool.law is not None
+        prices = [tokens[name, buffer] for buffer in pool.buffers]
+        fixed = sum((c * limits[name, k] for k, c in pool.limits.items()), _ZERO)
+        weight = weights[name]
+        priced = _price(pool.batches, pool.law, prices, weight, fixed, steps)
+        here = {batch for batch, _ in columns}
+        new = [
+            (batch, seconds)
+            for batch, seconds, value in priced.found
+            if value > least * (weight * seconds) and batch not in here
+        ]
+        columns += new
+        added, complete = added or bool(new), complete and priced.complete
+        if priced.ratio is not None:
+            ratio = max(ratio, priced.ratio)
+        else:  # time is free here: nothing bounds the value unless it is 0
+            unbounded = unbounded or any(prices) or bool(fixed)
+    return added, None if unbounded else ratio, complete
 
 
 def price_batch(
@@ -173,86 +209,22 @@ def price_batch(
     >>> price_batch(TwoPhase(100), law, (Fraction(1), Fraction(1)), Fraction(4))
     ((64, 0), Fraction(12, 1), Fraction(16, 1))
     """
-    if isinstance(batches, TwoPhase):
-        batch, seconds = max(batches.columns(law), key=lambda c: _dot(prices, c[0]) - weight * c[1])
-        return batch, seconds, _dot(prices, batch) + fixed - weight * seconds
-    return _price_knapsack(batches, law, prices, weight, fixed)
+    return _price(batches, law, prices, weight, fixed, _EFFORT[-1]).found[0]
 
 
-def _price_knapsack(
-    batches: Knapsack, law: BatchTime, prices: Sequence[Fraction], weight: Fraction, fixed: Fraction
-) -> tuple[Configuration, Fraction, Fraction]:
-    times = [time_of(law, n) for n in range(1, batches.token_budget + 1)]
-    # Of all totals that take the same time only the last one matters.
-    ends = [n for n, t in enumerate(times, 1) if n == len(times) or times[n] > t]
-    search = _Search(batches, prices)
-    bounds = sorted(((search.bound(n) - weight * times[n - 1], n) for n in ends), reverse=True)
-    best: tuple[Fraction, Configuration] | None = None
-    for bound, n in bounds:
-        if best is not None and bound <= best[0]:
-            break
-        floor = None if best is None else best[0] + weight * times[n - 1]
-        if (batch := search.best(n, floor)) is not None:
-            value = _dot(prices, batch) - weight * times[sum(batch) - 1]
-            if best is None or value > best[0]:
-                best = value, batch
-    if best is None:
-        raise InputError("a knapsack without any configuration cannot be priced")
-    value, batch = best
-    return batch, times[sum(batch) - 1], value + fixed
-
-
-class _Search:
-    """Branch and bound for one knapsack; buffers in order of price for a token."""
-
-    def __init__(self, batches: Knapsack, prices: Sequence[Fraction]) -> None:
-        self.batches, self.prices = batches, prices
-        self.found: Configuration | None = None
-        self.floor: Fraction | None = None
-        self.nodes = 0
-        self.order = sorted(range(len(prices)), key=lambda j: -prices[j])
-        # Every budget as a row: the tokens, then the others.
-        self.rows = [[1] * len(prices), *(list(w) for w, _ in batches.rows)]
-
-    def bound(self, tokens: int, depth: int = 0, room: Sequence[int] | None = None) -> Fraction:
-        """Largest value if one budget alone held, in fractions; the least of these."""
-        left = [tokens, *(c for _, c in self.batches.rows)] if room is None else room
-        rest = self.order[depth:]
-        found = []
-        for row, free in zip(self.rows, left, strict=True):
-            if all(row[j] or not self.prices[j] for j in rest):
-                ratios = (self.prices[j] / row[j] for j in rest if row[j])
-                found.append(free * max(ratios, default=_ZERO))
-        return min(found)
-
-    def best(self, tokens: int, floor: Fraction | None) -> Configuration | None:
-        """Most valuable configuration of at most ``tokens``; None if none beats ``floor``."""
-        self.floor, self.found = floor, None
-        batch = [0] * len(self.prices)
-        self._extend(batch, 0, _ZERO, [tokens, *(c for _, c in self.batches.rows)])
-        return self.found
-
-    def _extend(self, batch: list[int], depth: int, value: Fraction, room: list[int]) -> None:
-        self.nodes += 1
-        if self.nodes > _MOST_NODES:
-            raise InputError(
-                f"pricing this knapsack takes more than {_MOST_NODES:,} steps: merge "
-                "classes, take larger steps, or use two phases with limits"
-            )
-        if depth == len(self.order):
-            if any(batch) and (self.floor is None or value > self.floor):
-                self.floor, self.found = value, tuple(batch)
-            return
-        if self.floor is not None and value + self.bound(0, depth, room) <= self.floor:
-            return
-        j = self.order[depth]
-        step = self.batches.steps[j]
-        most = min(free // row[j] for row, free in zip(self.rows, room, strict=True) if row[j])
-        for x in range(most // step * step, -1, -step):
-            batch[j] = x
-            left = [free - row[j] * x for row, free in zip(self.rows, room, strict=True)]
-            self._extend(batch, depth + 1, value + self.prices[j] * x, left)
-        batch[j] = 0
+def _price(
+    batches: TwoPhase | Knapsack,
+    law: BatchTime,
+    prices: Sequence[Fraction],
+    weight: Fraction,
+    fixed: Fraction,
+    steps: int,
+) -> Priced:
+    if isinstance(batches, Knapsack):
+        return price_knapsack(batches, law, prices, weight, fixed, steps)
+    values = [(b, t, _dot(prices, b) + fixed - weight * t) for b, t in batches.columns(law)]
+    ratio = max(1 + value / (weight * t) for _, t, value in values) if weight else None
+    return Priced((max(values, key=lambda item: item[2]),), ratio, complete=True)
 
 
 def _singletons(batches: TwoPhase | Knapsack, law: BatchTime) -> list[Timed]:

@@ -244,7 +244,7 @@ def test_both_memory_treatments_but_never_at_once() -> None:
     binned = one(BINNED, {}, {})
     assert aggregate > free
     assert binned > free
-    with pytest.raises(InputError, match=r"memory is limited twice: .* limits\['memory'\]") as info:
+    with pytest.raises(InputError, match=r"memory is limited twice: .*limits\['memory'\]") as info:
         one(BINNED, {"memory": 40}, {"memory": F(68)})
     assert info.value.resource == "memory"
     with pytest.raises(InputError, match="slots is limited twice"):
