@@ -9,11 +9,13 @@ import pytest
 
 from llmq.errors import InputError
 from llmq.model.arrivals import MMPP, Batch, Deterministic, Poisson, Renewal
+from llmq.model.arrivals_capped import CappedPoisson
 
 RANDOM = [
     Poisson(6.0),
     Renewal(2.0, cv=0.3),
     Renewal(2.0, cv=2.0),
+    CappedPoisson(6.0, cap=2.0),
     Batch(4.0, size=4),
     MMPP((0.4, 2.0), (0.1, 0.3)),
     MMPP((8.0, 0.0), (0.5, 1.5)),
@@ -113,6 +115,29 @@ def test_poisson_gaps_are_exponential():
 
     gaps = np.diff(Poisson(2.0).times(5000, rng=31), prepend=0.0)
     assert stats.kstest(gaps, "expon", args=(0, 0.5)).pvalue > 0.01
+
+
+def test_capped_gaps():
+    # Cut at 3 / qps: mean (1 - e^-3) / qps, rate 1.052396 qps (rad_slai.md 9.3, test 9).
+    capped = CappedPoisson(2.0)
+    assert capped.rate == pytest.approx(1.052396 * 2, rel=1e-6)
+    gaps = np.diff(capped.times(20_000, rng=32), prepend=0.0)
+    free = np.diff(Poisson(2.0).times(20_000, rng=32), prepend=0.0)
+    np.testing.assert_allclose(gaps, np.minimum(free, 1.5), rtol=0, atol=1e-9)
+    mean = -math.expm1(-3) / 2
+    assert abs(gaps.mean() - mean) <= 4 * gaps.std() / math.sqrt(20_000)
+    # Variance of the cut gap over its squared mean, by numerical integration of the tail.
+    x = np.linspace(0, 1.5, 200_001)
+    second = 2 * np.trapezoid(x * np.exp(-2 * x), x)
+    assert capped.dispersion == pytest.approx(second / mean**2 - 1, rel=1e-8)
+    assert CappedPoisson(2.0, cap=50.0).dispersion == pytest.approx(1.0, rel=1e-9)
+
+
+@pytest.mark.parametrize(("field", "value"), [("nominal", 0), ("cap", -1), ("cap", math.inf)])
+def test_bad_caps(field, value):
+    with pytest.raises(InputError) as caught:
+        CappedPoisson(**{"nominal": 1.0, field: value})
+    assert str(caught.value) == f"{field} must be positive and finite, got {value}"
 
 
 def test_renewal_gaps_are_gamma():
