@@ -52,7 +52,7 @@ def three() -> tuple[llmq.Fleet, dict[str, llmq.RequestClass], dict[str, float]]
 
 
 def table_engine(tokens: int = 2048) -> llmq.Engine:
-    """Engine of the catalogue with a table of times in steps of 64 tokens, as profiles have them."""
+    """Engine of the catalogue with times from a table, in steps of 64 tokens as in profiles."""
     engine = llmq.load_engine(GPUS[0])
     ends = np.arange(64, tokens + 1, 64)
     grid = np.unique(np.concatenate(([1, 8, 16, 32], ends, ends[:-1] + 1)))
