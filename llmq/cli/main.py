@@ -22,6 +22,7 @@ _COMMANDS = {
     "plan": "how many GPUs for this traffic and these targets",
     "region": "what load an engine can carry, at what price, and what binds",
     "simulate": "latencies of a fleet under a policy, after a stability verdict",
+    "compare": "policies side by side on the same requests, with intervals of the differences",
     "calibrate": "from a GPU profile to a law of iteration time, with its error",
     "check": "whether certificates prove what they claim, by an independent checker",
     "convert": "from one trace format to another",
