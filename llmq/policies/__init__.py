@@ -11,8 +11,11 @@ from typing import Any, get_args, get_type_hints
 
 from llmq.errors import InputError, nearest
 from llmq.policies.blocks import Blocks, Policy
+from llmq.policies.fastertransformer import FasterTransformer
 from llmq.policies.maxweight import MaxWeight
+from llmq.policies.orca import Orca
 from llmq.policies.pascal import PASCAL
+from llmq.policies.rad import RAD
 from llmq.policies.ranked import FCFS, RR
 from llmq.policies.routers import (
     ROUTERS,
@@ -26,33 +29,50 @@ from llmq.policies.routers import (
     ShortestQueue,
 )
 from llmq.policies.sarathi import Sarathi
+from llmq.policies.simple_chunking import SimpleChunking
 from llmq.policies.slai import SLAI
 from llmq.policies.vllm import VLLM
 
 __all__ = [
     "ALL",
-    "FCFS",
-    "PASCAL",
-    "RR",
-    "SLAI",
-    "VLLM",
     "Blocks",
+    "FCFS",
+    "FasterTransformer",
     "LeastKV",
     "LeastWork",
     "MaxWeight",
+    "Orca",
+    "PASCAL",
     "Policy",
     "PowerOfD",
     "PriceWeighted",
+    "RAD",
+    "RR",
     "Random",
     "RoundRobin",
     "Router",
-    "ShortestQueue",
+    "SLAI",
     "Sarathi",
+    "ShortestQueue",
+    "SimpleChunking",
+    "VLLM",
     "parse",
     "text",
 ]
 
-ALL = (Sarathi, VLLM, SLAI, FCFS, RR, PASCAL, MaxWeight)
+ALL = (
+    Sarathi,
+    VLLM,
+    Orca,
+    FasterTransformer,
+    SimpleChunking,
+    RAD,
+    SLAI,
+    PASCAL,
+    FCFS,
+    RR,
+    MaxWeight,
+)
 
 
 def parse(text: str) -> Policy:

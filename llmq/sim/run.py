@@ -191,7 +191,10 @@ def _check_requests(engines: tuple[Engine, ...], traffic: Workload | Trace, poli
         peak = max(one.peak for one in traffic.mix.values())
         prompt = max(one.prompt.high for one in traffic.mix.values())
     blocks = policy.blocks
-    if blocks.admit.reserve == "most":
+    kept = blocks.admit.reserve == "most"
+    # Whose room is kept to the end, or whose KV is kept on the host, computes nothing twice.
+    again = prompt if blocks.swap or (kept and peak - prompt <= blocks.admit.most) else peak
+    if kept:
         peak = max(peak, prompt + blocks.admit.most)
     for one in engines:
         room = one.kv_blocks - blocks.admit.margin(one.kv_blocks)
@@ -203,7 +206,7 @@ def _check_requests(engines: tuple[Engine, ...], traffic: Workload | Trace, poli
                 "kv_tokens or drop such requests",
                 peak=peak, kv_tokens=one.kv_tokens,
             )  # fmt: skip
-        longest = prompt if one.kv_tokens is None or blocks.swap else peak
+        longest = prompt if one.kv_tokens is None else again
         if blocks.budget.whole and longest > one.token_budget:
             raise InputError(
                 f"policy {policy.name} does not split prompts: {longest} tokens exceed its "
