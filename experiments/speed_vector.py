@@ -4,8 +4,8 @@
 
 The workload of :mod:`experiments.speed`, drawn anew in each replication: Poisson 6/s, lognormal
 prompts (mean 500, sigma 0.9, clipped to 4..2048) and outputs (mean 260, sigma 0.8, clipped to
-4..1024), affine law, token budget 512, 128 slots; R replications of 500 requests. The row of RAD
-serves the same requests under a law with tiles of 128 tokens. The yardstick
+4..1024), affine law, token budget 512, 128 slots; R replications of 500 requests. RAD serves the
+same requests under a law with tiles of 128 tokens. The yardstick
 (:mod:`experiments.naive`) serves one path of 10,000 of them, in turn with the others. ``--full``
 adds ten million requests and the peak memory of the process.
 """
@@ -16,35 +16,23 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 import llmq
 from experiments.naive import simulate_naive
 from llmq.policies import Policy
-from llmq.policies.blocks import Blocks, Budget, Together
+from llmq.policies.rad import RAD
 from llmq.sim.vector import Lanes, run_lanes
 
 LAW = {"base": 0.011, "per_token": 4e-5, "per_kv": 2.9e-7}
 BUDGET, SLOTS, RATE, KV = 512, 128, 6.0, 131_072
-TILE = 128  # decodes of a full batch and tokens of a chunk
+TILE = 128  # tokens: a decode batch and a chunk of a prompt fill one
 CHIP = llmq.Engine(llmq.BatchTime.affine(**LAW), token_budget=BUDGET, max_seqs=SLOTS)
 TILED = CHIP.with_(
     law=llmq.BatchTime.tiled(base=0.011, per_tile=TILE * LAW["per_token"], tile=TILE),
     conventions=llmq.THEORY,
 )
-
-
-@dataclass(frozen=True)
-class Tiles(llmq.policies.Sarathi):
-    """Decodes by whole tiles; while there are fewer, one prompt at a time in chunks of a tile."""
-
-    @property
-    def blocks(self) -> Blocks:
-        """The composition."""
-        together = Together(mixed=False, until=TILE, rows=1)
-        return Blocks(budget=Budget(chunk=TILE), together=together)
 
 
 def lengths(
@@ -87,7 +75,7 @@ def vector(chip: llmq.Engine, policy: Policy, lanes: Lanes) -> Callable[[], obje
 def cases() -> dict[str, tuple[int, Callable[[], object]]]:
     """List the calls to be timed, with their requests."""
     many, some = draw(1024, 500), draw(256, 500)
-    sarathi, rad = llmq.policies.Sarathi(), Tiles()
+    sarathi, rad = llmq.policies.Sarathi(), RAD(tile=TILE)
     return {
         "naive per-slot loop": (10_000, naive()),
         "vector, Sarathi, R = 1024": (512_000, vector(CHIP, sarathi, many)),

@@ -146,11 +146,13 @@ class Rules:
         tokens = fill.tokens if isinstance(fill.tokens, int) else math.inf
         budget = min(engine.token_budget, tokens)
         slots = min(engine.max_seqs or math.inf, fill.rows or math.inf)
+        # As many decodes as tokens make prefill wait, where anything does.
+        until = together.until if together.until == math.inf else min(together.until, budget)
         curve = law.curve(np.arange(int(budget) + 1))
         curve[0] = curve[-1]
         return cls(
             budget=budget, chunk=min(engine.chunk, budget, fill.chunk or math.inf), slots=slots,
-            gate=min(slots, budget if together.mixed else together.until),
+            gate=min(slots, budget if together.mixed else until),
             rows=together.rows, cycle=together.cycle,
             mixed=together.mixed, whole=fill.whole,
             one_slot=engine.conventions.prefill_slots == "one", lag=engine.conventions.lag,

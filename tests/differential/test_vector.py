@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 import llmq
 from llmq import policies
 from llmq.errors import InputError
-from llmq.policies.blocks import Admit, Blocks, Budget, Together, decodes_first, everyone
+from llmq.policies.blocks import Admit, Blocks, Together
+from llmq.policies.fastertransformer import FasterTransformer
+from llmq.policies.orca import Orca
+from llmq.policies.rad import RAD
+from llmq.policies.vllm import OneKind
 from llmq.sim.calendar_queue import NotTogetherError
 from llmq.sim.vector import LaneLog, Lanes, run_lanes, runs
 
@@ -31,44 +35,21 @@ SUMS = ("iterations", "tokens", "kv_area", "busy", "clock")
 
 
 @dataclass(frozen=True)
-class Gate:
-    """Who may run where an iteration holds one kind, or prefills come in cycles."""
+class Cycles:
+    """Gate: at most so many prefills start before the engine is empty again."""
 
-    together: Together
-    admit: Admit
-    whole: bool
+    cycle: int
 
     def __call__(self, view):
-        waits = np.flatnonzero(~view.decoding)
-        decodes = np.count_nonzero(view.decoding)
-        # Residents first, then as many as the cycle has left.
-        partial, new = waits[view.resident[waits]], waits[~view.resident[waits]]
-        left = max(self.together.cycle - view.started, 0)
-        ready = np.concatenate((partial, new[: int(min(left, len(new)))]))
-        ready = ready[: int(min(self.together.rows, len(ready)))]
-        may = np.zeros(view.row.shape, dtype=bool)
-        may[ready] = True
-        if self.together.mixed:
-            return may | view.decoding, None
-        if not ready.size or decodes >= self.together.until:
-            return (view.decoding if decodes else may), None
-        head = ready[0]
-        taken = decodes if view.one_prefill_slot else np.count_nonzero(view.resident)
-        fits = view.resident[head] or (
-            taken < view.slots
-            and self.admit.fits(view, head, view.free)
-            and (not self.whole or view.rem[head] <= view.tokens)
-        )
-        return (may if fits else view.decoding), None
+        new = ~view.decoding & ~view.resident
+        return ~new | (np.cumsum(new) <= self.cycle - view.started), None
 
 
 @dataclass(frozen=True)
 class Free:
-    """Any combination of what ``Together`` can say."""
+    """What ``Together`` can say and no policy of the toolkit does."""
 
     together: Together
-    whole: bool = False
-    chunk: int | None = None
     most: int = 0
     token_budget: int | None = None
     name: ClassVar[str] = "free"
@@ -77,28 +58,10 @@ class Free:
 
     @property
     def blocks(self) -> Blocks:
-        reserve = "most" if self.most else "prompt"
-        admit = Admit(watermark=0.01, reserve=reserve, most=self.most)
-        plain = self.together.mixed and self.together.cycle == self.together.rows == np.inf
-        return Blocks(
-            gate=everyone if plain else Gate(self.together, admit, self.whole),
-            key=decodes_first,
-            budget=Budget(whole=self.whole, chunk=self.chunk),
-            admit=admit,
-            together=self.together,
-        )
-
-
-def orca(most: int) -> Free:
-    return Free(Together(), whole=True, most=most)
-
-
-def faster_transformer(most: int) -> Free:
-    return Free(Together(mixed=False, until=1), whole=True, most=most)
-
-
-def rad(column: float, chunk: int, cycle: float) -> Free:
-    return Free(Together(mixed=False, until=column, rows=1, cycle=cycle), chunk=chunk)
+        admit = Admit(reserve="most" if self.most else "prompt", most=self.most)
+        one_kind = OneKind(admit, whole=False, together=self.together)
+        gate = Cycles(self.together.cycle) if self.together.mixed else one_kind
+        return Blocks(gate=gate, admit=admit, together=self.together)
 
 
 @st.composite
@@ -106,25 +69,13 @@ def stacks(draw: st.DrawFn):
     """An engine, a policy and traces of several lanes."""
     drawn = [draw(systems()) for _ in range(draw(st.integers(1, 4)))]
     engine, policy = drawn[0].engine, drawn[0].policy
-    if policy.blocks.together.queue:
-        most = draw(st.sampled_from([0, 40, 60]))
-        kind = draw(st.sampled_from(["orca", "ft", "rad", "cycle", "exclusive"]))
-        whole = kind in ("orca", "ft")
-        engine = engine.with_(
-            token_budget=100 if whole else 32,
-            kv_tokens=draw(st.sampled_from([None, 160, 320])),
-            prefill_chunk=None,
-        )
-        policy = {
-            "orca": orca(most),
-            "ft": faster_transformer(most),
-            "rad": rad(
-                draw(st.sampled_from([2, 4, 8])), draw(st.sampled_from([4, 8])),
-                draw(st.sampled_from([np.inf, 1, 3])),
-            ),
-            "cycle": Free(Together(cycle=draw(st.integers(1, 6))), most=most),
-            "exclusive": Free(Together(mixed=False, until=draw(st.integers(1, 6)))),
-        }[kind]  # fmt: skip
+    if policy.blocks.together.queue and draw(st.booleans()):
+        memory, most = draw(st.sampled_from([None, 160, 320])), draw(st.sampled_from([0, 40]))
+        engine = engine.with_(kv_tokens=memory)
+        mixed, cycle = draw(st.booleans()), draw(st.integers(1, 6))
+        rows, until = draw(st.integers(1, 3)), draw(st.integers(1, 6))
+        together = Together(cycle=cycle) if mixed else Together(False, False, until, rows, cycle)
+        policy = Free(together, most)
     return engine, policy, [one.trace for one in drawn]
 
 
@@ -175,8 +126,9 @@ def test_lanes_equal_the_reference_in_a_thousand_stacks(drawn) -> None:
 @settings(max_examples=60)
 def test_lanes_are_given_up_only_where_the_calendar_evicts_or_refuses(drawn) -> None:
     engine, policy, traces = drawn
-    cut = engine.chunk < engine.token_budget  # two prompts may be cut: tested below
-    if isinstance(policy, Free) or cut:
+    # Two prompts may be cut, and outputs may be longer than the room that is kept: tested below.
+    cut = engine.chunk < engine.token_budget
+    if isinstance(policy, Free) or cut or policy.blocks.admit.most:
         return
     log = run_lanes(engine, policy, stack(traces))
     for lane, trace in enumerate(traces):
@@ -233,6 +185,15 @@ def test_lanes_without_requests_are_done_at_once() -> None:
     assert log.finish[1].tolist() == [3.0, 3.0]
 
 
+def test_a_cycle_starts_again_when_the_engine_is_empty() -> None:
+    # Two may start; the others wait until both have ended, the shorter one too.
+    trace = llmq.Trace([0.0] * 5, [4] * 5, [5, 3, 5, 3, 5])
+    for together in (Together(cycle=2), Together(mixed=False, until=8, rows=1, cycle=2)):
+        log = check_lanes(flat(), Free(together), [trace, trace])
+        assert not log.undone.any()
+    assert log.prefill_end[0].tolist() == [1.0, 2.0, 7.0, 8.0, 13.0]
+
+
 def test_a_lane_that_evicts_is_given_up_and_its_neighbour_is_not() -> None:
     chip = flat(kv_tokens=128, kv_block=4, max_seqs=16)
     policy = policies.Sarathi(watermark=0.0)
@@ -265,7 +226,7 @@ def test_two_prompts_that_are_cut_are_given_up_one_is_not() -> None:
 
 def test_an_output_beyond_the_room_kept_is_given_up() -> None:
     chip = flat(kv_tokens=320)
-    log = check_lanes(chip, orca(most=10), [same(4, 20, 12), same(4, 20, 11)])
+    log = check_lanes(chip, Orca(max_output=10), [same(4, 20, 12), same(4, 20, 11)])
     assert log.undone.tolist() == [True, False]
 
 
@@ -277,11 +238,22 @@ def test_a_request_that_never_fits_is_given_up() -> None:
 
 
 @pytest.mark.parametrize(
-    "policy", [policies.Sarathi(order="queue"), policies.Sarathi(), orca(0), faster_transformer(0)]
+    "policy",
+    [
+        policies.Sarathi(order="queue"),
+        policies.Sarathi(),
+        policies.VLLM(),
+        policies.SLAI(),
+        Orca(),
+        FasterTransformer(),
+        FasterTransformer(max_output=9),
+        RAD(tile=8),
+    ],
 )
 def test_who_can_run(policy) -> None:
     log = run_lanes(flat(), policy, stack([same(1, 4, 2)]))
-    assert runs(policy) == (not policy.blocks.together.queue)
+    together = policy.blocks.together
+    assert runs(policy) == (together is not None and not together.queue)
     assert log.undone.all() == (not runs(policy))
 
 
