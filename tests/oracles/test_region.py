@@ -14,6 +14,7 @@ from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.result import Kind
 from llmq.theory.demand import demand
+from llmq.theory.latency import nie as nie_law
 from llmq.theory.region import Region, stability_region
 from llmq.theory.tiling import best_batch
 
@@ -120,6 +121,14 @@ def test_o8_nie_capacity() -> None:
     # Replicas for 40 requests per second.
     load = region.load({name: 40 * share for name, share in rates.items()})
     assert -(-load // 1) == 12
+
+
+def test_o8_nie_all_figures() -> None:
+    found = nie_law(NIE, {"short": 0.7, "long": 0.3}, kv_tokens=60_000, batch_time=0.03, chunk=512)
+    assert found.area == pytest.approx(563_110.4, rel=1e-12)
+    assert found.rate == pytest.approx(3.5517014070, rel=1e-10)
+    assert found.largest_share == pytest.approx(0.0426666667, rel=1e-9)
+    assert found.stable_rate == pytest.approx(3.4001621470, rel=1e-10)
 
 
 def test_o8_nie_inner_capacity_for_one_class_list() -> None:

@@ -345,17 +345,35 @@ def test_corner_points_against_all_systems(n: int, data: st.DataObject) -> None:
     weight = st.integers(0, 4).map(lambda k: F(k, 3))
     rows = data.draw(st.lists(st.tuples(*[weight] * n), min_size=1, max_size=5))
     rows += [tuple(F(i == j, 3) for j in range(n)) for i in range(n)]  # bounded
-    found = set()
-    planes = [(row, F(1)) for row in rows] + [
-        (tuple(F(i == j) for j in range(n)), F(0)) for i in range(n)
-    ]
-    for chosen in itertools.combinations(planes, n):
-        matrix = [[*row, right] for row, right in chosen]
-        if (point := gauss(matrix)) is not None and min(point) >= 0:
-            inside = all(sum(w * x for w, x in zip(r, point, strict=True)) <= 1 for r in rows)
-            if inside and any(point):
-                found.add(point)
-    assert corner_points(rows) == sorted(found)
+    assert corner_points(rows) == by_systems(rows)
+
+
+DEGENERATE = [  # more bounds than dimensions meet at a point
+    [(1, 0, 1, 1), (0, 1, 0, 1), (1, 0, 1, 0), (0, 1, 1, 1), *np.eye(4, dtype=int).tolist()],
+    [(1, 0, 0, 1), (1, 1, 1, 0), *np.eye(4, dtype=int).tolist()],
+    [(1, 0, 1, 0), (0, 1, 1, 1), *np.eye(4, dtype=int).tolist()],
+    [(1, 1, 0), (0, 1, 1), (1, 0, 1), (1, 1, 1), *np.eye(3, dtype=int).tolist()],
+]
+
+
+@pytest.mark.parametrize("weights", DEGENERATE)
+def test_corner_points_where_many_bounds_meet(weights: list[tuple[int, ...]]) -> None:
+    rows = [tuple(map(F, row)) for row in weights]
+    for order in (rows, rows[::-1], rows[2:] + rows[:2]):
+        assert corner_points(order) == by_systems(rows)
+
+
+def by_systems(rows: list[tuple[F, ...]]) -> list[tuple[F, ...]]:
+    """Every square system of bounds, solved."""
+    n, found = len(rows[0]), set()
+    axes = [(tuple(F(i == j) for j in range(n)), F(0)) for i in range(n)]
+    for chosen in itertools.combinations([*((row, F(1)) for row in rows), *axes], n):
+        point = gauss([[*row, right] for row, right in chosen])
+        if point is None or min(point) < 0 or not any(point):
+            continue
+        if all(sum(w * x for w, x in zip(row, point, strict=True)) <= 1 for row in rows):
+            found.add(point)
+    return sorted(found)
 
 
 def gauss(rows: list[list[F]]) -> tuple[F, ...] | None:
