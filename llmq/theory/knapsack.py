@@ -97,7 +97,7 @@ def price_knapsack(
     ((((64,), Fraction(12, 1), Fraction(16, 1)),), True)
     """
     times, ends = _times(law, batches.token_budget)
-    search = _Search(batches, prices, most_steps)
+    search = _Search(batches, prices, most_steps, min(len(ends), 8))
     bounds = {n: search.bound(n) - weight * times[n] for n in ends}
     order = sorted(bounds, key=lambda n: -bounds[n])
     found: dict[Configuration, Fraction] = {}
@@ -138,8 +138,12 @@ def _times(law: BatchTime, budget: int) -> tuple[tuple[Fraction, ...], tuple[int
 class _Search:
     """Branch and bound in integers; prices are multiplied by ``unit``."""
 
-    def __init__(self, batches: Knapsack, prices: Sequence[Fraction], most_steps: int) -> None:
+    def __init__(
+        self, batches: Knapsack, prices: Sequence[Fraction], most_steps: int, share: int
+    ) -> None:
         self.batches, self.prices, self.most_steps, self.steps = batches, prices, most_steps, 0
+        # Part of the steps that one total may take.
+        self.share = share
         self.whole, self.unit = integers(tuple(prices))
         # Every budget as a row: the tokens, then the others.
         self.rows = [(1,) * len(prices), *(tuple(w) for w, _ in batches.rows)]
@@ -190,7 +194,7 @@ class _Search:
         self.best: list[int] | None = None
         # Integers above the floor.
         self.floor = -1 if floor is None else math.floor(floor * self.unit)
-        self.stop = self.steps + max(self.most_steps // 8, 50)
+        self.stop = self.steps + max(self.most_steps // self.share, 50)
         batch = [0] * len(self.prices)
         whole = self._extend(batch, 0, 0, room)
         return (None if self.best is None else tuple(self.best)), whole

@@ -38,7 +38,7 @@ __all__ = ["Generation", "generate_columns", "price_batch"]
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
 # Branches of a pricing problem: while columns are found, and to prove that there is none.
-_EFFORT = (3000, 10_000)
+_EFFORT = (4000, 12_000)
 # Part of its time by which a configuration must pay in floats.
 _CLEARLY = 1e-9
 Timed = tuple[Configuration, Fraction]
