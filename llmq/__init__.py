@@ -45,6 +45,7 @@ _HOME = {
     "load_engine": "llmq.calibrate.catalogue",
     "load_workload": "llmq.io.workloads",
     "lyapunov": "llmq.theory.lyapunov",
+    "max_rate": "llmq.search",
     "plan_capacity": "llmq.capacity",
     "plot": "llmq.plot",
     "policies": "llmq.policies",
@@ -95,6 +96,7 @@ __all__ = [
     "load_engine",
     "load_workload",
     "lyapunov",
+    "max_rate",
     "plan_capacity",
     "plot",
     "policies",
@@ -157,6 +159,7 @@ if TYPE_CHECKING:
     from llmq.model.workload import Workload
     from llmq.plan import Candidate
     from llmq.result import Estimate, Kind
+    from llmq.search import max_rate
     from llmq.sim.compare import compare
     from llmq.sim.run import simulate
     from llmq.theory import (

@@ -50,6 +50,7 @@ PUBLIC = (
     "load_engine",
     "load_workload",
     "lyapunov",
+    "max_rate",
     "plan_capacity",
     "plot",
     "policies",
