@@ -19,11 +19,12 @@ import numpy.typing as npt
 
 from llmq.errors import InputError, nearest
 from llmq.plot.canvas import GREY, INK, axes_for, colour, label, legend_below, styled
+from llmq.result import Kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from llmq.theory.region import Region
+    from llmq.theory.gauge import StabilityRegion
 
 __all__ = ["Slice", "cut", "draw_region"]
 
@@ -39,6 +40,7 @@ _LINES = {
     "tokens": (1, "--", "the token budget binds"),
     "slots": (2, "-.", "the slots bind"),
     "memory": (3, ":", "KV memory binds"),
+    "link": (4, (0, (5, 1, 1, 1, 1, 1)), "the link between pools binds"),
 }
 
 
@@ -69,12 +71,14 @@ class Slice:
     inner: Floats
 
 
-def cut(region: Region, rates: Rates | None = None, classes: Sequence[str] | None = None) -> Slice:
+def cut(
+    region: StabilityRegion, rates: Rates | None = None, classes: Sequence[str] | None = None
+) -> Slice:
     """Cut a region along one or two of its classes.
 
     Parameters
     ----------
-    region : Region
+    region : StabilityRegion
         The region.
     rates : mapping of str to float, optional
         Requests per second; the classes that are not shown are held at theirs, else at 0.
@@ -108,7 +112,8 @@ def cut(region: Region, rates: Rates | None = None, classes: Sequence[str] | Non
     shown = _shown(region, at, classes)
     held = {name: at.get(name, 0.0) for name in region.classes if name not in shown}
     columns = [region.classes.index(name) for name in shown]
-    weights = np.array([facet.weights for facet in region.active])
+    facets = region.facets()
+    weights = np.array([facet.weights for facet in facets])
     others = weights @ np.array([held.get(name, 0.0) for name in region.classes])
     room = region.engines - others
     if not np.all(room > 0):
@@ -116,12 +121,12 @@ def cut(region: Region, rates: Rates | None = None, classes: Sequence[str] | Non
         return Slice(shown, held, nothing, (), nothing)
     rows = weights[:, columns] / room[:, None]
     outer, binding = _edges(rows)
-    binds = tuple(region.active[i].resource for i in binding)
-    inner = outer if region.inner is None else _inner(region, rows, shown, held)
+    binds = tuple(facets[i].resource for i in binding)
+    inner = outer if region.kind is Kind.EXACT else _inner(region, rows, shown, held)
     return Slice(shown, held, outer, binds, inner)
 
 
-def _shown(region: Region, at: Rates, classes: Sequence[str] | None) -> tuple[str, ...]:
+def _shown(region: StabilityRegion, at: Rates, classes: Sequence[str] | None) -> tuple[str, ...]:
     known = region.classes
     if classes is not None:
         for name in classes:
@@ -163,7 +168,7 @@ def _turns_left(one: Floats, two: Floats, three: Floats) -> bool:
     return bool(first[0] * second[1] - first[1] * second[0] >= 0)
 
 
-def _inner(region: Region, rows: Floats, shown: tuple[str, ...], held: Rates) -> Floats:
+def _inner(region: StabilityRegion, rows: Floats, shown: tuple[str, ...], held: Rates) -> Floats:
     """End of the inner bound along rays that are even in angle once both axes have length 1."""
     ends = 1 / rows.max(axis=0)
     angles = np.linspace(math.pi / 2, 0, _RAYS) if len(shown) > 1 else np.zeros(1)
@@ -195,7 +200,7 @@ def _root(excess: Callable[[float], float], end: float) -> float:
 
 
 def draw_region(
-    region: Region,
+    region: StabilityRegion,
     rates: Rates | None = None,
     *,
     ax: Axes | None = None,
@@ -205,7 +210,7 @@ def draw_region(
 
     Parameters
     ----------
-    region : Region
+    region : StabilityRegion
         The region.
     rates : mapping of str to float, optional
         Offered requests per second: drawn as a star, with the way to the boundary.
@@ -243,7 +248,7 @@ def draw_region(
     return ax
 
 
-def _draw_plane(ax: Axes, region: Region, found: Slice) -> None:
+def _draw_plane(ax: Axes, region: StabilityRegion, found: Slice) -> None:
     names = found.classes
     ax.set_xlabel(f"{label(names[0])} (requests/s)", parse_math=False)
     ax.set_ylabel(f"{label(names[1], 24)} (requests/s)", parse_math=False)
@@ -251,10 +256,10 @@ def _draw_plane(ax: Axes, region: Region, found: Slice) -> None:
         return
     origin = np.zeros((1, 2))
     if len(found.inner):
-        what = _EXACT if region.inner is None else _INNER
+        what = _EXACT if region.kind is Kind.EXACT else _INNER
         corners = np.vstack((origin, found.inner))
         ax.fill(*corners.T, color=colour(5), alpha=0.3, linewidth=0, label=what)
-    if region.inner is not None:
+    if region.kind is not Kind.EXACT:
         gap = np.vstack((found.outer, found.inner[::-1] if len(found.inner) else origin))
         ax.fill(
             *gap.T, facecolor="none", edgecolor=GREY, hatch="////", linewidth=0, alpha=0.7,
@@ -269,7 +274,7 @@ def _draw_plane(ax: Axes, region: Region, found: Slice) -> None:
         named.add(resource)
 
 
-def _draw_bar(ax: Axes, region: Region, found: Slice) -> None:
+def _draw_bar(ax: Axes, region: StabilityRegion, found: Slice) -> None:
     ax.set_xlabel(f"{label(found.classes[0])} (requests/s)", parse_math=False)
     ax.set_yticks([])
     ax.set_ylim(-0.5, 0.5)
@@ -278,7 +283,7 @@ def _draw_bar(ax: Axes, region: Region, found: Slice) -> None:
         return
     end = float(found.outer[0, 0])
     inner = float(found.inner[0, 0]) if len(found.inner) else 0.0
-    what = _EXACT if region.inner is None else _INNER
+    what = _EXACT if region.kind is Kind.EXACT else _INNER
     ax.barh(0, inner, height=0.5, color=colour(5), alpha=0.3, linewidth=0, label=what)
     if end > inner:
         ax.barh(
@@ -292,11 +297,11 @@ def _draw_bar(ax: Axes, region: Region, found: Slice) -> None:
     )  # fmt: skip
 
 
-def _limit(region: Region) -> str:
-    return "boundary" if region.inner is None else "outer bound, any policy"
+def _limit(region: StabilityRegion) -> str:
+    return "boundary" if region.kind is Kind.EXACT else "outer bound, any policy"
 
 
-def _draw_offered(ax: Axes, region: Region, rates: Rates, found: Slice) -> Any:
+def _draw_offered(ax: Axes, region: StabilityRegion, rates: Rates, found: Slice) -> Any:
     here = np.array([rates.get(name, 0.0) for name in found.classes] + [0.0])[:2]
     margin = region.margin(rates)
     # With other classes held, the boundary for growing all rates lies outside of this slice.

@@ -86,3 +86,15 @@ def test_region_command_refuses(
 ) -> None:
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_region_of_a_fleet_can_be_drawn() -> None:
+    from llmq.plot.region import cut
+
+    fleet = llmq.Fleet({"big": (BIG, 2), "small": (SMALL, 1)})
+    region = llmq.stability_region(fleet, MIX)
+    found = cut(region)
+    assert found.outer == pytest.approx(region.vertices()[::-1], rel=1e-9) or (
+        found.outer == pytest.approx(region.vertices(), rel=1e-9)
+    )
+    assert set(found.resources) <= {facet.resource for facet in region.facets()}
