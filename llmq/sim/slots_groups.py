@@ -122,15 +122,15 @@ def empty_place(s: State, kinds: Ints, lanes: Ints, served: Bools | None = None)
     return place
 
 
-def enter(s: State, lanes: Ints, rows: Ints, served: Bools) -> Bools:
+def enter(s: State, lanes: Ints, rows: Ints, nth: Ints, served: Bools) -> Bools:
     """Turn complete prefills into decodes.
 
     Parameters
     ----------
     s : State
         The lanes, at the end of the iteration.
-    lanes, rows : ndarray of int, shape (m,)
-        Different lanes, and a request of each.
+    lanes, rows, nth : ndarray of int, shape (m,)
+        Lane, request, and how many of the same lane are before it.
     served : ndarray of bool, shape (groups, lanes)
         Groups that the iteration served.
 
@@ -148,11 +148,7 @@ def enter(s: State, lanes: Ints, rows: Ints, served: Bools) -> Bools:
         more = s.places - old.shape[1]
         served = np.pad(old, ((0, 0), (0, more), (0, 0))).reshape(-1, s.width)
         place = empty_place(s, kinds, lanes, served)
-    free = s.ends[lanes] == np.inf
-    slot = free.argmax(axis=1)
-    if not free[np.arange(lanes.size), slot].all():
-        s.add_slots()
-        slot = (s.ends[lanes] == np.inf).argmax(axis=1)
+    slot = _empty_slot(s, lanes, nth)
     tick, prompt = s.tick[place, lanes], data.prompt[rows]
     event = last = tick + data.output[rows] + (r.lag - 1.0)
     if r.staged:
@@ -162,18 +158,32 @@ def enter(s: State, lanes: Ints, rows: Ints, served: Bools) -> Bools:
     s.ends[lanes, slot] = event
     s.who[lanes, slot] = rows
     s.group[lanes, slot] = place
-    s.count[place, lanes] += 1.0
-    s.reads[place, lanes] += prompt
-    s.due[place, lanes] = np.minimum(s.due[place, lanes], event)
-    s.n[lanes] += 1.0
-    s.kv[lanes] += prompt
-    s.last[place, lanes] = s.clock[lanes]
+    np.minimum.at(s.due, (place, lanes), event)
+    np.add.at(s.count, (place, lanes), 1.0)
+    np.add.at(s.reads, (place, lanes), prompt)
+    s.n += np.bincount(lanes, minlength=s.width)
+    s.kv += np.bincount(lanes, prompt, s.width)
     if r.lag:
-        s.fresh[place, lanes] += 1.0
+        np.add.at(s.fresh, (place, lanes), 1.0)
     if r.limited:
-        s.booked[lanes] -= np.ceil(prompt / r.block)
+        s.booked -= np.bincount(lanes, np.ceil(prompt / r.block), s.width)
     served[place, lanes] = True
     return served
+
+
+def _empty_slot(s: State, lanes: Ints, nth: Ints) -> Ints:
+    """Find a slot for each new decode: in its lane, the n-th that is free."""
+    free = s.ends[lanes] == np.inf
+    slot: Ints = free.argmax(axis=1)
+    again = np.flatnonzero(nth)
+    slot[again] = (free[again].cumsum(axis=1) > nth[again, None]).argmax(axis=1)
+    # Where none is found the answer is slot 0, which is free only for the first one.
+    found = free[np.arange(lanes.size), slot]
+    found[again] &= slot[again] > 0
+    if found.all():
+        return slot
+    s.add_slots()
+    return _empty_slot(s, lanes, nth)
 
 
 def finish(s: State) -> None:

@@ -323,4 +323,5 @@ class State:
         for name in self.VECTORS + self.MATRICES:
             setattr(self, name, getattr(self, name)[keep])
         for name in self.SHEETS:
-            setattr(self, name, getattr(self, name)[:, keep])
+            # Not [:, keep]: that would turn rows into columns in memory.
+            setattr(self, name, getattr(self, name).take(keep, axis=1))

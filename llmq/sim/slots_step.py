@@ -115,9 +115,12 @@ def _iterate(s: State, sums: Sums) -> None:
         served[:, some] = chosen
     steps, bad = _advance(s, served, plan, alone, every, sums)
     merge(s, served)
-    for lanes, rows in plan.ended:
+    if plan.ended:
+        lanes, rows = (np.concatenate(x) for x in zip(*plan.ended, strict=True))
+        # Whoever completes a second prefill in an iteration has completed a first one.
+        nth = np.repeat(np.arange(len(plan.ended)), [len(x) for x, _ in plan.ended])
         _log_prefill(s, lanes, rows)
-        served = enter(s, lanes, rows, served)
+        served = enter(s, lanes, rows, nth, served)
     finish(s)
     _mark(s, served)
     bad |= (steps == 0.0) & (s.head >= 0)
