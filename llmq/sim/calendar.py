@@ -103,23 +103,24 @@ class CalendarEngine:
 
 def _lockstep(s: State, tally: Tally) -> Generator[None, float, None]:
     """Run the iterations of one engine; send the time up to which to go."""
-    law, heap, stride, block, curve, limited = s.law, s.heap, s.stride, s.block, s.curve, s.limited
-    prompt, output, final, finish = s.prompt, s.job.output, s.lag - 1, s.log.finish
-    mixed, first, grows, half_kv = s.mixed, s.first, s.grows, float(law.per_kv) / 2
-    per_kv, per_kv_mixed, per_work = float(law.per_kv), float(law.per_kv_mixed), float(law.per_work)
+    heap, stride, block, curve, grows = s.heap, s.stride, s.block, s.curve, s.grows
+    prompt, output, final, finish = s.prompt, s.output, s.lag - 1, s.log.finish
+    mixed, first, per_kv, per_kv_mixed, per_work = s.mixed, s.first, *s.rates
     clock, until, tick, decodes, kv, due, alone = 0.0, -math.inf, 0, 0, 0, 0, 0
-    served, kv_area, idle, steps, tokens = 0, 0, 0.0, 1, 0
+    served, kv_area, idle, steps, tokens, keeps = 0, 0, 0.0, 1, 0, s.limited and not grows
     while True:
-        waiting = s.next <= clock or s.partial
+        coming = s.next
+        waiting = coming <= clock or s.partial
         if clock >= until or not (decodes or waiting):
-            if clock < until and s.next < until:
-                idle, clock = idle + (s.next - clock), s.next
+            if clock < until and coming < until:
+                idle, clock = idle + (coming - clock), coming
             else:
                 tally.rest(tick + alone, served, kv_area, clock - idle, clock, tokens // steps)
                 until = yield
                 s.look()
             continue
-        safe, tokens, steps, start = 1, 0, 1, clock
+        safe, tokens = 1, 0
+        steps, start = 1, clock
         if waiting and decodes < first:
             if mixed and grows and kv + decodes * block > s.room:
                 decodes, kv, safe = s.make_room(decodes, kv, tick, tally)
@@ -135,12 +136,11 @@ def _lockstep(s: State, tally: Tally) -> Generator[None, float, None]:
             if s.ended:
                 decodes, kv, due = s.join(decodes, kv, tick, clock)
         else:
-            steps = due - tick
-            limit = until if waiting or not safe or until < s.next else s.next
+            steps, limit = due - tick, until if waiting or until < coming else coming
             if not safe or (grows and kv + decodes * (steps + block) > s.room):
                 decodes, kv, fits = s.make_room(decodes, kv, tick, tally)
                 steps = min(steps, fits, safe * steps) or 1
-            begin, slope = curve[decodes] + per_kv * (kv + decodes), half_kv * decodes
+            begin, slope = curve[decodes] + per_kv * (kv + decodes), per_kv / 2 * decodes
             span = steps * (begin + slope * (steps - 1))
             if clock + span > limit:
                 steps, span = leap(begin, slope, clock, limit)
@@ -157,9 +157,9 @@ def _lockstep(s: State, tally: Tally) -> Generator[None, float, None]:
                     continue
                 size = prompt[row] + output[row] + final
                 decodes, kv, finish[row] = decodes - 1, kv - size, clock
-                if grows:
+                if s.counting:
                     s.grow[(tick - size) % block] -= 1
-                elif limited:
+                elif keeps:
                     s.room += s.kept(row)
             due = heap[0] // stride if heap else 0
 

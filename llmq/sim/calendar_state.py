@@ -36,57 +36,27 @@ class State:
     """
 
     __slots__ = (
-        "arrival",
-        "attention",
-        "block",
-        "budget",
-        "chunk",
-        "curve",
-        "cycle",
-        "eager",
-        "ended",
-        "evicted",
-        "first",
-        "grow",
-        "grows",
-        "head",
-        "heap",
-        "job",
-        "lag",
-        "law",
-        "limited",
-        "log",
-        "made",
-        "margin",
-        "mixed",
-        "most",
-        "narrow",
-        "next",
-        "one_slot",
-        "partial",
-        "prompt",
-        "queue",
-        "room",
-        "rows",
-        "slots",
-        "started",
-        "stride",
-        "whole",
-    )
+        "arrival", "attention", "block", "budget", "chunk", "counting", "curve", "cycle", "eager",
+        "ended", "evicted", "first", "grow", "grows", "head", "heap", "hidden", "job", "lag",
+        "limited", "log", "made", "margin", "mixed", "most", "narrow", "next", "one_slot",
+        "output", "partial", "prompt", "queue", "rates", "room", "rows", "slots", "started",
+        "stride", "whole",
+    )  # fmt: skip
 
     def __init__(self, job: Job, log: Log, queue: list[int]) -> None:
         engine, blocks = job.engine, job.policy.blocks
         together = blocks.together or Together()
         self.job, self.log, self.queue, self.head = job, log, queue, 0
-        self.prompt, self.arrival = job.prompt, job.arrival
+        self.prompt, self.output, self.hidden = job.prompt, job.output, job.hidden
+        self.arrival = job.arrival
         self.lag, self.block = engine.conventions.lag, engine.kv_block
         self.chunk = min(engine.chunk, blocks.budget.chunk or engine.chunk)
         self.slots = engine.max_seqs or math.inf
-        self.one_slot = engine.conventions.prefill_slots == "one"
         self.attention = engine.law.per_work != 0
-        self.whole, self.law, self.budget = blocks.budget.whole, engine.law, engine.token_budget
+        self.whole, self.budget, law = blocks.budget.whole, engine.token_budget, engine.law
         self.mixed, self.rows, self.cycle = together.mixed, together.rows, together.cycle
-        self.narrow = min(self.rows, self.cycle) < math.inf
+        self.one_slot = engine.conventions.prefill_slots == "one"
+        self.narrow = self.one_slot or min(self.rows, self.cycle) < math.inf
         # Prefill has iterations of its own while there are fewer decodes than this.
         until = math.inf if self.mixed else together.until
         self.first = until if until == math.inf else min(until, self.budget)
@@ -94,8 +64,9 @@ class State:
         self.stride = 2 * len(job.arrival)
         # Events: tick * stride + 2 * request + (1: last token, 0: see note).
         self.heap: list[int] = []
-        # Decodes by the residue of the tick at which they take a new block.
-        self.grow = [0] * self.block
+        # Decodes by the residue of the tick at which they take a new block, from the first time
+        # that memory is counted.
+        self.grow, self.counting = [0] * self.block, False
         # Started and just completed prefills by arrival: request, tokens it needs, tokens it has.
         self.partial: list[tuple[int, int, int]] = []
         self.ended: list[tuple[int, int, int]] = []
@@ -110,7 +81,8 @@ class State:
         self.grows = self.limited and self.most < 0
         # When the first row that waits came; minus infinity if it was evicted.
         self.next = math.inf
-        self.curve: list[float] = self.law.curve(np.arange(self.budget + 1)).tolist()
+        self.rates = float(law.per_kv), float(law.per_kv_mixed), float(law.per_work)
+        self.curve: list[float] = law.curve(np.arange(self.budget + 1)).tolist()
 
     def fill(
         self, decodes: int, clock: float, kv: int, tick: int, safe: int
@@ -135,14 +107,13 @@ class State:
         tuple
             Tokens, KV tokens that the served rows hold, attention work.
         """
-        partial, made, chunk, block = self.partial, self.made, self.chunk, self.block
-        total, held, work, attention = 0, 0, 0.0, self.attention
+        partial, made, chunk = self.partial, self.made, self.chunk
+        block, attention = self.block, self.attention
+        total, held, work = 0, 0, 0.0
         left = self.budget - decodes if self.mixed else self.budget
         places = self.slots - decodes - len(partial)
-        if self.one_slot:
-            left, places = left if decodes < self.slots else 0, math.inf
         if self.narrow:
-            partial, places = self._narrowed(places, decodes)
+            left, places, partial = self._narrowed(left, places, decodes)
         if partial:
             rest, self.partial = self.partial[len(partial) :], []
             for row, goal, have in partial:
@@ -184,7 +155,8 @@ class State:
                 self.head = head = self.head + 1
                 self.next = self.arrival[self.queue[head]] if head < len(self.queue) else math.inf
             self.started += 1
-            left, total, held, places = left - tokens, total + tokens, held + tokens, places - 1
+            left, total = left - tokens, total + tokens
+            held, places = held + tokens, places - 1
             if attention:
                 work += tokens * (tokens / 2)
             done = tokens == goal or (row in made and tokens == goal - self.eager)
@@ -193,19 +165,23 @@ class State:
             raise self._deadlock(clock)
         return total, held, work
 
-    def _narrowed(self, places: float, decodes: int) -> tuple[list[tuple[int, int, int]], float]:
-        """Bound the started prefills to go on with, and how many may start."""
+    def _narrowed(
+        self, left: int, places: float, decodes: int
+    ) -> tuple[int, float, list[tuple[int, int, int]]]:
+        """Bound tokens, new rows and started rows where prefills share a slot or are counted."""
+        if self.one_slot:
+            left, places = left if decodes < self.slots else 0, math.inf
         if not decodes and not self.partial:
             self.started = 0
         served = self.partial[: int(min(self.rows, len(self.partial)))]
-        return served, min(places, self.rows - len(served), self.cycle - self.started)
+        return left, min(places, self.rows - len(served), self.cycle - self.started), served
 
     def _come_back(self, row: int, clock: float) -> None:
         """Take the first of the evicted rows."""
         heappop(self.evicted)
         self.look()
         log = self.log
-        if self.made.get(row, -1) >= self.job.hidden[row] > 0 and isnan(log.resumed[row]):
+        if self.made.get(row, -1) >= self.hidden[row] > 0 and isnan(log.resumed[row]):
             log.resumed[row] = clock
 
     def look(self) -> None:
@@ -240,16 +216,15 @@ class State:
         NotTogetherError
             More decodes than one iteration can serve, or one that outgrows the room kept for it.
         """
-        job, log, heap, block = self.job, self.log, self.heap, self.block
+        log, heap, block = self.log, self.heap, self.block
         for row, goal, have in self.ended:
-            made = 0
+            output, hidden = self.output[row], self.hidden[row]
+            emits: int = have == goal and self.eager
+            made = emits
             if row in self.made:
-                made = self.made.pop(row)
+                made = emits + self.made.pop(row)
             else:
                 log.prefill_end[row] = clock
-            output, emits = job.output[row], have == goal and self.eager
-            made += emits
-            hidden = job.hidden[row]
             if made <= hidden:
                 if emits and made == hidden:
                     log.boundary[row] = clock
@@ -262,7 +237,8 @@ class State:
                 continue
             if self.grows:
                 self.room += goal + -goal % block
-                self.grow[(tick - have) % block] += 1
+                if self.counting:
+                    self.grow[(tick - have) % block] += 1
             elif self.limited and output > self.most + self.eager:
                 raise NotTogetherError(f"an output of {output} tokens outgrows the room kept")
             heappush(heap, (tick + output - made) * self.stride + 2 * row + 1)
@@ -284,7 +260,7 @@ class State:
         start, clock : float
             When the iteration started and ended, seconds.
         """
-        log, hidden = self.log, self.job.hidden[row]
+        log, hidden = self.log, self.hidden[row]
         if hidden and isnan(log.boundary[row]):
             log.boundary[row] = clock
             heappush(self.heap, (tick + 1) * self.stride + 2 * row)
@@ -329,13 +305,19 @@ class State:
         block = self.block
         if not self.grows:
             return self.room // block
+        if not self.counting:
+            self.counting = True
+            for row, left in self._ends(tick):
+                self.grow[(tick - self._tokens(row, left)) % block] += 1
         lack = sum(n * ((r - tick) % block) for r, n in enumerate(self.grow))
         return (self.room - kv - lack) // block
 
     def _fits(self, need: int, kv: int, tick: int) -> bool:
         """Whether blocks for a new row are free beside the margin, counted exactly."""
-        growing = self.grow[tick % self.block] if self.mixed else 0
-        return need + self.margin <= (self.free(kv, tick) - growing) * self.block
+        free = self.free(kv, tick)
+        if self.mixed:
+            free -= self.grow[tick % self.block]
+        return need + self.margin <= free * self.block
 
     def make_room(self, decodes: int, kv: int, tick: int, tally: Tally) -> tuple[int, int, int]:
         """Evict until the decodes can take this tick's blocks.
@@ -373,16 +355,23 @@ class State:
             return decodes, kv, 0
         return decodes, kv, max(1, int(free // decodes) * self.block)
 
+    def _ends(self, tick: int) -> list[tuple[int, int]]:
+        """List the decodes with the iterations until each ends."""
+        stride = self.stride
+        return [(e % stride // 2, e // stride - tick) for e in self.heap if e & 1]
+
+    def _tokens(self, row: int, left: int) -> int:
+        """Count the KV tokens of a decode with so many iterations to go."""
+        return self.prompt[row] + self.output[row] - 1 + self.lag - left
+
     def _drop(self, tick: int) -> tuple[int, int]:
         """Take the newest decode out of the calendar; the row and its KV tokens."""
-        ends = {e % self.stride // 2: e // self.stride for e in self.heap if e & 1}
-        row = max(ends)
-        left = ends[row] - tick
-        kv = self.prompt[row] + self.job.output[row] - 1 + self.lag - left
+        row, left = max(self._ends(tick))
+        kv = self._tokens(row, left)
         self.heap[:] = [e for e in self.heap if e % self.stride // 2 != row]
         heapify(self.heap)
         self.grow[(tick - kv) % self.block] -= 1
-        self.made[row] = self.job.output[row] - left
+        self.made[row] = self.output[row] - left
         return row, kv
 
     def _deadlock(self, clock: float) -> PolicyError:
