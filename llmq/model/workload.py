@@ -11,6 +11,7 @@ import numpy as np
 
 from llmq.errors import InputError, nearest
 from llmq.model.arrivals import MMPP, Arrivals, Poisson, Renewal
+from llmq.model.closed import Closed
 from llmq.model.request import RequestClass
 from llmq.model.trace import Trace
 from llmq.rng import RngLike, generator, seed_sequence
@@ -148,6 +149,47 @@ class Workload:
         """
         process = MMPP(rates, switch)
         return cls(process, mix, _shares(process.rate, mix, weights)[1])
+
+    @classmethod
+    def closed(
+        cls,
+        users: int,
+        mix: Mapping[str, RequestClass],
+        weights: Mapping[str, float] | None = None,
+        *,
+        think: float = 0.0,
+        think_cv: float = 0.0,
+    ) -> Workload:
+        """Return users that send their next request when the last one has been answered.
+
+        Parameters
+        ----------
+        users : int
+            How many; each has at most one request in the system.
+        mix, weights
+            As in :meth:`poisson`: the class of each request is drawn anew.
+        think : float
+            Mean time from an answer to the next request, seconds.
+        think_cv : float
+            Coefficient of variation of that time; 0 is always the same, 1 exponential.
+
+        Returns
+        -------
+        Workload
+            The users. It has no rate of its own: the throughput is an outcome.
+
+        Examples
+        --------
+        >>> Workload.closed(8, {"chat": RequestClass(512, 128)}).is_closed
+        True
+        """
+        shares = dict.fromkeys(mix, 1.0) if weights is None else weights
+        return cls(Closed(users, think, think_cv), mix, shares)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether arrivals follow completions, so that there is no rate."""
+        return isinstance(self.arrivals, Closed)
 
     @property
     def rate(self) -> float:

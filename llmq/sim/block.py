@@ -21,6 +21,7 @@ from llmq.model.metrics import RequestTimes
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.policies import Policy
+from llmq.sim.closed import serve_closed
 from llmq.sim.dispatch import EngineChoice, Path, serve, split
 from llmq.sim.log import Tally
 from llmq.sim.vector import LaneLog, Lanes, run_lanes, runs
@@ -171,11 +172,13 @@ def chosen_engine(task: Task, lanes: int) -> EngineChoice:
         The lockstep was asked for what it cannot do.
     """
     route = task.policy.blocks.route
-    able = runs(task.policy) and not task.tokens and not route.sees and not route.moves
+    closed = isinstance(task.traffic, Workload) and task.traffic.is_closed
+    able = runs(task.policy) and not (task.tokens or route.sees or route.moves or closed)
     if task.choice == "vector" and not able:
+        extra = " and token times" if task.tokens else " and closed clients" if closed else ""
         raise InputError(
-            f"engine 'vector' cannot run {task.policy.name!r} with router {route.name!r}"
-            f"{' and token times' if task.tokens else ''}: use engine='auto' or 'reference'",
+            f"engine 'vector' cannot run {task.policy.name!r} with router {route.name!r}{extra}: "
+            "use engine='auto' or 'reference'",
             field="engine", value="vector",
         )  # fmt: skip
     if task.choice == "auto" and able and lanes >= ENOUGH:
@@ -198,10 +201,12 @@ def run_block(task: Task) -> Block:
     """
     traces: list[Trace] = []
     routing = []
+    traffic = task.traffic
+    if isinstance(traffic, Workload) and traffic.is_closed:
+        return _closed(task, traffic)
     for seed in task.seeds:
         arrivals, other = seed.spawn(2)
         routing.append(np.random.default_rng(other))
-        traffic = task.traffic
         if isinstance(traffic, Trace):
             traces.append(traffic)
         else:
@@ -216,6 +221,19 @@ def run_block(task: Task) -> Block:
         for trace, rng in zip(traces, routing, strict=True)
     ]  # fmt: skip
     return _stacked(traces, paths)
+
+
+def _closed(task: Task, traffic: Workload) -> Block:
+    pairs = []
+    for seed in task.seeds:
+        sizes, other = seed.spawn(2)
+        pairs.append(
+            serve_closed(
+                traffic, task.requests, sizes, task.engines, task.policy, choice=task.choice,
+                rng=np.random.default_rng(other), tokens=task.tokens, eligible=task.eligible,
+            )
+        )  # fmt: skip
+    return _stacked([trace for trace, _ in pairs], [path for _, path in pairs])
 
 
 def _stacked(traces: Sequence[Trace], paths: Sequence[Path]) -> Block:

@@ -13,13 +13,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from llmq.errors import InputError
+from llmq.model.closed import Closed
 from llmq.model.metrics import RequestTimes, e2e
 from llmq.model.trace import Trace
+from llmq.model.workload import Workload
 from llmq.result import Kind, provenance
 from llmq.sim.block import Block, Task, chosen_engine, join, run_block
+from llmq.sim.closed import throughput, verdict_closed
 from llmq.sim.record import Run
-from llmq.sim.stability import judge, offered_load, slopes
-from llmq.sim.stats import mser5
+from llmq.sim.stability import Slopes, Verdict, judge, offered_load, slopes
+from llmq.sim.stats import warm_up
 from llmq.sim.summary import Part, Summary, put_together, reduce
 from llmq.sim.workers import Workers, mapped
 
@@ -135,7 +138,7 @@ def as_run(
         policy=str(task.policy),
         measured=measured,
         finite=finite,
-        verdict=judge(slopes(times.arrival, times.finish), _load(task)),
+        verdict=_verdict(task, slopes(times.arrival, times.finish), done, measured),
         **_words(task, measured, len(done.arrival), root),
     )
 
@@ -145,10 +148,15 @@ def _classes(task: Task) -> tuple[str, ...]:
     return traffic.classes if isinstance(traffic, Trace) else tuple(traffic.mix)
 
 
-def _load(task: Task) -> tuple[float, float]:
+def _verdict(task: Task, path: Slopes, seen: Block, measured: tuple[int, int]) -> Verdict:
+    """Judge the path; closed clients offer what they were seen to send."""
     traffic = task.traffic
     mix = traffic.mix() if isinstance(traffic, Trace) else traffic.mix
-    return offered_load(task.engines, mix, traffic.rates, task.eligible)
+    if isinstance(traffic, Workload) and isinstance(traffic.arrivals, Closed):
+        rates = throughput(seen.arrival, seen.klass, _classes(task), measured)
+        load = offered_load(task.engines, mix, rates, task.eligible)
+        return verdict_closed(traffic.arrivals, path, load)
+    return judge(path, offered_load(task.engines, mix, traffic.rates, task.eligible))
 
 
 def _words(
@@ -219,7 +227,8 @@ def summarise(
     return Summary(
         sketches=whole.sketches, replications=done, requests=whole.requests,
         iterations=whole.iterations, evictions=whole.evictions, engines=task.engines,
-        policy=str(task.policy), measured=measured, verdict=judge(whole.slopes, _load(task)),
+        policy=str(task.policy), measured=measured,
+        verdict=_verdict(task, whole.slopes, pilot, measured),
         **_words(task, measured, done, root),
     )  # fmt: skip
 
@@ -244,7 +253,7 @@ def _measured(times: RequestTimes, warmup: int | str, *, whole: bool) -> tuple[i
         if whole:
             return 0, n
         stays = e2e(times)
-        start = mser5(stays.mean(axis=0))
+        start = warm_up(stays.mean(axis=0))
         # Who arrives within a long stay of the last arrival sees the system drain.
         lasts = times.arrival[:, -1] - np.quantile(stays, 0.99, axis=1)
         before = [np.searchsorted(row, end) for row, end in zip(times.arrival, lasts, strict=True)]
