@@ -13,15 +13,17 @@ from llmq.errors import InputError, UnstableError
 from llmq.model.engine import Engine
 from llmq.model.metrics import RequestTimes, e2e, gaps, prefill_latency, summary, tpot, ttft
 from llmq.model.reading import blocking, qoe, reasoning
-from llmq.model.slo import SLO
 from llmq.result import Estimate, Kind, Provenance
 from llmq.sim.log import Tally
+from llmq.sim.regenerative import cycles, ratio
 from llmq.sim.stability import Verdict
-from llmq.sim.stats import Metric, Share, share, student
+from llmq.sim.stats import Metric, Share, share
+from llmq.sim.targets import Targets, by_class, quantile_of, rate_of
 
 __all__ = ["Run"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
 
 _METRICS = {
     "ttft": ttft, "tpot": tpot, "e2e": e2e, "prefill": prefill_latency, "reasoning": reasoning,
@@ -134,21 +136,76 @@ class Run:
         InputError
             Unknown metric or class.
         """
+        self._exists(name, self.finite or anyway)
+        if name == "itl":
+            return Metric(name, self._gaps(klass))
+        values = _METRICS[name](self.requests)[:, slice(*self.measured)]
+        if klass is not None:
+            values = np.where(self._of(klass)[:, slice(*self.measured)], values, np.nan)
+        return Metric(name, values)
+
+    def regenerative(self, name: str, *, klass: str | None = None) -> Estimate:
+        """Estimate a mean from the cycles between two times at which the system is empty.
+
+        Cycles need no warm-up and no batches: all requests count, see
+        :mod:`llmq.sim.regenerative`, also for what must hold of the arrivals.
+
+        Parameters
+        ----------
+        name : str
+            As in :meth:`metric`.
+        klass : str, optional
+            Of this class only.
+
+        Returns
+        -------
+        Estimate
+            With a 95 % interval; ``n`` is the number of cycles.
+
+        Raises
+        ------
+        UnstableError
+            The system is overloaded.
+        InputError
+            Unknown metric or class; fewer than 30 cycles; cycles that do not end or are not
+            independent.
+
+        Examples
+        --------
+        >>> import llmq
+        >>> one = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), max_seqs=1)
+        >>> work = llmq.Workload.poisson(0.5, {"a": llmq.RequestClass(1, 1)})
+        >>> found = llmq.simulate(one, work, requests=5000, rng=7).regenerative("ttft")
+        >>> found.low < 1.5 < found.high, found.method
+        (True, 'regenerative cycles')
+        """
+        self._exists(name, anyway=False)
+        if self.finite and len(self.klass) > 1:
+            raise InputError("replications of one trace share its arrivals: simulate it once")
+        if name == "itl":
+            owner, gap = gaps(self.requests)
+            size, shape = self.klass.size, self.klass.shape
+            total: Floats = np.bincount(owner, gap, size).astype(np.float64).reshape(shape)
+            count: Floats = np.bincount(owner, minlength=size).reshape(shape).astype(np.float64)
+        else:
+            values = _METRICS[name](self.requests)
+            total, count = np.nan_to_num(values), (~np.isnan(values)).astype(np.float64)
+        if klass is not None:
+            mine = self._of(klass)
+            total, count = total * mine, count * mine
+        return ratio(cycles(self.requests.arrival, self.requests.finish), total, count)
+
+    def _exists(self, name: str, anyway: bool) -> None:
+        """Refuse a metric that nobody knows, or whose stationary mean does not exist."""
         if name not in (*_METRICS, "itl"):
             raise InputError(f"no metric {name!r}; known: {', '.join(_METRICS)}, itl", value=name)
-        if self.verdict.status == "overloaded" and not (self.finite or anyway):
+        if self.verdict.status == "overloaded" and not anyway:
             load = self.verdict.load
             raise UnstableError(
                 f"mean {name.upper()} does not exist: {self.verdict.sentence}. See run.verdict; "
                 f"run.metric({name!r}, anyway=True) gives the value of this finite run",
                 margin=1 / load if load > 0 else math.inf, metric=name,
             )  # fmt: skip
-        if name == "itl":
-            return Metric(name, self._gaps(klass))
-        values = _METRICS[name](self.requests)[:, slice(*self.measured)]
-        if klass is not None:
-            values = np.where(self._of(klass), values, np.nan)
-        return Metric(name, values)
 
     def _gaps(self, klass: str | None) -> Floats:
         """Gaps between the tokens of the measured requests, one row for each replication."""
@@ -156,81 +213,94 @@ class Run:
         place, request = np.divmod(owner, self.requests.arrival.shape[1])
         keep = (request >= self.measured[0]) & (request < self.measured[1])
         if klass is not None:
-            self._of(klass)
-            keep &= self.klass.ravel()[owner] == self.classes.index(klass)
+            keep &= self._of(klass).ravel()[owner]
         place, gap = place[keep], gap[keep]
         counts = np.bincount(place, minlength=len(self.klass))
         table = np.full((len(counts), int(counts.max(initial=0))), np.nan)
         table[np.arange(table.shape[1]) < counts[:, None]] = gap
         return table
 
-    def _of(self, klass: str) -> npt.NDArray[np.bool_]:
+    def _of(self, klass: str) -> Bools:
+        """Mark the requests of a class."""
         if klass not in self.classes:
             raise InputError(f"no class {klass!r}; known: {', '.join(self.classes)}", value=klass)
-        code = self.classes.index(klass)
-        return np.asarray(self.klass[:, slice(*self.measured)] == code)
+        return np.asarray(self.klass == self.classes.index(klass))
 
-    def _meets(self, slo: SLO) -> dict[str, npt.NDArray[np.bool_]]:
-        window = slice(*self.measured)
-        met = {}
-        for name, target in slo.targets.items():
-            values = _METRICS[name](self.requests)[:, window]
-            met[name] = np.isnan(values) | (values <= target)  # one token has no TPOT to miss
-        return met
+    def _goals(self, slo: Targets, klass: str | None) -> list[tuple[str, Bools, Bools]]:
+        """Name of each target, who meets it, and whom it is for, of the measured requests."""
+        names = self.classes if klass is None else (klass,)
+        window, each = slice(*self.measured), by_class(slo, names, self.classes)
+        goals = []
+        for group, one in each.items():
+            mine = np.ones(self.klass.shape, bool) if group is None else self._of(group)
+            label = f"{group} " if group is not None and len(each) > 1 else ""
+            for name, target in one.targets.items():
+                values = _METRICS[name](self.requests)[:, window]
+                # One token has no TPOT to miss.
+                good = np.isnan(values) | (values <= target)
+                goals.append((label + name, good, mine[:, window]))
+        return goals
 
-    def attainment(self, slo: SLO) -> Share:
+    def attainment(self, slo: Targets, *, klass: str | None = None) -> Share:
         """Share of the measured requests that meet their targets.
 
         Parameters
         ----------
-        slo : SLO
-            Without ``quantile``: a request must meet all targets. With it: each metric by itself,
-            and the smallest share is returned, to be compared with ``slo.quantile``.
+        slo : SLO or mapping of str to SLO
+            One for all, or one for each class. Without ``quantile``: a request must meet all
+            targets. With it: each metric by itself (in each class by itself, where they have their
+            own), and the smallest share is returned, to be compared with ``slo.quantile``.
+        klass : str, optional
+            Of this class only.
 
         Returns
         -------
         Share
             With a 95 % interval and the share of each metric.
+
+        Raises
+        ------
+        InputError
+            Unknown class, a class without an SLO, or SLOs with different quantiles.
         """
-        met = self._meets(slo)
-        each = {name: share(good) for name, good in met.items()}
-        if slo.quantile is None:
-            found = share(np.logical_and.reduce(list(met.values())))
+        goals = self._goals(slo, klass)
+        each = [(name, share(good, mine)) for name, good, mine in goals]
+        if quantile_of(slo) is None:
+            found = share(*_all(goals))
         else:
             # The worst of the metrics, end by end: they need not be the same one.
-            shares = list(each.values())
+            shares = [one for _, one in each if one.n]
             found = Share(
-                value=min(s.value for s in shares),
-                low=min(s.low for s in shares),
-                high=min(s.high for s in shares),
-                n=min(s.n for s in shares),
+                value=min((s.value for s in shares), default=math.nan),
+                low=min((s.low for s in shares), default=0.0),
+                high=min((s.high for s in shares), default=1.0),
+                n=min((s.n for s in shares), default=0),
             )
-        by_metric = tuple((name, s.value) for name, s in each.items())
+        by_metric = tuple((name, s.value) for name, s in each)
         return Share(found.value, found.low, found.high, found.n, by_metric)
 
-    def goodput(self, slo: SLO) -> Estimate:
+    def goodput(self, slo: Targets, *, klass: str | None = None) -> Estimate:
         """Return the good requests per second: those that meet all targets.
 
         Parameters
         ----------
-        slo : SLO
-            Targets of a request; ``quantile`` is not used.
+        slo : SLO or mapping of str to SLO
+            Targets of a request, for all or for each class; ``quantile`` is not used.
+        klass : str, optional
+            Of this class only.
 
         Returns
         -------
         Estimate
             Requests per second over the measured arrivals.
+
+        Raises
+        ------
+        InputError
+            Unknown class, a class without an SLO, or SLOs with different quantiles.
         """
-        good = np.logical_and.reduce(list(self._meets(slo).values()))
-        start, stop = self.measured
-        span = self.requests.arrival[:, stop - 1] - self.requests.arrival[:, start]
-        rates = good[:, 1:].sum(axis=1) / np.where(span > 0, span, np.nan)
-        if len(rates) > 1:
-            half = student(rates)
-        else:
-            half = float(rates[0]) * (share(good).high - share(good).low) / 2
-        method = "replications" if len(rates) > 1 else "batch means"
-        return Estimate(float(rates.mean()), half, len(rates), method, good.size)
+        good, mine = _all(self._goals(slo, klass))
+        return rate_of(good & mine, self.requests.arrival[:, slice(*self.measured)])
 
     def summary(self, *, dialect: str = "llmq") -> dict[str, float]:
         """Summarise all requests in the words and arithmetic of a tool.
@@ -266,3 +336,9 @@ class Run:
         if self.verdict.status != "overloaded" or self.finite:
             shown += f"; TTFT {self.ttft.estimate} s, TPOT {self.tpot.estimate} s"
         return shown + ")"
+
+
+def _all(goals: list[tuple[str, Bools, Bools]]) -> tuple[Bools, Bools]:
+    """Who meets every target that is theirs, and who has any."""
+    good = np.logical_and.reduce([met | ~mine for _, met, mine in goals])
+    return good, np.logical_or.reduce([mine for *_, mine in goals])
