@@ -13,7 +13,7 @@ import numpy as np
 from llmq.policies.view import Bools, Floats, Ints
 from llmq.sim.vector_state import State
 
-__all__ = ["admit", "blocks_of", "set_limit"]
+__all__ = ["admit", "blocks_of", "keep_limit", "set_limit"]
 
 
 def blocks_of(s: State, rows: Ints) -> Floats:
@@ -66,6 +66,25 @@ def _ticks(s: State, lanes: Ints) -> Floats:
     return ticks
 
 
+def keep_limit(s: State) -> Ints:
+    """Bound the decodes by what was known of memory before their number fell.
+
+    Parameters
+    ----------
+    s : State
+        The lanes, with their next events.
+
+    Returns
+    -------
+    ndarray of int
+        Lanes whose next decode iteration evicts.
+    """
+    s.limit = np.minimum(s.due, s.lasts)
+    if ((s.limit <= s.tick) & (s.due > s.tick)).any():
+        return set_limit(s)
+    return np.zeros(0, dtype=np.int64)
+
+
 def set_limit(s: State) -> Ints:
     """Set the tick up to which the decodes can go on: their next event, or the end of memory.
 
@@ -79,16 +98,15 @@ def set_limit(s: State) -> Ints:
     ndarray of int
         Lanes whose next decode iteration evicts.
     """
-    r = s.rules
     # Floor and a division: on floats // is an order of magnitude slower.
-    sure = np.floor(_free(s, slice(None), 0) / np.maximum(s.decodes, 1.0)) * r.block
-    tight: Ints = np.flatnonzero((s.due - s.tick > sure) & (s.decodes > 0))
-    if not tight.size:
-        s.limit = s.due
-        return tight
-    s.limit = s.due.copy()
-    s.limit[tight] = np.minimum(s.due[tight], s.tick[tight] + _ticks(s, tight))
-    short: Ints = tight[s.limit[tight] == s.tick[tight]]
+    free = np.maximum(_free(s, slice(None), 0), 0.0)
+    sure = np.floor(free / np.maximum(s.decodes, 1.0)) * s.rules.block
+    s.lasts = np.where(s.decodes > 0.0, s.tick + sure, np.inf)
+    tight: Ints = np.flatnonzero(s.lasts < s.due)
+    if tight.size:
+        s.lasts[tight] = s.tick[tight] + _ticks(s, tight)
+    s.limit = np.minimum(s.due, s.lasts)
+    short: Ints = tight[s.lasts[tight] == s.tick[tight]]
     return short
 
 
@@ -113,18 +131,21 @@ def admit(s: State, lanes: Ints, left: Floats, ahead: int) -> Bools:
     """
     r, rows = s.rules, s.head[lanes]
     fresh = s.have[lanes] == 0.0
-    fits = np.ones(lanes.size, dtype=bool)
+    starts = fresh
     if r.whole:
-        fits &= s.data.prompt[rows] <= left
+        starts = starts & (s.data.prompt[rows] <= left)
     if r.cycle < np.inf:
         s.started[lanes[fresh & (s.decodes[lanes] == 0.0)]] = 0.0
-        fits &= s.started[lanes] < r.cycle
+        starts = starts & (s.started[lanes] < r.cycle)
     if r.limited:
         need = blocks_of(s, rows)
-        tight = np.flatnonzero(fits & fresh & (need + r.margin > _free(s, lanes, ahead)))
+        fits = need + r.margin <= _free(s, lanes, ahead)
+        tight = np.flatnonzero(starts > fits)
         if tight.size:
             fits[tight] = need[tight] + r.margin <= _free_exactly(s, lanes[tight], ahead)
-        s.booked[lanes] += need * (fits & fresh)
-    s.started[lanes] += fits & fresh
-    ready: Bools = fits | ~fresh
+            starts = starts & fits
+        s.booked[lanes] += need * starts
+    if r.cycle < np.inf:
+        s.started[lanes] += starts
+    ready: Bools = starts | ~fresh
     return ready

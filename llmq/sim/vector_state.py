@@ -211,6 +211,8 @@ class State:
         First request whose prefill is not complete, its tokens so far, when it comes.
     booked, started : ndarray
         KV blocks set aside, prefills started in this cycle.
+    lasts : ndarray
+        Tick up to which the blocks last for these decodes.
     served, area : ndarray
         Sums of tokens and of KV tokens.
     ends, later, who : ndarray, shape (lanes, slots)
@@ -218,12 +220,12 @@ class State:
     growth : ndarray, shape (lanes, block)
         Decodes by the residue of the tick at which they take a new block.
     slot, due, limit : ndarray
-        Slot of the soonest event, its tick, tick up to which memory surely lasts.
+        Slot of the soonest event, its tick, tick up to which the decodes may go on.
     """
 
     VECTORS = (
         "alone", "area", "booked", "clock", "decodes", "have", "head", "idle", "kv", "lane",
-        "next", "served", "started", "stop", "tick", "top",
+        "lasts", "next", "served", "started", "stop", "tick", "top",
     )  # fmt: skip
     MATRICES = ("ends", "growth", "later", "who")
 
@@ -236,6 +238,7 @@ class State:
             np.copy, zeros[:6]
         )
         self.have, self.booked, self.started, self.served, self.area = map(np.copy, zeros[6:])
+        self.lasts = np.full(lanes, np.inf)
         self.next = np.full(lanes, NEVER)
         some = np.flatnonzero(self.stop > self.head)
         self.next[some] = data.arrival[self.head[some]]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmq.policies.view import Bools, Floats, Ints
-from llmq.sim.vector_memory import admit, blocks_of, set_limit
+from llmq.sim.vector_memory import admit, blocks_of, keep_limit, set_limit
 from llmq.sim.vector_state import NEVER, State, Sums
 
 __all__ = ["run"]
@@ -60,7 +60,7 @@ def run(s: State, sums: Sums) -> None:
     while wake(s, sums):
         s.look()
         if limited:
-            short = set_limit(s)
+            short = keep_limit(s)
             if mixed and short.size:
                 s.undo(short, sums)
         took = prefill(s, sums)
@@ -266,7 +266,7 @@ def _enter(s: State, lanes: Ints, row: Ints) -> None:
     s.decodes[lanes] += 1.0
     s.kv[lanes] += prompt
     if r.grows:
-        s.booked[lanes] -= blocks_of(s, row)
+        s.booked[lanes] = 0.0
         s.flat_growth[_residue(s, lanes, tick - prompt)] += 1.0
     s.have[lanes] = 0.0
     row = row + 1
