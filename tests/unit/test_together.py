@@ -145,6 +145,15 @@ def test_a_prompt_that_does_not_fit_lets_the_decodes_go_on(how) -> None:
 
 
 @BOTH
+def test_rad_serves_one_prompt_a_chunk_at_a_time(how) -> None:
+    # Two short prompts do not share a chunk, and a long one takes two, whatever the budget.
+    chip = llmq.Engine(SECOND, token_budget=64)
+    trace = llmq.Trace([0.0] * 3, [2, 2, 8], [1, 1, 1])
+    run = llmq.simulate(chip, trace, RAD(tile=2, chunk=4), engine=how)
+    assert run.requests.prefill_end[0].tolist() == [1, 2, 4]
+
+
+@BOTH
 def test_a_tile_beyond_the_token_budget_is_cut(how) -> None:
     chip = llmq.Engine(SECOND, token_budget=2)
     trace = llmq.Trace([0.0] * 3, [2] * 3, [3] * 3)
@@ -277,6 +286,10 @@ def test_an_output_beyond_the_room_kept_goes_to_the_reference() -> None:
     auto = llmq.simulate(chip, trace, Orca(max_output=4))
     slow = llmq.simulate(chip, trace, Orca(max_output=4), engine="reference")
     assert auto.requests.finish.tolist() == slow.requests.finish.tolist()
+    # Two more than the room for it: the first token too much needs a block.
+    chip, trace = chip.with_(kv_block=1), llmq.Trace([0.0] * 3, [6] * 3, [6] * 3)
+    with pytest.raises(NotTogetherError, match="an output of 6 tokens outgrows the room kept"):
+        llmq.simulate(chip, trace, Orca(max_output=4), engine="calendar")
     # One more than the room for it is still inside: the last token needs no memory.
     trace = llmq.Trace([0.0] * 3, [6] * 3, [5] * 3)
     assert llmq.simulate(chip, trace, Orca(max_output=4), engine="calendar").evictions == 0
@@ -360,6 +373,21 @@ def test_reasoning_ends_and_goes_on_when_the_policy_lets_it(how) -> None:
         assert times.first_token[0, 0] == resumed + 1
         assert times.finish[0, 0] == finish
         assert np.isnan([times.boundary[0, 1], times.resumed[0, 1]]).all()
+
+
+@BOTH
+def test_reasoning_that_ends_with_the_prefill(how) -> None:
+    chip = llmq.Engine(SECOND, token_budget=16)
+    trace = llmq.Trace([0.0, 0.5], [4, 4], [3, 1], [1, 0])
+    for policy, resumed in (
+        (policies.VLLM(token_budget=None), 2.0),
+        (policies.Sarathi(), 1.0),
+        (policies.Sarathi(order="queue"), 1.0),
+    ):
+        times = llmq.simulate(chip, trace, policy, engine=how).requests
+        assert times.prefill_end[0, 0] == times.boundary[0, 0] == 1.0
+        assert times.resumed[0, 0] == resumed
+        assert times.first_token[0].tolist() == [resumed + 1, 2.0]
 
 
 def test_one_queue_with_limited_memory_goes_to_the_reference() -> None:
