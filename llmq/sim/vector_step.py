@@ -26,6 +26,7 @@ __all__ = ["run"]
 # Jumps to an arrival are cut short by this share of their length: one iteration too few costs one
 # more jump, one too many would be wrong.
 SHORT = 1e-9
+NOBODY = np.zeros(0, dtype=np.int64)
 # Done lanes are carried along until they are this share of all.
 CROWD = 1 / 8
 
@@ -56,18 +57,17 @@ def run(s: State, sums: Sums) -> None:
     sums : Sums
         Where their sums go.
     """
-    limited, mixed = s.rules.grows, s.rules.mixed
+    r = s.rules
     while wake(s, sums):
         s.look()
-        if limited:
-            short = keep_limit(s)
-            if mixed and short.size:
-                s.undo(short, sums)
+        short = keep_limit(s) if r.grows else NOBODY
+        # Where prefill shares the iteration, the next one decodes whatever else it does.
+        if r.mixed and short.size:
+            s.undo(short, sums)
         took = prefill(s, sums)
-        if limited:
-            short = set_limit(s)
-            if mixed and short.size:
-                s.undo(short, sums)
+        short = set_limit(s) if r.grows else NOBODY
+        if r.mixed and short.size:
+            s.undo(short, sums)
         leap(s, took, sums)
         finish(s)
 
@@ -341,8 +341,8 @@ def leap(s: State, took: Bools, sums: Sums) -> None:
 
 def _give_up_before(s: State, go: Bools, sums: Sums) -> None:
     """Give up lanes whose decodes do not fit in one iteration or in memory."""
-    most, open_ = min(s.rules.budget, s.rules.slots), s.due > s.tick
-    bad = places(go & open_ & ((s.decodes > most) | (s.limit <= s.tick)))
+    most = min(s.rules.budget, s.rules.slots)
+    bad = places(go & (s.due > s.tick) & ((s.decodes > most) | (s.limit <= s.tick)))
     if bad.size:
         s.undo(bad, sums)
         go[bad] = False
