@@ -194,17 +194,23 @@ def _kinds(request: RequestClass, lag: int) -> tuple[Array, Array, Array]:
     if request.paired:
         s, o, p = request.prompt.values, request.output.values, _weights(request.prompt)
         if len(s) > _KINDS**2:
-            s, o = _round_up(s, p), _round_up(o, p)
-        # One number for each pair: sorting rows of pairs is ten times slower.
-        width = int(o.max()) + 1
-        keys, where = np.unique(s * width + o, return_inverse=True)
-        (s, o), p = divmod(keys, width), np.bincount(where, weights=p)
+            (prompt, i), (output, j) = _round_up(s, p), _round_up(o, p)
+            share = np.bincount(i * len(output) + j, weights=p)
+            i, j = divmod(np.flatnonzero(share), len(output))
+            s, o, p = prompt[i], output[j], share[share > 0]
+        else:
+            # One number for each pair: sorting rows of pairs is ten times slower.
+            width = int(o.max()) + 1
+            keys, where = np.unique(s * width + o, return_inverse=True)
+            (s, o), p = divmod(keys, width), np.bincount(where, weights=p)
     else:
         marginals = []
         for law in (request.prompt, request.output):
             p = _weights(law)
-            raised = _round_up(law.values, p) if len(law.values) > _KINDS else law.values
-            value, where = np.unique(raised, return_inverse=True)
+            if len(law.values) > _KINDS:
+                value, where = _round_up(law.values, p)
+            else:
+                value, where = np.unique(law.values, return_inverse=True)
             marginals.append((value, np.bincount(where.ravel(), weights=p)))
         (prompt, p), (output, q) = marginals
         s, o = np.repeat(prompt, len(output)), np.tile(output, len(prompt))
@@ -217,8 +223,8 @@ def _weights(law: Lengths) -> Array:
     return np.full(m, 1 / m) if law.weights is None else law.weights
 
 
-def _round_up(values: Array, weights: Array) -> Array:
-    """Replace each value by the largest of its group."""
+def _round_up(values: Array, weights: Array) -> tuple[Array, Array]:
+    """Group values: the largest of each group, ascending, and the group of each value."""
     top = int(values.max())
     # Counting is many times faster than sorting where lengths repeat.
     if top < len(values):
@@ -232,10 +238,8 @@ def _round_up(values: Array, weights: Array) -> Array:
     ends = np.searchsorted(reached, np.arange(1, _KINDS) / _KINDS)
     tops = np.unique(np.append(value[np.minimum(ends, len(value) - 1)], value[-1]))
     if top < len(values):
-        table: Array = tops[np.searchsorted(tops, value)]
-        return table[values]
-    raised: Array = tops[np.searchsorted(tops, values)]
-    return raised
+        return tops, np.searchsorted(tops, value)[values]
+    return tops, np.searchsorted(tops, values)
 
 
 def _cut(engine: Engine, sizes: Sequence[int], prompt: Array, steps: Array) -> Array:
