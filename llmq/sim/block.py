@@ -8,14 +8,15 @@ replication gives depends on its seed alone, not on the block it is in or on who
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from llmq.errors import InputError
+from llmq.errors import InputError, InvariantError, PolicyError
 from llmq.model.engine import Engine
 from llmq.model.metrics import RequestTimes
 from llmq.model.trace import Trace
@@ -59,6 +60,8 @@ class Task:
         For each class which engines may serve it.
     link : float
         KV tokens per second from one engine to another.
+    check : bool
+        Look at every iteration again.
     """
 
     traffic: Workload | Trace
@@ -70,6 +73,7 @@ class Task:
     tokens: bool
     eligible: tuple[npt.NDArray[np.bool_], ...] | None
     link: float
+    check: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,26 +217,38 @@ def run_block(task: Task) -> Block:
             traces.append(traffic.sample(task.requests, arrivals))
     if task.choice == "vector":
         return _lockstep(task, traces, routing)
-    paths = [
-        serve(
-            trace, task.engines, task.policy, choice=task.choice, rng=rng, tokens=task.tokens,
-            eligible=task.eligible, link=task.link,
-        )
-        for trace, rng in zip(traces, routing, strict=True)
-    ]  # fmt: skip
+    paths = []
+    for seed, trace, rng in zip(task.seeds, traces, routing, strict=True):
+        with _replication(seed):
+            path = serve(
+                trace, task.engines, task.policy, choice=task.choice, rng=rng, tokens=task.tokens,
+                eligible=task.eligible, link=task.link, check=task.check,
+            )  # fmt: skip
+        paths.append(path)
     return _stacked(traces, paths)
+
+
+@contextmanager
+def _replication(seed: np.random.SeedSequence) -> Iterator[None]:
+    """Let an error of a policy, or of ours, say in which replication."""
+    try:
+        yield
+    except (PolicyError, InvariantError) as error:
+        number = seed.spawn_key[-1]
+        fields = {**error.fields, "replication": number}
+        raise type(error)(f"{error} (replication {number})", **fields) from error
 
 
 def _closed(task: Task, traffic: Workload) -> Block:
     pairs = []
     for seed in task.seeds:
         sizes, other = seed.spawn(2)
-        pairs.append(
-            serve_closed(
+        with _replication(seed):
+            pair = serve_closed(
                 traffic, task.requests, sizes, task.engines, task.policy, choice=task.choice,
                 rng=np.random.default_rng(other), tokens=task.tokens, eligible=task.eligible,
-            )
-        )  # fmt: skip
+            )  # fmt: skip
+        pairs.append(pair)
     return _stacked([trace for trace, _ in pairs], [path for _, path in pairs])
 
 
@@ -280,7 +296,8 @@ def _lockstep(task: Task, traces: list[Trace], routing: list[np.random.Generator
         for lane, (r, rows, e) in enumerate(mine):
             if log.undone[lane]:
                 trace = Trace(**{name: table[name][r, rows] for name in _COLUMNS}, classes=classes)
-                path = serve(trace, (engine,), task.policy, rng=np.random.default_rng(0))
+                with _replication(task.seeds[r]):
+                    path = serve(trace, (engine,), task.policy, rng=np.random.default_rng(0))
                 tallies[r][e] = path.tallies[0]
                 found = {name: getattr(path.log, name) for name in _EVENTS}
             else:

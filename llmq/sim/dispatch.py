@@ -8,8 +8,9 @@ before it; the tokens of an iteration in progress still count as work.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.trace import Trace
 from llmq.policies.blocks import Policy
+from llmq.sim.audit import Audit
 from llmq.sim.calendar import CalendarEngine, NotTogetherError
 from llmq.sim.desk import Desk, Server, roam
 from llmq.sim.log import Job, Log, Tally
@@ -26,6 +28,7 @@ from llmq.sim.reference import ReferenceEngine
 __all__ = ["EngineChoice", "Path", "serve", "split"]
 
 EngineChoice = Literal["auto", "vector", "calendar", "reference"]
+Maker: TypeAlias = Callable[[Job, Log], Server]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ def serve(
     tokens: bool = False,
     eligible: tuple[npt.NDArray[np.bool_], ...] | None = None,
     link: float = math.inf,
+    check: bool = False,
 ) -> Path:
     """Serve a trace to the last token.
 
@@ -78,6 +82,8 @@ def serve(
         For each class which engines may serve it.
     link : float
         KV tokens per second from one engine to another.
+    check : bool
+        Look at every iteration again (reference only).
 
     Returns
     -------
@@ -100,11 +106,13 @@ def serve(
     server = split(trace, len(engines), policy, rng, eligible)
     if choice != "reference" and together:
         try:
-            return _run(trace, engines, policy, CalendarEngine, server, tokens, eligible, rng, link)
+            make: Maker = CalendarEngine
+            return _run(trace, engines, policy, make, server, tokens, eligible, rng, link)
         except NotTogetherError:
             if choice == "calendar":
                 raise
-    return _run(trace, engines, policy, ReferenceEngine, server, tokens, eligible, rng, link)
+    make = _audited if check else ReferenceEngine
+    return _run(trace, engines, policy, make, server, tokens, eligible, rng, link)
 
 
 def split(
@@ -153,7 +161,7 @@ def _run(
     trace: Trace,
     engines: tuple[Engine, ...],
     policy: Policy,
-    simulator: type[CalendarEngine] | type[ReferenceEngine],
+    simulator: Maker,
     server: npt.NDArray[np.int64] | None,
     tokens: bool,
     eligible: tuple[npt.NDArray[np.bool_], ...] | None,
@@ -176,6 +184,10 @@ def _run(
     for one in servers:
         one.advance(math.inf)
     return Path(log, tuple(one.tally for one in servers), server)
+
+
+def _audited(job: Job, log: Log) -> ReferenceEngine:
+    return ReferenceEngine(job, log, Audit(job.policy))
 
 
 def _ask(desk: Desk) -> npt.NDArray[np.int64]:

@@ -44,6 +44,8 @@ class Tally:
         KV tokens moved to the host or back.
     moved : int
         KV tokens that came from another engine.
+    checks : int
+        Conditions that an audit looked at (``check=True``).
     """
 
     iterations: int = 0
@@ -57,6 +59,7 @@ class Tally:
     last: int = 0
     swapped: int = 0
     moved: int = 0
+    checks: int = 0
 
     def rest(
         self, iterations: int, tokens: int, kv_area: float, busy: float, clock: float, last: int

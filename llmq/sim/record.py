@@ -110,6 +110,11 @@ class Run:
         """Evictions of all engines and replications."""
         return sum(t.evictions for row in self.tallies for t in row)
 
+    @property
+    def checks(self) -> int:
+        """Conditions that were looked at while it ran (``simulate(..., check=True)``)."""
+        return sum(t.checks for row in self.tallies for t in row)
+
     def metric(self, name: str, *, klass: str | None = None, anyway: bool = False) -> Metric:
         """Return a latency of the measured requests.
 

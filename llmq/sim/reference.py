@@ -14,10 +14,15 @@ from typing import NoReturn
 from llmq.errors import PolicyError
 from llmq.policies.kernel import plan
 from llmq.policies.view import Batch, View
+from llmq.sim.audit import Audit, ask, broken, misshapen
 from llmq.sim.log import Job, Log, Tally
 from llmq.sim.rows import Row, view_of
 
 __all__ = ["ReferenceEngine"]
+
+# Boundaries in a row at which a policy may wait; iterations without a token, which must also be
+# this many times the tokens of all who are present, before a policy counts as going in circles.
+WAITS, LOST = 10_000, 10
 
 
 class ReferenceEngine:
@@ -29,6 +34,8 @@ class ReferenceEngine:
         Engine, policy and requests.
     log : Log
         Where event times go.
+    audit : Audit, optional
+        Looks at every iteration again.
 
     Examples
     --------
@@ -45,8 +52,8 @@ class ReferenceEngine:
     3.0
     """
 
-    def __init__(self, job: Job, log: Log) -> None:
-        self.job, self.log, self.tally = job, log, Tally()
+    def __init__(self, job: Job, log: Log, audit: Audit | None = None) -> None:
+        self.job, self.log, self.tally, self.audit = job, log, Tally(), audit
         self.engine, self.blocks = job.engine, job.policy.blocks
         self.lag = self.engine.conventions.lag
         self.queue: list[int] = []
@@ -61,6 +68,8 @@ class ReferenceEngine:
         self.clock, self.wake = 0.0, -math.inf
         self.free = self.engine.kv_blocks
         self.stamp = self.started = 0
+        # Boundaries at which nobody was served, and iterations without a token, since the last.
+        self.waits = self.barren = 0
         self.prefilled = False
 
     # ------------------------------------------------------------------------ what routers see
@@ -145,7 +154,9 @@ class ReferenceEngine:
             The policy deadlocked.
         """
         if self.rows:
-            self._refuse(f"waits with {len(self.rows)} requests present and names no wake-up time")
+            self.refuse(f"waits with {len(self.rows)} requests present and names no wake-up time")
+        if self.audit is not None:
+            self.audit.over(self)
 
     def due(self) -> float:
         """When something happens here next: an iteration ends or can start.
@@ -171,7 +182,11 @@ class ReferenceEngine:
         if not any(row.held for row in self.rows):
             self.started = 0
         view = self._marked(self._view(self.rows, self.clock))
-        batch = plan(view, self.blocks, self.engine.chunk)
+        batch = ask(self, plan, view, self.blocks)
+        if (rule := misshapen(view, batch)) is not None:
+            self.refuse(rule)
+        if self.audit is not None:
+            self.audit.planned(self, plan, view, batch)
         if batch.rows:
             self._start(view, batch)
         else:
@@ -181,12 +196,16 @@ class ReferenceEngine:
 
     def _hold(self, batch: Batch) -> None:
         """Let nobody run until the policy's wake-up or the next arrival."""
+        self.waits += 1
+        if self.waits > WAITS:
+            self.refuse(f"served nobody {WAITS} times in a row, {len(self.rows)} requests present")
+        moved = any(self.rows[i].held for i in batch.evict)
         for i in batch.evict:
             self._evict(self.rows[i])
-        if not batch.evict:
+        if not moved:
             self.wake = math.inf if batch.wake is None else batch.wake
-            if self.wake <= self.clock:
-                self._refuse(f"asks to be woken at {self.wake:g} s, which has passed")
+            if not self.wake > self.clock:
+                self.refuse(f"asks to be woken at {self.wake:g} s, which has passed")
 
     def _join(self) -> None:
         """Take in the requests that came at or before the boundary, then those that queue again."""
@@ -222,8 +241,9 @@ class ReferenceEngine:
         return view._replace(mark=mark)
 
     def _start(self, view: View, batch: Batch) -> None:
-        self._check(view, batch)
-        swapped = 0
+        if (rule := broken(self, view, batch)) is not None:
+            self.refuse(rule)
+        swapped, self.waits = 0, 0
         for i in batch.evict:
             swapped += self._evict(self.rows[i])
         kv = work = prefill = 0.0
@@ -260,6 +280,7 @@ class ReferenceEngine:
         assert self.running is not None
         (view, batch), self.running = self.running, None
         log, job, done = self.log, self.job, set()
+        self.barren += 1
         for i, tokens in zip(batch.rows, batch.tokens, strict=True):
             row = self.rows[i]
             row.kv += tokens
@@ -272,6 +293,7 @@ class ReferenceEngine:
                 self.ended.append(row)
                 continue
             row.generated += 1
+            self.barren = 0
             if log.tokens is not None:
                 log.tokens[row.index].append(self.clock)
             if row.generated == row.hidden:
@@ -286,6 +308,10 @@ class ReferenceEngine:
             elif not view.decoding[i]:
                 self.ended.append(row)
         self.rows = [row for i, row in enumerate(self.rows) if i not in done]
+        if self.barren > WAITS and self.barren > LOST * sum(r.prompt + r.output for r in self.rows):
+            self.refuse(f"no request got a token in {self.barren} iterations: evicted again before")
+        if self.audit is not None:
+            self.audit.ended(self)
 
     def part(self, row: Row) -> None:
         """Let a row go to another engine.
@@ -326,42 +352,23 @@ class ReferenceEngine:
 
     # ------------------------------------------------------------------------- keeping the rules
 
-    def _check(self, view: View, batch: Batch) -> None:
-        """Refuse a plan that breaks a rule of the engine."""
-        tokens, limit = sum(batch.tokens), self.engine.token_budget
-        if tokens > limit:
-            self._refuse(f"{tokens} tokens exceed token_budget {limit}")
-        if len(set(batch.rows)) < len(batch.rows):
-            self._refuse("a row is served twice in one iteration")
-        if set(batch.rows) & set(batch.evict):
-            self._refuse("a row is served and evicted in one iteration")
-        free = self.free + sum(int(view.held[i]) for i in batch.evict)
-        for i, x, held in zip(batch.rows, batch.tokens, batch.reserve, strict=True):
-            row = self.rows[i]
-            most = 1 if view.decoding[i] else row.rem(self.lag)
-            if not 0 < x <= most:
-                self._refuse(f"request {row.index} gets {x} tokens, it can take 1 to {most}")
-            if held * self.engine.kv_block < row.kv + row.host + x:
-                self._refuse(f"request {row.index} holds too few KV blocks for its tokens")
-            free -= held - row.held
-        if free < 0:
-            self._refuse(f"the plan needs {-free:g} KV blocks more than there are")
-        self._check_slots(view, batch)
+    def refuse(self, rule: str, cause: Exception | None = None) -> NoReturn:
+        """Give up: the policy broke a rule.
 
-    def _check_slots(self, view: View, batch: Batch) -> None:
-        limit = self.engine.max_seqs or math.inf
-        if view.one_prefill_slot:
-            decodes = sum(bool(view.decoding[i]) for i in batch.rows)
-            used = decodes + (decodes < len(batch.rows))
-        else:
-            held = {i for i, row in enumerate(self.rows) if row.held} | set(batch.rows)
-            used = len(held - set(batch.evict))
-        if used > limit:
-            self._refuse(f"{used} requests exceed max_seqs {limit:g}")
+        Parameters
+        ----------
+        rule : str
+            In words.
+        cause : Exception, optional
+            What it failed with.
 
-    def _refuse(self, rule: str) -> NoReturn:
+        Raises
+        ------
+        PolicyError
+            With policy, iteration, time and rule.
+        """
         name, n = self.job.policy.name, self.tally.iterations
         raise PolicyError(
             f"{name}, iteration {n} (t = {self.clock:.6g} s): {rule}",
             policy=name, iteration=n, time=self.clock, rule=rule,
-        )  # fmt: skip
+        ) from cause  # fmt: skip

@@ -55,6 +55,7 @@ def simulate(
     engine: EngineChoice = "auto",
     record: Literal["requests", "tokens"] = "requests",
     warmup: int | str = "auto",
+    check: bool = False,
     workers: Workers = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Run: ...
@@ -71,6 +72,7 @@ def simulate(
     engine: EngineChoice = "auto",
     record: str = "requests",
     warmup: int | str = "auto",
+    check: bool = False,
     workers: Workers = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Run | Summary:
@@ -99,6 +101,10 @@ def simulate(
     warmup : int or "auto"
         Requests left out at the start; "auto" decides by MSER-5 and also leaves out the requests
         that see the system drain. A trace is measured whole unless a number is given.
+    check : bool
+        Look at every iteration again (reference simulator, about three times as slow): what the
+        policy says a second time, and what must hold of the engine. See :mod:`llmq.sim.audit`;
+        ``run.checks`` counts.
     workers : int, map-like or dask.distributed.Client
         Processes, a function like :func:`map`, or a cluster. The result is the same for all.
     progress : callable, optional
@@ -131,12 +137,14 @@ def simulate(
     fleet = _fleet(engine_or_fleet, chosen)
     _check_arguments(replications, requests, record, workload_or_trace, chosen)
     _check_requests(fleet, workload_or_trace, chosen)
+    if check:
+        engine = _audited(engine, record, workload_or_trace)
     root = seed_sequence(rng)
     eligible = _eligible(engine_or_fleet, workload_or_trace)
     link = engine_or_fleet.link if isinstance(engine_or_fleet, Fleet) else math.inf
     whole = Task(
         workload_or_trace, requests, tuple(root.spawn(replications)), fleet, chosen, engine,
-        record == "tokens", eligible, link,
+        record == "tokens", eligible, link, check,
     )  # fmt: skip
     if record == "summary":
         return summarise(whole, warmup, root, workers, progress)
@@ -180,6 +188,20 @@ def _check_arguments(
             "replications=, route at random, or draw from a Workload with trace.mix()",
             value=replications,
         )
+
+
+def _audited(engine: EngineChoice, record: str, traffic: Workload | Trace) -> EngineChoice:
+    """Return the simulator that can be looked at."""
+    if engine not in ("auto", "reference"):
+        raise InputError(
+            f"check=True looks at the reference simulator, got engine={engine!r}: leave out one",
+            field="check", value=engine,
+        )  # fmt: skip
+    if record == "summary":
+        raise InputError("check=True reports how much was checked: use record='requests'")
+    if isinstance(traffic, Workload) and traffic.is_closed:
+        raise InputError("check=True needs arrivals that are known beforehand, not closed clients")
+    return "reference"
 
 
 def _check_requests(engines: tuple[Engine, ...], traffic: Workload | Trace, policy: Policy) -> None:
