@@ -187,6 +187,41 @@ def test_example_is_worth_comparing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.nanmean(mine.finish) > np.nanmean(greedy.finish)
 
 
+@pytest.mark.parametrize("due", [0.5, 1.0, 2.0])
+def test_marks_are_met_to_the_instant(due: float) -> None:
+    law = llmq.BatchTime.affine(base=1.0, per_token=0.0)
+    engine = llmq.Engine(law, token_budget=4, max_seqs=4)
+    policy = policies.SLAI(tbt=due, below=0.0, above=0.0)
+    shape = 1, 9
+    lanes = Lanes(np.zeros(shape), np.full(shape, 4), np.full(shape, 10))
+    assert check(System(engine, policy, lanes, np.zeros(shape, dtype=np.int64))) == 1
+
+
+@pytest.mark.parametrize("conventions", [llmq.ENGINE, llmq.THEORY])
+def test_decodes_fill_the_budget_while_somebody_waits(conventions) -> None:
+    # The first iteration takes 17 s, the others 1 s: all decodes are critical, and leave no token
+    # to the request that waits, until the mean batch time falls below the deadline.
+    law = llmq.BatchTime.affine(base=1.0, per_token=0.0, per_work=8.0)
+    engine = llmq.Engine(law, token_budget=4, conventions=conventions)
+    policy = policies.SLAI(tbt=4.0, below=1.0, above=1.0)
+    arrival, prompt = np.array([[0.0, 0, 0, 0, 17.5]]), np.array([[1, 1, 1, 1, 4]])
+    lanes = Lanes(arrival, prompt, np.full((1, 5), 40))
+    system = System(engine, policy, lanes, np.zeros((1, 5), dtype=np.int64))
+    assert check(system) == 1
+    log = run_slots(engine, policy, lanes, system.klass, NAMES)
+    assert 20 < log.prefill_end[0, 4] - 17.5 < log.finish[0, 0] - 17.5
+
+
+@pytest.mark.parametrize(("tokens", "fits"), [(16, True), (12, False)])
+def test_memory_may_be_used_to_the_last_block(tokens: int, fits: bool) -> None:
+    law = llmq.BatchTime.affine(base=1.0, per_token=0.0)
+    engine = llmq.Engine(law, kv_tokens=tokens, kv_block=4)
+    policy = policies.SLAI(watermark=0.0)
+    lanes = Lanes(np.zeros((1, 2)), np.full((1, 2), 4), np.full((1, 2), 5))
+    system = System(engine, policy, lanes, np.zeros((1, 2), dtype=np.int64))
+    assert check(system) == fits
+
+
 def test_infinite_offset_is_sarathi() -> None:
     # Every decode is critical: the other fast engine must agree where memory does not bind.
     system = example()
