@@ -57,9 +57,10 @@ class State:
         self.mixed, self.rows, self.cycle = together.mixed, together.rows, together.cycle
         self.one_slot = engine.conventions.prefill_slots == "one"
         self.narrow = self.one_slot or min(self.rows, self.cycle) < math.inf
-        # Prefill has iterations of its own while there are fewer decodes than this.
+        # Prefill has iterations of its own while there are fewer decodes than this, at most as
+        # many as can run together; a whole number, because those compare fast.
         until = math.inf if self.mixed else together.until
-        self.first = until if until == math.inf else min(until, self.budget)
+        self.first = 1 << 29 if until == math.inf else math.ceil(min(until, self.budget))
         self.started = 0
         self.stride = 2 * len(job.arrival)
         # Events: tick * stride + 2 * request + (1: last token, 0: see note).
