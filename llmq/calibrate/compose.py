@@ -110,11 +110,15 @@ class Kernels:
         Seconds of LM head and sampler, from the rows that emit a token.
     attention : callable
         Seconds of attention in all layers, from :class:`Steps`.
+    spread : callable, optional
+        Where contexts differ inside a batch: share of the way from the time at their mean to the
+        time at their largest, from prefill tokens, decodes, shortest, mean and longest context.
     """
 
     dense: Callable[[Ints], Floats]
     head: Callable[[Ints], Floats]
     attention: Callable[[Steps], Floats]
+    spread: Callable[[int, int, float, float, float], float] | None = None
 
 
 def draw_steps(

@@ -23,7 +23,7 @@ from llmq.io.profile_table import averaged, find_file, read_columns
 from llmq.rng import RngLike
 from llmq.units import MILLISECOND
 
-__all__ = ["read_aiconfigurator"]
+__all__ = ["aiconfigurator_kernels", "read_aiconfigurator"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -73,6 +73,43 @@ def read_aiconfigurator(
     InputError
         The tables do not hold this shape.
     """
+    kernels = aiconfigurator_kernels(folder, shape=shape, tp=tp, all_reduce=all_reduce)
+    return compose(
+        kernels, steps=steps, rng=rng, cached=False, format="aiconfigurator", tp=tp,
+        units=f"milliseconds of one kernel call, {shape.layers} layers",
+        missing=("norms and activations", "embedding", "sampler"), **facts,
+    )  # fmt: skip
+
+
+def aiconfigurator_kernels(folder: Path, *, shape: Geometry, tp: int, all_reduce: str) -> Kernels:
+    """Read AIConfigurator tables as functions.
+
+    A prefill on cached tokens, which was not measured, takes what the whole prompt takes beyond its
+    cached part (the triangle of the attention less a smaller triangle), and no less than alone.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder with the tables of one GPU type.
+    shape : Geometry
+        The model.
+    tp : int
+        GPUs that share it.
+    all_reduce : {"eager", "graph"}
+        Which measurement of the custom all-reduce.
+
+    Returns
+    -------
+    Kernels
+        Kernel times.
+
+    Raises
+    ------
+    FormatError
+        A table is malformed.
+    InputError
+        The tables do not hold this shape.
+    """
     if shape.kv_heads % tp or shape.ffn % tp:
         raise InputError(f"{shape.name} cannot be shared by {tp} GPUs", value=tp)
     path = find_file(folder, "gemm")
@@ -91,16 +128,11 @@ def read_aiconfigurator(
         message = tokens * shape.hidden * _BYTES
         dense = dense + 2 * shape.layers * np.interp(message, sizes, times)
     rows, head = _sum_products(gemm, ((shape.vocabulary // tp, shape.hidden),), path)
-    kernels = Kernels(
+    return Kernels(
         dense=lambda n: token_time(n, tokens, dense),
         head=lambda r: token_time(r, rows, head),
         attention=_attention(folder, shape, tp),
     )
-    return compose(
-        kernels, steps=steps, rng=rng, cached=False, format="aiconfigurator", tp=tp,
-        units=f"milliseconds of one kernel call, {shape.layers} layers",
-        missing=("norms and activations", "embedding", "sampler"), **facts,
-    )  # fmt: skip
 
 
 def _gemm(path: Path) -> dict[tuple[int, int], tuple[Ints, Floats]]:
@@ -171,6 +203,9 @@ def _attention(folder: Path, shape: Geometry, tp: int) -> Callable[[Steps], Floa
         d, p = steps.decodes, steps.chunk
         decode_time = grid_time(decode, decode_axes, np.maximum(d, 1), steps.context)
         prefill_time = grid_time(alone, lengths, p)
+        if np.any(steps.cached):
+            whole = grid_time(alone, lengths, steps.cached + p)
+            prefill_time = np.maximum(prefill_time, whole - grid_time(alone, lengths, steps.cached))
         return np.where(d > 0, decode_time, 0.0) + np.where(p > 0, prefill_time, 0.0)
 
     return attention

@@ -19,11 +19,12 @@ import numpy.typing as npt
 from llmq.calibrate.compose import Kernels, Steps, compose, grid_time, token_time
 from llmq.calibrate.profile import Profile
 from llmq.errors import FormatError
+from llmq.io.profile_skew import read_spread
 from llmq.io.profile_table import averaged, find_file, read_columns
 from llmq.rng import RngLike
 from llmq.units import MICROSECOND
 
-__all__ = ["read_llmservingsim", "read_meta"]
+__all__ = ["llmservingsim_kernels", "read_llmservingsim", "read_meta"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -86,18 +87,46 @@ def read_llmservingsim(
     FormatError
         A table is malformed or incomplete.
     """
+    kernels, last = llmservingsim_kernels(folder, layers=layers)
+    return compose(
+        kernels, steps=steps, rng=rng, max_chunk=last, format="llmservingsim", tp=tp,
+        units=f"microseconds of one layer x {layers} layers, head and embedding once",
+        missing=("all-reduce",) if tp > 1 else (), **facts,
+    )  # fmt: skip
+
+
+def llmservingsim_kernels(folder: Path, *, layers: int) -> tuple[Kernels, int]:
+    """Read LLMServingSim tables as functions.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder with the three tables, and ``skew.csv`` where contexts that differ were measured.
+    layers : int
+        Layers of the model.
+
+    Returns
+    -------
+    kernels : Kernels
+        Kernel times.
+    last : int
+        Most tokens of an iteration that were measured.
+
+    Raises
+    ------
+    FormatError
+        A table is malformed or incomplete.
+    """
     tokens, dense = _dense(find_file(folder, "dense"), layers)
     rows, head = _per_sequence(find_file(folder, "per_sequence"))
+    skewed = any(folder.glob("skew.csv*"))
     kernels = Kernels(
         dense=lambda n: token_time(n, tokens, dense),
         head=lambda r: token_time(r, rows, head),
         attention=_attention(find_file(folder, "attention"), layers),
+        spread=read_spread(next(folder.glob("skew.csv*"))) if skewed else None,
     )
-    return compose(
-        kernels, steps=steps, rng=rng, max_chunk=int(tokens[-1]), format="llmservingsim", tp=tp,
-        units=f"microseconds of one layer x {layers} layers, head and embedding once",
-        missing=("all-reduce",) if tp > 1 else (), **facts,
-    )  # fmt: skip
+    return kernels, int(tokens[-1])
 
 
 def _by_layer(path: Path, count: str, names: tuple[str, ...]) -> dict[str, tuple[Ints, Floats]]:
