@@ -64,16 +64,6 @@ class MaxRate:
         What was tried, in order.
     kind, assumptions, source, provenance
         As in every result.
-
-    Examples
-    --------
-    >>> from llmq.model.batchtime import BatchTime
-    >>> from llmq.model.request import RequestClass
-    >>> chip = Engine(BatchTime.affine(base=0.01, per_token=1e-4), max_seqs=128)
-    >>> work = Workload.poisson(1.0, {"chat": RequestClass(512, 64)})
-    >>> found = max_rate(chip, work, SLO(ttft=0.5, tpot=0.05, quantile=0.95), requests=500, rng=1)
-    >>> found.low <= found.rate <= found.high <= found.bound
-    True
     """
 
     rate: float
@@ -137,6 +127,16 @@ def max_rate(
     ------
     InputError
         ``share`` beside a quantile, or no probes; or what :func:`llmq.simulate` refuses.
+
+    Examples
+    --------
+    >>> from llmq.model.batchtime import BatchTime
+    >>> from llmq.model.request import RequestClass
+    >>> chip = Engine(BatchTime.affine(base=0.01, per_token=1e-4), max_seqs=128)
+    >>> work = Workload.poisson(1.0, {"chat": RequestClass(512, 64)})
+    >>> found = max_rate(chip, work, SLO(ttft=0.5, tpot=0.05, quantile=0.95), requests=500, rng=1)
+    >>> found.low <= found.rate <= found.high <= found.bound
+    True
     """
     from llmq.theory.region import stability_region
 

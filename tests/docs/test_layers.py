@@ -16,7 +16,7 @@ LAYERS = (
     ("model",),
     ("theory", "policies"),
     ("sim", "calibrate"),
-    ("capacity", "alone", "plan", "plan_json", "sweep", "verdict", "io"),
+    ("alone", "capacity", "io", "networks", "plan", "plan_json", "search", "sweep", "verdict"),
     ("plot", "report", "cli", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
