@@ -54,6 +54,8 @@ class RequestTimes:
     boundary, resumed : ndarray, same shape, optional
         Last reasoning token, and the start of the iteration that goes on after it, seconds; NaN
         for a request that does not reason.
+    qoe : ndarray, same shape, optional
+        Quality of experience for a reader of 0.1 s a token, where the simulator kept it.
     token_times : ndarray, shape (total,), optional
         Time of every output token, hidden ones included, request after request (replication
         after replication).
@@ -75,6 +77,7 @@ class RequestTimes:
     reasoning: Ints | None = None
     boundary: Floats | None = None
     resumed: Floats | None = None
+    qoe: Floats | None = None
     token_times: Floats | None = None
     token_offsets: Ints | None = None
 
@@ -90,7 +93,7 @@ class RequestTimes:
                 raise InputError(f"{name} has shape {value.shape}, arrival has {shape}")
             kind = np.float64 if name in _TIMES else np.int64
             object.__setattr__(self, name, value.astype(kind, copy=False))
-        for name in ("boundary", "resumed"):
+        for name in ("boundary", "resumed", "qoe"):
             column = getattr(self, name)
             if column is not None and np.shape(column) != shape:
                 raise InputError(f"{name} has shape {np.shape(column)}, arrival has {shape}")

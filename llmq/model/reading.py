@@ -20,7 +20,10 @@ import numpy.typing as npt
 from llmq.errors import InputError
 from llmq.model.metrics import Floats, RequestTimes
 
-__all__ = ["blocking", "qoe", "qoe_of", "reasoning"]
+__all__ = ["TAU", "blocking", "qoe", "qoe_of", "reasoning"]
+
+# Seconds a reader takes for a token.
+TAU = 0.1
 
 
 def qoe_of(tokens: npt.ArrayLike, tau: float, start: float | None = None) -> float:
@@ -54,7 +57,7 @@ def qoe_of(tokens: npt.ArrayLike, tau: float, start: float | None = None) -> flo
     return float(np.sum(digested[-1] - digested)) / expected if expected > 0 else 1.0
 
 
-def qoe(times: RequestTimes, tau: float = 0.1, grace: float | None = None) -> Floats:
+def qoe(times: RequestTimes, tau: float = TAU, grace: float | None = None) -> Floats:
     """Quality of experience of every request.
 
     Parameters
@@ -82,6 +85,8 @@ def qoe(times: RequestTimes, tau: float = 0.1, grace: float | None = None) -> Fl
     >>> qoe(RequestTimes.from_tokens(arrival=[0], token_times=[[0, 1, 2, 6, 7]]), tau=1.0)
     array([0.76])
     """
+    if times.qoe is not None and tau == TAU and grace is None:
+        return times.qoe
     if times.token_times is None or times.token_offsets is None:
         raise InputError("QoE needs the time of every token: simulate(..., record='tokens')")
     if not tau > 0:

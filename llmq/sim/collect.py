@@ -18,9 +18,10 @@ from llmq.model.metrics import RequestTimes, e2e
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.result import Kind, provenance
-from llmq.sim.block import Block, Task, chosen_engine, join, run_block
+from llmq.sim.block import Block, Task, join
 from llmq.sim.closed import throughput, verdict_closed
 from llmq.sim.record import Run
+from llmq.sim.replicate import chosen_engine, run_block
 from llmq.sim.stability import Slopes, Verdict, judge, offered_load, slopes
 from llmq.sim.stats import warm_up
 from llmq.sim.summary import Part, Summary, put_together, reduce

@@ -16,10 +16,11 @@ from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.policies import Policy, Sarathi
 from llmq.rng import RngLike, seed_sequence
-from llmq.sim.block import Task, run_block
+from llmq.sim.block import Task
 from llmq.sim.collect import as_run, finished, summarise, tasks_of
 from llmq.sim.dispatch import EngineChoice
 from llmq.sim.record import Run
+from llmq.sim.replicate import run_block
 from llmq.sim.summary import Summary
 from llmq.sim.workers import Workers
 

@@ -168,3 +168,38 @@ def test_a_summary_says_what_it_does_not_know():
     with pytest.raises(llmq.UnstableError, match="does not exist"):
         over.metric("ttft")
     assert over.metric("ttft", anyway=True).mean > 1
+
+
+THINK = llmq.Workload.poisson(
+    30.0, {"r": llmq.RequestClass(8, llmq.Lengths.uniform(30, 60), llmq.Lengths.uniform(5, 25))}
+)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [policies.SLAI(deadlines={"short": 0.05}), policies.SLAI(order="fcfs"), policies.Sarathi()],
+    ids=["slai", "slai fcfs", "sarathi"],
+)
+def test_lockstep_of_single_engines_is_the_reference(policy):
+    fields = {"policy": policy, "replications": 5, "requests": 60}
+    many = simulate(**fields, engine="vector")
+    same(many, simulate(**fields, engine="reference"), rtol=1e-9)
+    many.check()
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [policies.PASCAL(quantum=8), policies.RR(quantum=8), policies.FCFS()],
+    ids=lambda policy: policy.name,
+)
+def test_lockstep_of_fleets_that_swap_and_move_is_the_reference(policy):
+    fleet = llmq.Fleet({"all": (CHIP.with_(max_seqs=3, kv_tokens=160, per_swap=1e-6), 3)}, link=1e5)
+    fields = {"replications": 4, "requests": 60, "rng": 2}
+    many = llmq.simulate(fleet, THINK, policy, engine="vector", **fields)
+    slow = llmq.simulate(fleet, THINK, policy, engine="reference", record="tokens", **fields)
+    same(many, slow, rtol=1e-9)
+    many.check()
+    assert many.evictions > 0
+    for name in ("qoe", "blocking", "reasoning"):
+        mine, theirs = (run.metric(name, anyway=True).values for run in (many, slow))
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9)
