@@ -211,7 +211,7 @@ def compute(
 def interval(values: Floats, unit: str = "") -> str:
     """Write a mean over seeds with its 95 % interval."""
     if not np.isfinite(values).all():
-        return f"> {LOADS[-1]:g} in {np.isinf(values).sum()} of {len(values)} seeds"
+        return f"beyond {LOADS[-1]:g}/s in {(~np.isfinite(values)).sum()} of {len(values)} seeds"
     from scipy.stats import t
 
     n, scale = len(values), 100 if unit else 1
