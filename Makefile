@@ -32,6 +32,10 @@ figures: $(READY)
 bench: $(READY)
 	$(PY) -m experiments.speed $(ARGS)
 
+# Invariants on a million random runs; resumes at a system: ARGS="--start 5000 --runs 100000".
+soak: $(READY)
+	$(PY) -m experiments.soak $(ARGS)
+
 # Refresh the pinned versions (uv; holds for Python 3.11 and newer).
 constraints: $(READY)
 	$(PY) -m uv pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade \
@@ -52,4 +56,4 @@ $(LINT): $(READY)
 	   $(PY) -m pip install -q -c constraints.txt -e '.[check]'
 	@touch $@
 
-.PHONY: plan test check proofs figures bench constraints
+.PHONY: plan test check proofs figures bench constraints soak
