@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=count(1), default=2000, help="requests of a path (2000)")
     parser.add_argument("--replications", type=count(1), help="paths (8; a trace is one path)")
     parser.add_argument("--workers", type=count(1), default=1, help="processes")
-    parser.add_argument("--simulator", choices=["auto", "vector", "calendar", "reference"], default="auto")
+    parser.add_argument(
+        "--simulator", choices=["auto", "vector", "calendar", "reference"], default="auto"
+    )
     parser.add_argument("--dialect", help="also print the summary of vllm, guidellm, ...")
     add_output(parser)
 
