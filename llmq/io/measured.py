@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -109,6 +109,21 @@ class OpenRun:
     series: Mapping[str, Floats] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def behind(self, prefix: int) -> OpenRun:
+        """Return the run with a cached prefix before every prompt.
+
+        Parameters
+        ----------
+        prefix : int
+            Tokens that all prompts share; the prompt counts include them.
+
+        Returns
+        -------
+        OpenRun
+            The same requests.
+        """
+        return replace(self, shared_prefix=prefix)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedMeans:
@@ -151,6 +166,8 @@ class PublishedMeans:
         Its kind.
     prompt, output : float, optional
         Mean tokens of a request, where they are known.
+    cached : int
+        Prompt tokens that most requests find in the prefix cache.
     rates : tuple of float
         Requests per second of its stages, where they are known.
     e2e, ttft, tpot : float
@@ -168,7 +185,8 @@ class PublishedMeans:
     e2e: float
     ttft: float
     tpot: float | None
-    published: Mapping[str, float]
+    cached: int = 0
+    published: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_object(path: Path) -> Any:

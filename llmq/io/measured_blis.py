@@ -11,7 +11,9 @@ follows from E2E, TTFT and the output length.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +26,17 @@ __all__ = ["read_blis_means", "read_guidellm", "read_otel"]
 
 GPU = "h100_sxm"
 _NANOSECOND = 1e-9
+_OFTEN = 20
+
+
+class _Preset(NamedTuple):
+    """A workload: lengths, rates, limits of the engine, prompt tokens in the cache."""
+
+    prompt: float | None = None
+    output: float | None = None
+    rates: tuple[float, ...] = ()
+    options: Mapping[str, Any] = {}
+    cached: int = 0
 
 
 def read_guidellm(path: Path) -> OpenRun:
@@ -159,18 +172,19 @@ def read_blis_means(path: Path) -> tuple[PublishedMeans, ...]:
     runs = []
     for i in range(len(table["line"])):
         workload = str(table["workload"][i])
-        prompt, output, rates, options = presets.get(workload, (None, None, (), {}))
+        preset = presets.get(workload, _Preset())
         e2e, ttft = (float(table[name][i]) * MILLISECOND for name in times)
         runs.append(
             PublishedMeans(
                 name=f"blis {table['model'][i]} TP{table['tp'][i]} {workload}",
                 settings=Settings(
                     gpu=GPU, model=str(table["model"][i]), tp=int(table["tp"][i]), server="vLLM",
-                    token_budget=options.get("max_num_batched_tokens"),
-                    max_seqs=options.get("max_num_seqs"),
+                    token_budget=preset.options.get("max_num_batched_tokens"),
+                    max_seqs=preset.options.get("max_num_seqs"),
                 ),
-                workload=workload, prompt=prompt, output=output, rates=rates, e2e=e2e, ttft=ttft,
-                tpot=(e2e - ttft) / (output - 1) if output else None,
+                workload=workload, prompt=preset.prompt, output=preset.output, rates=preset.rates,
+                e2e=e2e, ttft=ttft, cached=preset.cached,
+                tpot=(e2e - ttft) / (preset.output - 1) if preset.output else None,
                 published={
                     "BLIS e2e mean": float(table["e2e_error"][i]),
                     "BLIS ttft mean": float(table["ttft_error"][i]),
@@ -180,11 +194,8 @@ def read_blis_means(path: Path) -> tuple[PublishedMeans, ...]:
     return tuple(runs)
 
 
-_Preset = tuple[float | None, float | None, tuple[float, ...], dict[str, int]]
-
-
 def _presets(path: Path) -> dict[str, _Preset]:
-    """Lengths, rates and limits by workload: the first run is general, the second codegen."""
+    """Read the presets by workload: the first run is general, the second codegen."""
     if not path.is_file():
         return {}
     found: dict[str, _Preset] = {}
@@ -193,8 +204,12 @@ def _presets(path: Path) -> dict[str, _Preset]:
             load = run["workload"]["inference_perf"]
             text, stages = load["shared_prefix"], load["stages"]
             prompt = text["system_prompt_len"] + text["question_len"]
+            distinct = text["num_unique_system_prompts"] * text["num_users_per_system_prompt"]
+            # Few prompts, sent again and again: nearly every request finds the whole prompt.
+            again = run["workload"]["num_requests"] >= _OFTEN * distinct
+            cached = prompt - 1 if again else text["system_prompt_len"]
             rates = tuple(float(stage["rate"]) for stage in stages)
-            found[name] = (prompt, text["output_len"], rates, run)
+            found[name] = _Preset(prompt, text["output_len"], rates, run, cached)
         except (KeyError, TypeError) as error:
             raise FormatError(f"a run without {error}", path=path) from None
     return found

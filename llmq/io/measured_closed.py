@@ -134,11 +134,11 @@ def read_llmpilot(path: Path) -> tuple[OpenRun, ...]:
 
 def _first_and_last(cell: str, path: Path, line: int) -> tuple[float, float]:
     """Epoch times (ms) of first and last token; zeros where there is no token."""
-    times = cell.strip("[] ").split(",")
-    if len(times) < 2:
+    _, _, rest = cell.strip("[] ").partition(",")  # without the acknowledgement
+    if not rest:
         return 0.0, 0.0
     try:
-        return float(times[1]), float(times[-1])
+        return float(rest.partition(",")[0]), float(rest.rpartition(",")[2])
     except ValueError:
         raise FormatError(
             f"expected a list of epoch milliseconds, found {cell[:30]!r}",

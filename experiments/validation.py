@@ -1,0 +1,183 @@
+r"""Calibration against real GPUs: every measured run of a folder, simulated with nothing fitted.
+
+    python -m experiments.validation --data DIR [--only KIND] [--json]
+
+``DIR`` has the layout of ``$LLMQ_DATA`` (the default): ``profiles/`` with kernel tables and
+``measured/`` with runs. Each run is served by an engine composed from the profile of its GPU, model
+and degree of tensor parallelism and replayed by its timestamps or with its clients; three laws are
+compared: the kernel table, the roofline and the affine law of the theory. A run without a profile
+is listed with the reason. No law, setting or overhead is chosen by looking at a run's times; the
+variant with 0.5 ms an iteration is an assumption about the CPU, the same for every run.
+
+Beside the errors stand those that other simulators published about the same runs, read from the
+folder or quoted here with their source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from experiments.validation_profiles import Profiles, Source
+from experiments.validation_report import as_text
+from experiments.validation_runs import (
+    Row,
+    compare_means,
+    compare_open,
+    compare_pilot,
+    compare_published,
+    compare_steps,
+)
+from llmq.errors import InputError
+from llmq.io.measured import Settings
+from llmq.io.measured_blis import read_blis_means, read_guidellm, read_otel
+from llmq.io.measured_closed import read_llmpilot, read_silicon
+from llmq.io.measured_splitwise import read_splitwise
+from llmq.io.measured_vllm import read_vllm_bench
+
+KINDS = ("vllm_bench", "silicon", "blis_guidellm", "blis means", "llmpilot", "splitwise")
+# What a file does not say of its run; from the description of the public data set.
+SHARED_PREFIX = {"jan20-prefill-llama7b-tp1-1": 1024}
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A run that was not compared, and why."""
+
+    kind: str
+    run: str
+    reason: str
+
+
+def compute(root: Path, only: str | None = None) -> list[Row | Skipped]:
+    """Compare every run of a folder.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    only : str, optional
+        One of ``KINDS``.
+
+    Returns
+    -------
+    list of Row or Skipped
+        In the order of the kinds.
+    """
+    if not (root / "measured").is_dir():
+        raise InputError(f"{root} has no folder measured/: expected the layout of $LLMQ_DATA")
+    profiles = Profiles(root)
+    walks = (vllm_bench, silicon, guidellm, blis_means, llmpilot, splitwise)
+    found: list[Row | Skipped] = []
+    for kind, walk in zip(KINDS, walks, strict=True):
+        if only in (None, kind):
+            found += walk(root / "measured", profiles)
+    return found
+
+
+def _source(profiles: Profiles, settings: Settings, kind: str, run: str) -> Source | Skipped:
+    found = profiles.find(settings)
+    return found if isinstance(found, Source) else Skipped(kind, run, found)
+
+
+def vllm_bench(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
+    """Walk the folders of LLMServingSim's benchmark."""
+    for file in sorted(measured.glob("vllm_bench/**/requests.jsonl")):
+        try:
+            run = read_vllm_bench(file.parent)
+        except InputError as error:
+            yield Skipped("vllm_bench", file.parent.name, str(error))
+            continue
+        source = _source(profiles, run.settings, "vllm_bench", run.name)
+        if isinstance(source, Skipped):
+            yield source
+        else:
+            yield from compare_open(run, source, "vllm_bench")
+
+
+def silicon(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
+    """Walk the closed loops of equal requests."""
+    for file in sorted(measured.glob("silicon_*.csv*")):
+        for run in read_silicon(file):
+            what = f"{run.settings.model} TP{run.settings.tp} {run.settings.server}"
+            if run.settings.server.startswith("sglang"):
+                reason = "TTFT of seconds: its clients wait outside the batch (data set's README)"
+                yield Skipped("silicon", what, reason)
+                continue
+            source = _source(profiles, run.settings, "silicon", what)
+            yield source if isinstance(source, Skipped) else compare_means(run, source)
+
+
+def guidellm(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
+    """Walk the stages of guidellm and the spans of vLLM."""
+    for file in sorted(measured.glob("blis_guidellm/*_*.csv*")):
+        run = (read_otel if "_otel" in file.name else read_guidellm)(file)
+        prefix = next((n for key, n in SHARED_PREFIX.items() if key in run.name), 0)
+        source = _source(profiles, run.settings, "blis_guidellm", run.name)
+        if isinstance(source, Skipped):
+            yield source
+        else:
+            yield from compare_open(run.behind(prefix), source, "blis_guidellm")
+
+
+def blis_means(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
+    """Walk the published means."""
+    for file in sorted(measured.glob("blis_*_means.csv")):
+        for run in read_blis_means(file):
+            source = _source(profiles, run.settings, "blis means", run.name)
+            if isinstance(source, Skipped):
+                yield source
+                continue
+            row = compare_published(run, source)
+            yield Skipped("blis means", run.name, row) if isinstance(row, str) else row
+
+
+def llmpilot(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
+    """Walk the closed loops with the time of every token."""
+    for file in sorted(measured.glob("llmpilot/*.csv*")):
+        for run in read_llmpilot(file):
+            source = _source(profiles, run.settings, "llmpilot", run.name)
+            yield source if isinstance(source, Skipped) else compare_pilot(run, source)
+
+
+def splitwise(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
+    """Walk the prefills and decode steps."""
+    for file in sorted(measured.glob("splitwise_*.csv")):
+        for steps in read_splitwise(file):
+            settings = Settings(gpu=steps.gpu, model=steps.model, tp=steps.tp, server="vLLM 2023")
+            source = _source(profiles, settings, "splitwise", steps.name)
+            if isinstance(source, Skipped):
+                yield source
+            else:
+                yield compare_steps(steps, settings, source)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    place = os.environ.get("LLMQ_DATA")
+    parser.add_argument("--data", type=Path, default=place, required=place is None)
+    parser.add_argument("--only", choices=KINDS)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(argv)
+    try:
+        rows = compute(Path(options.data), options.only)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        done = [asdict(row) for row in rows if isinstance(row, Row)]
+        left = [asdict(row) for row in rows if isinstance(row, Skipped)]
+        print(json.dumps({"runs": done, "skipped": left}, indent=1))
+    else:
+        print(as_text(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
