@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
-from llmq.model.curve import check_table, token_curve
+from llmq.model.curve import as_table, check_table, token_curve
 
 if TYPE_CHECKING:
     from llmq.model.exacttime import ExactBatchTime
@@ -202,7 +202,7 @@ class BatchTime:
         floor, floor_per_token : float
             Memory branch: the weights are read whatever the batch.
         base, per_token : float
-            Compute branch.
+            Compute branch; ``c + a max(0, n - b0)`` with ``c < a b0`` is a :meth:`table`.
         per_kv, per_kv_mixed, per_work : float
             As in :meth:`affine`.
         tile : int
@@ -277,7 +277,8 @@ class BatchTime:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise InputError(
-                    f"batch time: {name} must be a finite number >= 0 (seconds), got {value}",
+                    f"batch time: {name} must be a finite number >= 0 (seconds), got {value}"
+                    + as_table(self) * (name == "base"),
                     field=name, value=value,
                 )  # fmt: skip
         if not self.tile >= 1 or self.tile % 1:

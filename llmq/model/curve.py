@@ -16,7 +16,7 @@ from llmq.units import format_seconds
 if TYPE_CHECKING:
     from llmq.model.batchtime import BatchTime
 
-__all__ = ["check_table", "token_curve"]
+__all__ = ["as_table", "check_table", "token_curve"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -84,3 +84,29 @@ def check_table(tokens: Sequence[int], seconds: Sequence[float]) -> None:
                 f"{format_seconds(seconds[i])} at {left} tokens and "
                 f"{format_seconds(seconds[i + 1])} at {right}; smooth the profile first"
             )
+
+
+def as_table(law: BatchTime) -> str:
+    """Say how to write a hinge whose compute branch is below 0 at no tokens.
+
+    Parameters
+    ----------
+    law : BatchTime
+        Its coefficients may be out of range.
+
+    Returns
+    -------
+    str
+        Part of a sentence; empty for anything but such a roofline.
+    """
+    flat, base, slope = law.floor, law.base, law.per_token
+    meet = (flat - base) / slope if slope > 0 else math.inf
+    if law.form != "roofline" or not 0 < meet < math.inf:
+        return ""
+    # The branches meet at the knee; rounding must not move it by a token.
+    knee = max(1, math.ceil(round(meet, 6)))
+    after = base + slope * 2 * knee
+    return (
+        f"; a curve that is flat up to {knee} tokens and then rises is BatchTime.table(tokens="
+        f"[1, {knee}, {2 * knee}], seconds=[{flat:.10g}, {flat:.10g}, {after:.10g}])"
+    )

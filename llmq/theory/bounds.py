@@ -2,12 +2,19 @@ r"""From an engine and the demand of its classes to the facets of its region, an
 
 The formulas are those of :mod:`llmq.theory.facets`; here is decided what each resource counts.
 
-Slots: a request takes ``ceil(s / chunk) + d`` slot-iterations, also where the conventions give
-all requests in prefill one slot together (``prefill_slots="one"``): that is Theorem U as it is
-printed, and Dai's rule read literally (one request in prefill per iteration). If prompts do share
-the slot, an iteration holds ``x`` prompt tokens and ``y`` decodes with ``y <= k_max - [x > 0]``,
-``x + y <= b_max``, whose convex hull is :math:`y + x / (b_{max} - k_{max} + 1) \le k_{max}`;
-``contains`` and ``load_bracket`` use this count, so a "no" holds for every policy.
+**Slots.** A request takes ``ceil(s / chunk) + d`` slot-iterations. Where the conventions give all
+requests in prefill one slot together (``prefill_slots="one"``) it may do with less: an iteration
+holds ``x`` prompt tokens and ``y`` decodes with ``y <= k_max - [x > 0]``, ``x + y <= b_max``. A
+bound for every policy then is a price ``p`` of a prompt token, ``q`` of a decode and ``m`` of a KV
+token-iteration with
+
+.. math:: p x + q y + m M \le f(x + y) \quad \text{for all such batches},
+
+and the vertices of this set of two or three dimensions are all the bounds there are: they give
+the least load of :mod:`llmq.theory.static_planning`, without solving it. For an affine law they are
+Theorem U with :math:`(d + s / (b_{max} - k_{max} + 1)) / k_{max}` iterations for the slots. Theorem
+U as it is printed, with a slot for each chunk, is then no bound for policies that share the slot
+(:func:`outer_facets` has it for comparison).
 
 KV is counted in tokens against ``kv_tokens``; whole blocks cost more and enter the inner bound.
 """
@@ -20,19 +27,41 @@ from fractions import Fraction
 from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
+from llmq.theory.configurations import TwoPhase
 from llmq.theory.demand import Demand
 from llmq.theory.envelope import envelope
-from llmq.theory.facets import Facet, Weights, build_facets
+from llmq.theory.facets import Facet, Prices, Weights, build_facets, facet
+from llmq.theory.polytope import corner_points
 from llmq.units import as_fraction, format_count
 
 __all__ = [
     "assumptions", "check_fits", "has_one_pool", "is_exact", "one_pool", "outer_facets",
-    "with_shared_slot",
+    "shared_facets", "shares_slot",
 ]  # fmt: skip
+
+_ZERO = Fraction(0)
+# Vertices of three prices: beyond so many batches the bound for an affine law has to do.
+_MOST_BATCHES = 150
+
+
+def shares_slot(engine: Engine) -> bool:
+    """Say whether all prompts of an engine together take one of a limited number of slots.
+
+    Parameters
+    ----------
+    engine : Engine
+        The engine.
+
+    Returns
+    -------
+    bool
+        By its conventions and its slot limit.
+    """
+    return engine.max_seqs is not None and engine.conventions.prefill_slots == "one"
 
 
 def outer_facets(engine: Engine, demands: Sequence[Demand]) -> tuple[Facet, ...]:
-    """Return the bounds that every policy obeys.
+    """Return the bounds of Theorem U: every chunk of a prompt takes a slot.
 
     Parameters
     ----------
@@ -46,56 +75,77 @@ def outer_facets(engine: Engine, demands: Sequence[Demand]) -> tuple[Facet, ...]
     tuple of Facet
         Dominated ones included.
     """
-    iterations: dict[str, Weights] = {
-        "tokens": tuple(d.tokens / engine.token_budget for d in demands)
-    }
-    if engine.max_seqs is not None:
-        iterations["slots"] = tuple(d.slots / engine.max_seqs for d in demands)
-    if engine.kv_tokens is not None:
-        iterations["memory"] = tuple(d.least_area / engine.kv_tokens for d in demands)
-    return _priced(engine, demands, iterations)
+    slot = None if engine.max_seqs is None else Fraction(1, engine.max_seqs)
+    each = None if slot is None else Prices(_ZERO, slot, chunk=slot)
+    return _by_iterations(engine, demands, each)
 
 
-def with_shared_slot(
-    engine: Engine, demands: Sequence[Demand], facets: Sequence[Facet]
+def _by_iterations(
+    engine: Engine, demands: Sequence[Demand], slots: Prices | None
 ) -> tuple[Facet, ...]:
-    """Return the bounds that hold also where all prompts share one slot.
+    token = Fraction(1, engine.token_budget)
+    iterations = {"tokens": Prices(token, token)}
+    if slots is not None:
+        iterations["slots"] = slots
+    if engine.kv_tokens is not None:
+        iterations["memory"] = Prices(_ZERO, _ZERO, area=Fraction(1, engine.kv_tokens))
+    curve = envelope(engine.law, engine.token_budget)
+    return build_facets(curve, _needs(demands), _attention(engine, demands), iterations)
+
+
+def shared_facets(engine: Engine, demands: Sequence[Demand]) -> tuple[Facet, ...]:
+    """Return the bounds where all prompts share one slot.
 
     Parameters
     ----------
     engine : Engine
-        The engine; its conventions and slot limit decide whether anything changes.
+        The engine, with a slot limit.
     demands : sequence of Demand
         What a request of each class costs.
-    facets : sequence of Facet
-        All bounds by :func:`outer_facets`.
 
     Returns
     -------
     tuple of Facet
-        Dominated ones included; slot bounds are replaced where prompts may share a slot.
+        Dominated ones included; the largest is the least load of the planning problem.
     """
-    slots, budget = engine.max_seqs, engine.token_budget
-    if slots is None or engine.conventions.prefill_slots != "one":
-        return tuple(facets)
-    others = tuple(facet for facet in facets if facet.resource != "slots")
-    if budget < slots:  # a batch cannot have more rows than tokens
-        return others
-    beside = Fraction(1, budget - slots + 1)
-    counts = tuple((d.decodes + d.prompt * beside) / slots for d in demands)
-    shared = _priced(engine, demands, {"slots": counts})
-    return others + tuple(facet for facet in shared if facet.resource == "slots")
+    budget, slots, memory = engine.token_budget, engine.max_seqs or 1, engine.kv_tokens
+    batches = TwoPhase(budget, slots).columns(engine.law)
+    if memory is not None and len(batches) > _MOST_BATCHES:
+        slot = Fraction(1, slots)
+        return _by_iterations(engine, demands, Prices(slot / max(budget - slots + 1, 1), slot))
+    rows = [(*(x / t for x in batch), *([memory / t] if memory else [])) for batch, t in batches]
+    needs, attention = _needs(demands), _attention(engine, demands)
+    return tuple(facet(*_dual(engine, *vertex), needs, attention) for vertex in corner_points(rows))
 
 
-def _priced(
-    engine: Engine, demands: Sequence[Demand], iterations: dict[str, Weights]
-) -> tuple[Facet, ...]:
+def _dual(
+    engine: Engine, prompt: Fraction, decode: Fraction, area: Fraction = _ZERO
+) -> tuple[str, Prices, Prices]:
+    """Say what prices of the batches pay for, and which part of them does."""
+    prices = Prices(prompt, decode, area=area)
+    if area:
+        return "memory", prices, Prices(_ZERO, _ZERO, area=area)
+    if decode > prompt:
+        # As if an iteration cost c and a token a: p = a + c beside / slots, q = a + c / slots.
+        beside = Fraction(1, max(engine.token_budget - (engine.max_seqs or 1) + 1, 2))
+        slot = (decode - prompt) / (1 - beside)
+        return "slots", prices, Prices(slot * beside, slot)
+    curve = envelope(engine.law, engine.token_budget)
+    if curve.best[0] < engine.token_budget:
+        return "compute", prices, prices
+    token = curve.pieces[-1][0] / engine.token_budget
+    return "tokens", prices, Prices(token, token)
+
+
+def _needs(demands: Sequence[Demand]) -> list[Prices]:
+    return [Prices(d.prompt, d.decodes, d.chunks, d.least_area) for d in demands]
+
+
+def _attention(engine: Engine, demands: Sequence[Demand]) -> Weights:
     law = engine.law
     read = as_fraction(min(law.per_kv, law.per_kv_mixed))
     work = as_fraction(law.per_work)
-    attention = tuple(read * d.least_area + work * d.work for d in demands)
-    curve = envelope(law, engine.token_budget)
-    return build_facets(curve, tuple(d.tokens for d in demands), attention, iterations)
+    return tuple(read * d.least_area + work * d.work for d in demands)
 
 
 def has_one_pool(system: Engine | Fleet) -> bool:
@@ -161,13 +211,14 @@ def is_exact(engine: Engine) -> bool:
     Returns
     -------
     bool
-        No slot and no memory limit, and KV reads that cost nothing or do not depend on how prompts
-        are chunked and mixed.
+        No memory limit, no slot limit but one that all prompts share, and KV reads that cost
+        nothing or do not depend on how prompts are chunked and mixed.
     """
     law = engine.law
     free_reads = max(law.per_kv, law.per_kv_mixed) == 0
     fixed_reads = engine.conventions.area != "chunked" and law.per_kv == law.per_kv_mixed
-    return engine.max_seqs is None and engine.kv_tokens is None and (free_reads or fixed_reads)
+    no_slots = engine.max_seqs is None or shares_slot(engine)
+    return no_slots and engine.kv_tokens is None and (free_reads or fixed_reads)
 
 
 def check_fits(engine: Engine, name: str, need: Demand) -> None:
@@ -222,11 +273,8 @@ def assumptions(engine: Engine, demands: Sequence[Demand], engines: int) -> tupl
         f"prefill slots {rules.prefill_slots}",
         f"prompts in chunks of at most {engine.chunk} tokens, no prefix reuse",
     ]
-    if engine.max_seqs is not None and rules.prefill_slots == "one":
-        said.append(
-            "a chunk takes a slot-iteration (one request in prefill per iteration); contains and "
-            "load_bracket hold also where prompts share the slot"
-        )
+    if shares_slot(engine):
+        said.append("all prompts of an iteration share one slot; a decode takes one each")
     if law.per_kv != law.per_kv_mixed:
         said.append("KV reads at the smaller of the two rates; the inner bound at the larger")
     if engine.kv_tokens is not None:

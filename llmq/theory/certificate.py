@@ -37,6 +37,7 @@ from llmq.theory.certificate_record import (
     ratios,
     seal,
 )
+from llmq.theory.rates import Rates
 from llmq.theory.routing import FleetRegion, fleet_region
 from llmq.theory.static_planning import Optimum, PlanningProblem, Pool, optimise
 
@@ -49,7 +50,7 @@ _PARTS = {"unstable": ("dual",), "stable_rate": ("primal",), "optimal_load": ("d
 def certify(
     system: Engine | Fleet | FleetRegion,
     mix: Mapping[str, RequestClass] | None,
-    rates: Mapping[str, float],
+    rates: Rates,
     claim: Claim = "auto",
 ) -> Certificate:
     """Certify what rates mean for an engine or a fleet.
@@ -60,7 +61,7 @@ def certify(
         What serves; a region knows its mix.
     mix : mapping of str to RequestClass or None
         The classes; None for a region.
-    rates : mapping of str to float
+    rates : mapping of str to float or Fraction
         Requests per second by class; 0.1 is 1/10.
     claim : {"auto", "unstable", "stable_rate", "optimal_load"}
         ``auto``: unstable above 1, else the optimal load.

@@ -22,6 +22,7 @@ from llmq.errors import InputError, nearest
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.theory.certificate_record import ratio
+from llmq.theory.rates import Rates
 from llmq.units import as_fraction
 
 __all__ = ["ClassMoments", "class_moments", "length_moments"]
@@ -72,7 +73,7 @@ class ClassMoments:
 
 
 def class_moments(
-    mix: Mapping[str, RequestClass], rates: Mapping[str, float], lag: int
+    mix: Mapping[str, RequestClass], rates: Rates, lag: int
 ) -> dict[str, ClassMoments]:
     """Return moments and sizes of every class that arrives.
 
@@ -80,7 +81,7 @@ def class_moments(
     ----------
     mix : mapping of str to RequestClass
         The classes.
-    rates : mapping of str to float
+    rates : mapping of str to float or Fraction
         Requests per second by class.
     lag : {0, 1}
         Whether the first output token takes a decode of its own.

@@ -26,11 +26,12 @@ from typing import TypeAlias
 from llmq.errors import InfeasibleError, InputError
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
+from llmq.result import Kind
 from llmq.theory.bounds import check_fits
 from llmq.theory.configurations import lower_hull
 from llmq.theory.demand import demand
 from llmq.theory.pools import need_of
-from llmq.theory.rates import rate_vector
+from llmq.theory.rates import Rates, rate_vector
 from llmq.units import as_fraction
 
 __all__ = ["Disaggregation", "disaggregate"]
@@ -54,6 +55,13 @@ class Disaggregation:
         Requests per unit of time of one engine of each kind.
     residents : int
         Requests that decode together on one engine.
+    kind : Kind
+        ``exact`` where no KV memory has to be shared out, else ``approximation``: residents of mean
+        context.
+    assumptions : tuple of str
+        What the rates rest on.
+    source : str
+        Where the formula is from.
     """
 
     prefill: int
@@ -63,6 +71,9 @@ class Disaggregation:
     prefill_rate: Fraction
     decode_rate: Fraction
     residents: int
+    kind: Kind
+    assumptions: tuple[str, ...]
+    source: str
 
     @property
     def rate(self) -> float:
@@ -85,7 +96,7 @@ def disaggregate(
     decode: Engine,
     mix: Mix,
     gpus: int,
-    shares: Mapping[str, float] | None = None,
+    shares: Rates | None = None,
 ) -> Disaggregation:
     """Split GPUs into prefill and decode engines.
 
@@ -97,7 +108,7 @@ def disaggregate(
         The classes.
     gpus : int
         GPUs in all.
-    shares : mapping of str to float, optional
+    shares : mapping of str to float or Fraction, optional
         Part of each class in the requests; equal parts if not given.
 
     Returns
@@ -108,7 +119,7 @@ def disaggregate(
     Raises
     ------
     InputError
-        Empty mix, a class that does not fit, shares that are all 0.
+        Something else than engines, empty mix, a class that does not fit, shares that are all 0.
     InfeasibleError
         Too few GPUs for one engine of each kind.
 
@@ -123,6 +134,14 @@ def disaggregate(
     >>> split.prefill, split.decode, split.exact_rate
     (9, 7, Fraction(3, 22))
     """
+    for what, engine in (("prefill", prefill), ("decode", decode)):
+        if not isinstance(engine, Engine):
+            raise InputError(
+                f"disaggregate takes one engine of each kind: {what} must be an llmq.Engine, got "
+                f"{type(engine).__name__} (the engine of a pool is fleet.pools[name][0]; what a "
+                "fleet with roles carries is llmq.stability_region(fleet, mix))",
+                value=engine,
+            )
     if not isinstance(mix, Mapping) or not mix:
         raise InputError("disaggregation needs at least one request class")
     part = _parts(mix, shares)
@@ -141,10 +160,27 @@ def disaggregate(
         )  # fmt: skip
     best = max(splits, key=lambda s: min(s[0] * mu_p, s[1] * mu_d))
     whole = gpus / (prefill.gpus / mu_p + decode.gpus / mu_d)
-    return Disaggregation(*best, min(best[0] * mu_p, best[1] * mu_d), whole, mu_p, mu_d, residents)
+    return Disaggregation(
+        prefill=best[0], decode=best[1], exact_rate=min(best[0] * mu_p, best[1] * mu_d),
+        exact_fractional_rate=whole, prefill_rate=mu_p, decode_rate=mu_d, residents=residents,
+        kind=Kind.EXACT if _is_exact(prefill, decode) else Kind.APPROXIMATION,
+        assumptions=(
+            f"conventions {prefill.conventions.name}, {decode.conventions.name}; no prefix reuse",
+            "the KV of a prompt moves in no time and takes no room on the way",
+            "full prefill batches; as many residents of mean context as fit decode together",
+        ),
+        source="theory core 1.9 [DIS]",
+    )  # fmt: skip
 
 
-def _parts(mix: Mix, shares: Mapping[str, float] | None) -> dict[str, Fraction]:
+def _is_exact(prefill: Engine, decode: Engine) -> bool:
+    """Whether tokens alone limit the prefill, and budget or slots the decodes."""
+    reads = prefill.law.per_kv_mixed > 0 and prefill.conventions.area == "chunked"
+    limits = (prefill.max_seqs, prefill.kv_tokens, decode.kv_tokens)
+    return not reads and all(limit is None for limit in limits)
+
+
+def _parts(mix: Mix, shares: Rates | None) -> dict[str, Fraction]:
     given = dict.fromkeys(mix, 1.0) if shares is None else shares
     rate_vector(given, tuple(mix))
     part = {name: as_fraction(given.get(name, 0)) for name in mix}

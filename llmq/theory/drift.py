@@ -57,6 +57,7 @@ from llmq.result import Kind
 from llmq.theory.certificate_maxweight import MaxWeight, maxweight
 from llmq.theory.certificate_moments import ClassMoments, class_moments
 from llmq.theory.certificate_record import Certificate, law_record, ratio, seal
+from llmq.theory.rates import Rates
 from llmq.theory.tiling import best_batch
 from llmq.units import as_fraction, format_seconds
 
@@ -183,7 +184,7 @@ class Drift:
 def constants(
     engine: Engine,
     mix: Mapping[str, RequestClass],
-    rates: Mapping[str, float],
+    rates: Rates,
     policy: Literal["sarathi", "rad"] = "sarathi",
     *,
     tile: int | None = None,
@@ -196,7 +197,7 @@ def constants(
         The engine.
     mix : mapping of str to RequestClass
         The classes.
-    rates : mapping of str to float
+    rates : mapping of str to float or Fraction
         Poisson arrivals per second by class; 0.1 is 1/10.
     policy : {"sarathi", "rad"}
         Work-conserving within the token budget, or full tiles in separate modes.

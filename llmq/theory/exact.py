@@ -1,9 +1,10 @@
 r"""Linear programmes in rationals: the basis of the float optimum, re-solved and repaired.
 
-A vertex of ``A x - s = b`` is given by a set of ``m`` columns, its basis. A float solver finds which; here
-the square system is solved in Fractions, and the vertex is optimal if :math:`x_B = B^{-1} b \ge 0`
-and all reduced costs :math:`c_j - y^T a_j` with :math:`y = B^{-T} c_B` are at least 0. Both are
-checked exactly, so a float error can cost time but not truth:
+A vertex of ``A x - s = b`` is given by a set of ``m`` columns, its basis. A float solver finds
+which; here the square system is solved in Fractions, and the vertex is optimal if
+:math:`x_B = B^{-1} b \ge 0` and all reduced costs :math:`c_j - y^T a_j` with
+:math:`y = B^{-T} c_B` are at least 0. Both are checked exactly, so a float error can cost time but
+not truth:
 
 * *degenerate optimum* (fewer positive variables than rows): the support is completed by columns
   whose reduced cost is 0 in floats; if the duals of that basis are infeasible, simplex pivots with

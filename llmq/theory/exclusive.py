@@ -23,12 +23,13 @@ rate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
+from llmq.result import Kind
 from llmq.theory.bounds import check_fits
 from llmq.theory.demand import demand
 from llmq.units import as_fraction
@@ -50,11 +51,16 @@ class ExclusiveCycle:
         Requests that it serves.
     batches : tuple of (int, int)
         For each prefill iteration its tokens and the requests that then decode together.
+    kind, assumptions, source
+        As in every result.
     """
 
     exact_time: Fraction
     requests: int
     batches: tuple[tuple[int, int], ...]
+    kind: Kind = field(repr=False)
+    assumptions: tuple[str, ...] = field(repr=False)
+    source: str = field(repr=False)
 
     @property
     def time(self) -> float:
@@ -134,8 +140,14 @@ def exclusive_cycle(engine: Engine, request: RequestClass) -> ExclusiveCycle:
         cut = done
     start = seen[cut]
     return ExclusiveCycle(
-        sum(times[start:], _ZERO), sum(n for _, n in batches[start:]), tuple(batches[start:])
-    )
+        sum(times[start:], _ZERO), sum(n for _, n in batches[start:]), tuple(batches[start:]),
+        kind=Kind.EXACT,
+        assumptions=(
+            f"conventions {engine.conventions.name}; no prefix reuse",
+            "one class of fixed lengths, room kept for whole requests, a queue that never empties",
+        ),
+        source="arXiv 2504.07347, section 4 [XC]",
+    )  # fmt: skip
 
 
 def _prefill(engine: Engine, s: int, cut: int, parts: list[int]) -> Fraction:

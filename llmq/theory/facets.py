@@ -15,6 +15,9 @@ largest of :math:`\sum_j \lambda_j w_j` over
 * "compute", where batches below the budget are the most productive: no iteration count binds,
   :math:`w_j = a^* v_j + e g_j + w W_j` with :math:`a^* = \min_n f(n) / n`.
 
+Where all prompts share one slot the bounds are dual vertices of the batches instead
+(:func:`llmq.theory.bounds.shared_facets`): a decode may then cost more than a prompt token.
+
 Affine laws have one piece: these are the three facets of Theorem U. Its special cases: tokens with
 ``e = 0`` is Dai et al.; compute is RAD; memory with ``a = e = w = 0`` is Nie et al. (``c`` the mean
 batch time) and Dong-Cao (``c = 1``); memory with ``a = 0`` and area "wait" is WAIT.
@@ -35,16 +38,64 @@ from llmq.theory.envelope import Envelope
 __all__ = [
     "Bound",
     "Facet",
+    "Prices",
     "Weights",
     "bottleneck",
     "bottleneck_of_pool",
     "build_facets",
+    "facet",
     "heaviest",
     "split_dominated",
     "weigh",
 ]
 
 Weights = tuple[Fraction, ...]
+_ZERO = Fraction(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Something for each of the four things that a request brings to its iterations.
+
+    Parameters
+    ----------
+    prompt, decode : fractions.Fraction
+        For a prompt token, for a decode token.
+    chunk : fractions.Fraction
+        For an iteration with prompt tokens of it.
+    area : fractions.Fraction
+        For a KV token-iteration.
+    """
+
+    prompt: Fraction
+    decode: Fraction
+    chunk: Fraction = _ZERO
+    area: Fraction = _ZERO
+
+    def __matmul__(self, other: Prices) -> Fraction:
+        return sum(
+            (getattr(self, name) * getattr(other, name) for name in self.__slots__), Fraction(0)
+        )
+
+    def plus(self, factor: Fraction, other: Prices) -> Prices:
+        """Add a multiple of another.
+
+        Parameters
+        ----------
+        factor : fractions.Fraction
+            How often.
+        other : Prices
+            What is added.
+
+        Returns
+        -------
+        Prices
+            ``self + factor * other``.
+        """
+        return Prices(
+            *(getattr(self, name) + factor * getattr(other, name) for name in self.__slots__)
+        )
+
 
 _WORDS = {
     "memory": (
@@ -94,7 +145,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Facet(Bound):
-    """A bound of one engine, with the piece of the token curve that it prices.
+    """A bound of one engine, with what it charges for a token.
 
     Parameters
     ----------
@@ -103,17 +154,19 @@ class Facet(Bound):
     share : tuple of float
         Part of each weight that pays for the resource: iterations that only the resource makes
         necessary, or token time for "compute".
-    intercept, slope : fractions.Fraction
-        Piece of the token curve: seconds, seconds per token.
+    prices : Prices
+        Seconds for each thing that a request brings, attention aside.
     """
 
     share: tuple[float, ...]
-    intercept: Fraction
-    slope: Fraction
+    prices: Prices
 
 
 def build_facets(
-    curve: Envelope, tokens: Weights, attention: Weights, iterations: Mapping[str, Weights]
+    curve: Envelope,
+    needs: Sequence[Prices],
+    attention: Weights,
+    iterations: Mapping[str, Prices],
 ) -> tuple[Facet, ...]:
     """Return the bounds of an engine.
 
@@ -121,12 +174,12 @@ def build_facets(
     ----------
     curve : Envelope
         Token curve.
-    tokens : tuple of Fraction
-        Tokens of a request of each class.
+    needs : sequence of Prices
+        What a request of each class brings: tokens, chunks, KV token-iterations.
     attention : tuple of Fraction
         Seconds of attention of a request: KV read and prefill work.
-    iterations : mapping of str to tuple of Fraction
-        For each resource the iterations that a request needs.
+    iterations : mapping of str to Prices
+        For each resource the iterations that a unit of each makes necessary.
 
     Returns
     -------
@@ -137,26 +190,46 @@ def build_facets(
     pieces = curve.pieces
     found = []
     if n < curve.tokens[-1]:
-        slope = time / n
-        part = tuple(slope * v for v in tokens)
-        found.append(_facet("compute", (Fraction(0), slope), part, attention))
+        each = Prices(time / n, time / n)
+        found.append(facet("compute", each, each, needs, attention))
     for c, a in pieces:
         if c > 0:
-            rest = tuple(a * v + t for v, t in zip(tokens, attention, strict=True))
-            found += [
-                _facet(resource, (c, a), tuple(c * n for n in counts), rest)
-                for resource, counts in iterations.items()
+            for resource, counts in iterations.items():
                 # At full batches the last piece is the highest.
-                if resource != "tokens" or (c, a) == pieces[-1]
-            ]
+                if resource != "tokens" or (c, a) == pieces[-1]:
+                    part, tokens = Prices(_ZERO, _ZERO).plus(c, counts), Prices(a, a)
+                    found.append(facet(resource, tokens.plus(c, counts), part, needs, attention))
     return tuple(found)
 
 
-def _facet(resource: str, piece: tuple[Fraction, Fraction], part: Weights, rest: Weights) -> Facet:
-    exact = tuple(map(Fraction.__add__, part, rest))
+def facet(
+    resource: str, prices: Prices, part: Prices, needs: Sequence[Prices], attention: Weights
+) -> Facet:
+    """Return the bound with given prices.
+
+    Parameters
+    ----------
+    resource : {"compute", "tokens", "slots", "memory"}
+        What it prices beside the work itself.
+    prices : Prices
+        Seconds for each thing that a request brings.
+    part : Prices
+        The part of them that pays for the resource.
+    needs : sequence of Prices
+        What a request of each class brings.
+    attention : tuple of Fraction
+        Seconds of attention of a request of each class.
+
+    Returns
+    -------
+    Facet
+        Its weights and shares.
+    """
+    exact = tuple(prices @ need + t for need, t in zip(needs, attention, strict=True))
     weights = tuple(map(float, exact))
-    share = tuple(float(p) / w if w else 0.0 for p, w in zip(part, weights, strict=True))
-    return Facet(resource, weights, exact, share, *piece)
+    paid = [float(part @ need) for need in needs]
+    share = tuple(min(1.0, p / w) if w else 0.0 for p, w in zip(paid, weights, strict=True))
+    return Facet(resource, weights, exact, share, prices)
 
 
 def split_dominated(facets: Sequence[Facet]) -> tuple[tuple[Facet, ...], tuple[Facet, ...]]:

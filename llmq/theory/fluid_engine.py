@@ -46,11 +46,11 @@ from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.result import Kind
 from llmq.theory import fluid_ode
-from llmq.theory.bounds import check_fits
+from llmq.theory.bounds import check_fits, shares_slot
 from llmq.theory.demand import Demand, demand
 from llmq.theory.envelope import Envelope, envelope
 from llmq.theory.fluid_result import Equilibrium, OverloadSlope, Trajectory
-from llmq.theory.rates import rate_vector
+from llmq.theory.rates import Rates, rate_vector
 from llmq.units import as_fraction
 
 __all__ = ["FluidModel", "fluid_model"]
@@ -178,13 +178,14 @@ class FluidModel:
             kind=self.kind, assumptions=self.assumptions, source=self.source,
         )  # fmt: skip
 
-    def spectrum(self) -> npt.NDArray[np.complex128]:
+    def spectrum(self) -> tuple[complex, ...]:
         """Return the eigenvalues of the Jacobian at the equilibrium.
 
         Returns
         -------
-        ndarray, shape (n_classes * (2 + stages),)
-            Per second, largest real part first; by central differences.
+        tuple of complex
+            One for each of ``n_classes * (2 + stages)`` states, per second, largest real part
+            first; by central differences.
         """
         x = self.equilibrium().state
         steps = np.diag(6e-6 * np.maximum(1.0, np.abs(x)))
@@ -193,7 +194,7 @@ class FluidModel:
             for h in steps
         ]
         values = np.linalg.eigvals(np.transpose(columns)).astype(np.complex128)
-        return values[np.argsort(-values.real, kind="stable")]
+        return tuple(values[np.argsort(-values.real, kind="stable")].tolist())
 
     def relaxation_time(self) -> float:
         """Return the time in which a small disturbance of the equilibrium falls to 1/e.
@@ -203,7 +204,7 @@ class FluidModel:
         float
             Seconds; infinite where the equilibrium is not attracting.
         """
-        slowest = float(self.spectrum()[0].real)
+        slowest = self.spectrum()[0].real
         return -1 / slowest if slowest < 0 else float("inf")
 
     def overload_slope(self) -> OverloadSlope:
@@ -281,7 +282,7 @@ class FluidModel:
 def fluid_model(
     engine: Engine,
     mix: Mapping[str, RequestClass],
-    rates: Mapping[str, float],
+    rates: Rates,
     *,
     stages: int = 8,
 ) -> FluidModel:
@@ -293,7 +294,7 @@ def fluid_model(
         The engine; its base time must be positive.
     mix : mapping of str to RequestClass
         The classes.
-    rates : mapping of str to float
+    rates : mapping of str to float or Fraction
         Requests per second; a class that is not named has rate 0.
     stages : int
         Decode stages: 1 is right for geometric outputs, many for outputs of one length.
@@ -378,4 +379,6 @@ def _assumptions(engine: Engine, curve: Envelope, stages: int) -> tuple[str, ...
         said.append("every iteration holds prompt tokens: KV read at the mixed rate")
     if engine.kv_tokens is not None:
         said.append("KV in tokens; over the limit the youngest requests start again")
+    if shares_slot(engine):
+        said.append("every prompt chunk takes a slot of its own")
     return (*said, *engine.assumptions)

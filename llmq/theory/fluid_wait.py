@@ -44,7 +44,7 @@ from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.result import Kind
 from llmq.theory.demand import demand
-from llmq.theory.rates import rate_vector
+from llmq.theory.rates import Rates, rate_vector
 from llmq.units import as_fraction
 
 __all__ = [
@@ -125,7 +125,7 @@ class NestedWait:
 
 
 def wait_equilibrium(
-    mix: Mapping[str, RequestClass], rates: Mapping[str, float], d0: float, d1: float
+    mix: Mapping[str, RequestClass], rates: Rates, d0: float, d1: float
 ) -> WaitEquilibrium:
     """Return the fluid equilibrium of WAIT.
 
@@ -133,7 +133,7 @@ def wait_equilibrium(
     ----------
     mix : mapping of str to RequestClass
         The classes.
-    rates : mapping of str to float
+    rates : mapping of str to float or Fraction
         Requests per second.
     d0, d1 : float
         Seconds of an iteration, and seconds per KV token in it.
@@ -262,7 +262,7 @@ def hoeffding_exponent(n1: float, n2: float, p: float) -> Fraction:
 
 def nested_wait(
     mix: Mapping[str, RequestClass],
-    rates: Mapping[str, float],
+    rates: Rates,
     thresholds: Sequence[float],
     d0: float,
     d1: float,
@@ -276,7 +276,7 @@ def nested_wait(
     ----------
     mix : mapping of str to RequestClass
         Classes of fixed lengths with one prompt and different outputs.
-    rates : mapping of str to float
+    rates : mapping of str to float or Fraction
         Requests per second, all positive.
     thresholds : sequence of float, shape (n_classes,)
         Requests that start a segment, shortest outputs first.

@@ -6,7 +6,9 @@ through its load and the prices that support it,
 
 .. math:: \rho(\lambda) = \max_f \sum_j \lambda_j w^f_j / N, \qquad N \text{ engines},
 
-where the bounds ``f`` are engine-seconds per request. :class:`~llmq.theory.region.Region` has them
+where the bounds ``f`` are engine-seconds per request. Above 1 no policy is stable; below 1 some
+policy is if the region is exact. At load 1 exactly nothing is claimed: equal gaps can be carried
+there, Poisson arrivals cannot without waits that grow. :class:`~llmq.theory.region.Region` has them
 in closed form (one pool of equal engines), :class:`~llmq.theory.routing.FleetRegion` finds them as
 dual vertices of the static planning problem (any fleet). This module is what both have in common,
 so that a caller need not know which one it holds.
@@ -18,7 +20,7 @@ import abc
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -28,15 +30,13 @@ from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
 from llmq.result import Kind, Provenance
 from llmq.theory.facets import Bound, Weights
-from llmq.theory.rates import rate_vector
+from llmq.theory.rates import Rates, rate_vector
 from llmq.units import as_fraction
 
 if TYPE_CHECKING:
     from llmq.theory.certificate import Certificate
 
 __all__ = ["StabilityRegion"]
-
-Rates: TypeAlias = Mapping[str, float]
 
 
 class StabilityRegion(abc.ABC):
@@ -72,7 +72,7 @@ class StabilityRegion(abc.ABC):
 
         Parameters
         ----------
-        rates : mapping of str to float
+        rates : mapping of str to float or Fraction
             Requests per second by class; a class that is not named has rate 0.
         exact : bool
             Compute with Fractions; a rate of 0.1 is 1/10.
@@ -102,7 +102,7 @@ class StabilityRegion(abc.ABC):
 
         Parameters
         ----------
-        rates : mapping of str to float
+        rates : mapping of str to float or Fraction
             Requests per second by class.
 
         Returns
@@ -118,7 +118,7 @@ class StabilityRegion(abc.ABC):
 
         Parameters
         ----------
-        rates : mapping of str to float
+        rates : mapping of str to float or Fraction
             Requests per second by class.
 
         Returns
@@ -135,13 +135,15 @@ class StabilityRegion(abc.ABC):
 
         Parameters
         ----------
-        rates : mapping of str to float
+        rates : mapping of str to float or Fraction
             Requests per second by class.
 
         Returns
         -------
         bool
-            True strictly inside; False on the boundary and outside, for every policy.
+            True where the rates can be served; False for a load of 1 and more. Above 1 no policy
+            is stable. At 1 exactly there is nothing to spare: arrivals at random are not stable
+            under any policy, equal gaps of equal requests may be carried.
 
         Raises
         ------
@@ -169,7 +171,7 @@ class StabilityRegion(abc.ABC):
 
         Parameters
         ----------
-        rates : mapping of str to float
+        rates : mapping of str to float or Fraction
             Requests per second by class, not all 0.
 
         Returns
@@ -191,7 +193,7 @@ class StabilityRegion(abc.ABC):
 
         Parameters
         ----------
-        rates : mapping of str to float
+        rates : mapping of str to float or Fraction
             Requests per second by class, not all 0.
 
         Returns
@@ -253,7 +255,7 @@ class StabilityRegion(abc.ABC):
 
         Parameters
         ----------
-        direction : mapping of str to float
+        direction : mapping of str to float or Fraction
             Proportions of the classes, not all 0.
 
         Returns
@@ -276,7 +278,7 @@ class StabilityRegion(abc.ABC):
 
         Parameters
         ----------
-        rates : mapping of str to float
+        rates : mapping of str to float or Fraction
             Requests per second by class; 0.1 is 1/10.
 
         Returns

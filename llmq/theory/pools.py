@@ -24,18 +24,20 @@ from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
-from llmq.theory.bounds import check_fits, is_exact
+from llmq.theory.bounds import check_fits, is_exact, shares_slot
 from llmq.theory.configurations import TwoPhase
 from llmq.theory.demand import demand, has_exact_mean
 from llmq.theory.static_planning import Need, PlanningProblem, Pool, Route, Rules
 from llmq.units import as_fraction
 
 __all__ = [
-    "LINK", "engine_pool", "fleet_assumptions", "need_of", "planning_problem", "reaches_bound",
+    "LINK", "ONE_POOL", "engine_pool", "fleet_assumptions", "need_of", "planning_problem",
 ]  # fmt: skip
 
 Mix: TypeAlias = Mapping[str, RequestClass]
 LINK = "link"
+# Name of the pool where a single engine was given.
+ONE_POOL = "engine"
 # Longer lists of lengths are not repeated in a certificate: their means are.
 _MOST_LENGTHS = 4096
 
@@ -75,7 +77,7 @@ def need_of(request: RequestClass, engine: Engine, phases: str = "both") -> Need
         "decode": law.per_kv,
     }[phases]  # fmt: skip
     limits = {}
-    if engine.max_seqs is not None and engine.conventions.prefill_slots != "one":
+    if engine.max_seqs is not None and not shares_slot(engine):
         limits["slots"] = whole.chunks * prefill + whole.decodes * decode
     if engine.kv_tokens is not None:
         limits["memory"] = area
@@ -107,7 +109,7 @@ def engine_pool(
     Pool
         For a :class:`~llmq.theory.static_planning.PlanningProblem`.
     """
-    shared = engine.conventions.prefill_slots == "one"
+    shared = shares_slot(engine)
     limits = {}
     if engine.max_seqs is not None and not shared:
         limits["slots"] = engine.max_seqs
@@ -146,7 +148,7 @@ def planning_problem(
         raise InputError(
             "a planning problem needs at least one request class: pass {name: RequestClass(...)}"
         )
-    fleet = Fleet({"engine": (system, 1)}) if isinstance(system, Engine) else system
+    fleet = Fleet({ONE_POOL: (system, 1)}) if isinstance(system, Engine) else system
     if not isinstance(fleet, Fleet):
         raise InputError(
             f"expected an llmq.Engine or llmq.Fleet, got {type(system).__name__}", value=system
@@ -225,25 +227,6 @@ def _is_listed(request: RequestClass) -> bool:
     return has_exact_mean(request) and all(len(law.values) <= _MOST_LENGTHS for law in laws)
 
 
-def reaches_bound(engine: Engine) -> bool:
-    """Say whether the planning problem of an engine is exact at the level of tokens.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-
-    Returns
-    -------
-    bool
-        No memory limit, no slot limit but one that all prompts share, and no KV area that costs
-        time and depends on the schedule.
-    """
-    # A shared prefill slot is inside the configurations: no bound but the set itself.
-    shared = engine.conventions.prefill_slots == "one"
-    return is_exact(engine.with_(max_seqs=None) if shared else engine)
-
-
 def fleet_assumptions(fleet: Fleet, mix: Mix, problem: PlanningProblem) -> tuple[str, ...]:
     """Return what the region of a fleet rests on, in words.
 
@@ -278,7 +261,7 @@ def fleet_assumptions(fleet: Fleet, mix: Mix, problem: PlanningProblem) -> tuple
         said.append(f"eligible= names classes that do not come: {', '.join(strange)}")
     if not all(has_exact_mean(request) for request in mix.values()):
         said.append("means of weighted lengths are floats")
-    if not all(reaches_bound(engine) for engine, _ in fleet.pools.values()):
+    if not all(is_exact(engine) for engine, _ in fleet.pools.values()):
         said.append(
             "inner bound: in each pool schedules that know the output lengths "
             "(llmq.theory.inner), with the split that is best by the outer bound"

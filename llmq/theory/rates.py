@@ -1,21 +1,29 @@
-"""Rates by class: checked, and as a vector in the order of the classes."""
+"""Rates by class: checked, and as a vector in the order of the classes.
+
+A rate is a float or a Fraction; exact answers read a float such as 0.1 as 1/10.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import TypeAlias
 
 from llmq.errors import InputError, nearest
 
-__all__ = ["rate_vector"]
+__all__ = ["Rate", "Rates", "rate_vector"]
+
+Rate: TypeAlias = float | Fraction
+Rates: TypeAlias = Mapping[str, Rate]
 
 
-def rate_vector(rates: Mapping[str, float], classes: Sequence[str]) -> list[float]:
+def rate_vector(rates: Rates, classes: Sequence[str]) -> list[float]:
     """Return the rates in the order of the classes.
 
     Parameters
     ----------
-    rates : mapping of str to float
+    rates : mapping of str to float or Fraction
         Requests per second; a class that is not named has rate 0.
     classes : sequence of str
         Known classes.

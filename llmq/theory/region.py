@@ -9,18 +9,20 @@ tokens, and take at least :math:`N f^{conv}(B / N)` of token time (Jensen). So a
 whatever it does. Where decode-only and mixed iterations read KV at two rates, the smaller is
 charged. For affine laws this is Theorem U of the theory core.
 
-**Exact cases.** Without slot and memory limits, and if the KV area costs no time or does not depend
-on the chunks, the bound is reached: batches of the two neighbouring sizes on the envelope can be
-filled token by token once enough requests wait (Dai et al., RAD; one server of work
-:math:`w_j`, stable for ``rho < 1``).
+Where all prompts share one slot (conventions "one") the facets are the bounds that the batches
+themselves obey (:mod:`llmq.theory.bounds`). In all cases ``load`` is the value that certificates
+prove: the least load of :mod:`llmq.theory.static_planning`.
+
+**Exact cases.** Without a memory limit, without slots but one that all prompts share, and if the KV
+area costs no time or does not depend on the chunks, the bound is reached: the batches of an optimal
+plan can be filled token by token once enough requests wait (Dai et al., RAD; Theorem R).
 
 **Inner bound.** Otherwise whole requests do not fill a batch exactly: :mod:`llmq.theory.inner`
 gives loads that explicit schedules carry. ``contains`` raises between the two.
 
 ``n`` equal engines carry ``n`` times the rates: ``rho`` is convex, so an even random split loses
-nothing. Slots where all prompts share one (conventions "one"): see :mod:`llmq.theory.bounds`.
-Pools that differ, disaggregation, configurations with ``k_max``: :mod:`llmq.theory.routing`. Both
-answer the same questions, see :mod:`llmq.theory.gauge`.
+nothing. Pools that differ, disaggregation: :mod:`llmq.theory.routing`. Both answer the same
+questions, see :mod:`llmq.theory.gauge`.
 """
 
 from __future__ import annotations
@@ -42,9 +44,10 @@ from llmq.theory.bounds import (
     is_exact,
     one_pool,
     outer_facets,
-    with_shared_slot,
+    shared_facets,
+    shares_slot,
 )
-from llmq.theory.demand import demand
+from llmq.theory.demand import Demand, demand
 from llmq.theory.facets import (
     Facet,
     Weights,
@@ -56,14 +59,15 @@ from llmq.theory.facets import (
 from llmq.theory.gauge import StabilityRegion
 from llmq.theory.inner import InnerBound, inner_bound
 from llmq.theory.polytope import corner_points
-from llmq.theory.rates import rate_vector
+from llmq.theory.pools import ONE_POOL
+from llmq.theory.rates import Rates, rate_vector
 from llmq.theory.routing import fleet_region
 
 __all__ = ["Region", "StabilityRegion", "stability_region"]
 
 Mix: TypeAlias = Mapping[str, RequestClass]
-Rates: TypeAlias = Mapping[str, float]
 METHODS = ("auto", "closed_form", "configurations")
+_ORDER = ("compute", "tokens", "slots", "memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -81,9 +85,8 @@ class Region(StabilityRegion):
     active : tuple of Facet
         Bounds of one engine that no other implies class by class.
     dominated : tuple of Facet
-        The others.
-    necessary : tuple of Facet
-        Bounds that ``contains`` relies on for a "no"; ``active`` unless prompts share a slot.
+        The others of Theorem U; where prompts share a slot also its slot facet as it is printed,
+        last, which is no bound then.
     inner : InnerBound or None
         Loads that explicit schedules carry; None where the region is exact.
     rational : bool
@@ -92,6 +95,8 @@ class Region(StabilityRegion):
         ``exact`` or ``outer_bound``.
     assumptions, source, provenance
         What the bounds rest on, catalogue id, and how to make the region again.
+    pool : str
+        Name of the pool, in certificates.
     """
 
     mix: Mapping[str, RequestClass]
@@ -99,18 +104,18 @@ class Region(StabilityRegion):
     engines: int
     active: tuple[Facet, ...]
     dominated: tuple[Facet, ...]
-    necessary: tuple[Facet, ...]
     inner: InnerBound | None
     rational: bool
     kind: Kind
     assumptions: tuple[str, ...]
     source: str
     provenance: Provenance
+    pool: str = ONE_POOL
 
     method: ClassVar[str] = "closed_form"
 
     def _bracket(self, rates: Rates, vector: Sequence[float]) -> tuple[float, float]:
-        low = heaviest(self.necessary, vector) / self.engines
+        low = self._load(rates, vector)
         if self.inner is None:
             return low, low
         return low, self.inner.load([rate / self.engines for rate in vector])
@@ -127,7 +132,7 @@ class Region(StabilityRegion):
         return facet.resource, bottleneck(facet.resource, facet.share[j], kind)
 
     def _system(self) -> Fleet:
-        return Fleet({"all": (self.engine, self.engines)})
+        return Fleet({self.pool: (self.engine, self.engines)})
 
     def facets(self, *, dominated: bool = False) -> tuple[Facet, ...]:
         """Return the bounds ``sum_j rate_j * weights_j <= engines``.
@@ -135,7 +140,8 @@ class Region(StabilityRegion):
         Parameters
         ----------
         dominated : bool
-            Also those that another one implies class by class.
+            Also the others of Theorem U: implied by these. Where prompts share a slot, last, its
+            slot facet as it is printed: it charges each chunk a slot, so it may exceed the load.
 
         Returns
         -------
@@ -191,8 +197,8 @@ def stability_region(
         The classes.
     method : {"auto", "closed_form", "configurations"}
         Closed form (this module; one pool of equal engines) or linear programme over batch
-        configurations (:mod:`llmq.theory.routing`; any fleet, and exact where all prompts share one
-        slot). Auto: the closed form where there is one pool that does both phases.
+        configurations (:mod:`llmq.theory.routing`; any fleet). Loads and certificates are the same.
+        Auto: the closed form where there is one pool that does both phases.
 
     Returns
     -------
@@ -232,11 +238,12 @@ def stability_region(
             value=engine_or_fleet,
         )
     if method == "closed_form" or (method == "auto" and has_one_pool(engine_or_fleet)):
-        return _closed_form(*one_pool(engine_or_fleet), mix, method)
+        return _closed_form(engine_or_fleet, mix, method)
     return fleet_region(engine_or_fleet, mix)
 
 
-def _closed_form(one: Engine, count: int, mix: Mix, method: str) -> Region:
+def _closed_form(system: Engine | Fleet, mix: Mix, method: str) -> Region:
+    one, count = one_pool(system)
     if not isinstance(mix, Mapping) or not mix:
         raise InputError(
             "a region needs at least one request class: pass {name: RequestClass(prompt, output)}"
@@ -244,9 +251,7 @@ def _closed_form(one: Engine, count: int, mix: Mix, method: str) -> Region:
     demands = [demand(request, one) for request in mix.values()]
     for name, need in zip(mix, demands, strict=True):
         check_fits(one, name, need)
-    facets = outer_facets(one, demands)
-    active, dominated = split_dominated(facets)
-    shared = with_shared_slot(one, demands, facets)
+    active, dominated = _facets(one, demands)
     exact = is_exact(one)
     return Region(
         mix=dict(mix),
@@ -254,11 +259,23 @@ def _closed_form(one: Engine, count: int, mix: Mix, method: str) -> Region:
         engines=count,
         active=active,
         dominated=dominated,
-        necessary=active if shared == facets else split_dominated(shared)[0],
         inner=None if exact else inner_bound(one, mix),
         rational=all(need.exact for need in demands),
         kind=Kind.EXACT if exact else Kind.OUTER_BOUND,
         assumptions=assumptions(one, demands, count),
         source="theorem-u",
         provenance=provenance(engine=one, engines=count, classes=", ".join(mix), method=method),
+        pool=ONE_POOL if isinstance(system, Engine) else next(iter(system.pools)),
     )
+
+
+def _facets(one: Engine, demands: Sequence[Demand]) -> tuple[tuple[Facet, ...], tuple[Facet, ...]]:
+    """Bounds that count, and the others of Theorem U."""
+    printed = outer_facets(one, demands)
+    if not shares_slot(one):
+        return split_dominated(printed)
+    found = split_dominated(shared_facets(one, demands))[0]
+    active = tuple(sorted(found, key=lambda facet: _ORDER.index(facet.resource)))
+    known = [(facet.resource, facet.exact) for facet in active]
+    others = [f for f in printed if (f.resource, f.exact) not in known]
+    return active, tuple(sorted(others, key=lambda facet: facet.resource == "slots"))

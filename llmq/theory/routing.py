@@ -28,6 +28,7 @@ from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
 from llmq.result import Kind, Provenance, provenance
+from llmq.theory.bounds import is_exact
 from llmq.theory.configurations import Configuration
 from llmq.theory.demand import has_exact_mean
 from llmq.theory.disaggregation import Disaggregation, disaggregate
@@ -42,15 +43,14 @@ from llmq.theory.minkowski import (
     single_stops,
 )
 from llmq.theory.polytope import Vector, polytope
-from llmq.theory.pools import fleet_assumptions, planning_problem, reaches_bound
-from llmq.theory.rates import rate_vector
+from llmq.theory.pools import ONE_POOL, fleet_assumptions, planning_problem
+from llmq.theory.rates import Rates, rate_vector
 from llmq.theory.static_planning import Optimum, PlanningProblem, Route, optimise
 from llmq.units import as_fraction
 
 __all__ = ["Disaggregation", "FleetRegion", "disaggregate", "fleet_region"]
 
 Mix: TypeAlias = Mapping[str, RequestClass]
-Rates: TypeAlias = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -99,27 +99,28 @@ class FleetRegion(StabilityRegion):
 
         Parameters
         ----------
-        rates : mapping of str to float
+        rates : mapping of str to float or Fraction
             Requests per second by class; a rate of 0.1 is 1/10.
 
         Returns
         -------
         Optimum
-            Everything in Fractions.
+            Everything in Fractions; its kind is that of the region.
 
         Raises
         ------
         InputError
             Unknown class, or a rate that is negative or no number.
         """
-        return optimise(self.at(rates), self.columns)
+        found = optimise(self.at(rates), self.columns)
+        return replace(found, kind=self.kind, assumptions=self.assumptions, source=self.source)
 
     def at(self, rates: Rates) -> PlanningProblem:
         """Return the planning problem at these rates.
 
         Parameters
         ----------
-        rates : mapping of str to float
+        rates : mapping of str to float or Fraction
             Requests per second by class.
 
         Returns
@@ -143,7 +144,7 @@ class FleetRegion(StabilityRegion):
 
         Parameters
         ----------
-        rates : mapping of str to float
+        rates : mapping of str to float or Fraction
             Requests per second by class, not all 0.
 
         Returns
@@ -159,7 +160,7 @@ class FleetRegion(StabilityRegion):
 
         Parameters
         ----------
-        rates : mapping of str to float
+        rates : mapping of str to float or Fraction
             Requests per second by class.
 
         Returns
@@ -290,8 +291,8 @@ def fleet_region(system: Engine | Fleet, mix: Mix) -> FleetRegion:
      faster GPU raises it')
     """
     problem = planning_problem(system, mix)
-    fleet = Fleet({"engine": (system, 1)}) if isinstance(system, Engine) else system
-    exact = all(reaches_bound(engine) for engine, _ in fleet.pools.values())
+    fleet = Fleet({ONE_POOL: (system, 1)}) if isinstance(system, Engine) else system
+    exact = all(is_exact(engine) for engine, _ in fleet.pools.values())
     return FleetRegion(
         mix=dict(mix),
         fleet=fleet,

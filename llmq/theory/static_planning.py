@@ -40,6 +40,7 @@ from typing import TypeAlias
 from llmq.errors import InputError
 from llmq.model.batchtime import BatchTime
 from llmq.model.request import RequestClass
+from llmq.result import Kind
 from llmq.theory.configurations import Configuration, Knapsack, TwoPhase
 from llmq.theory.exact import ExactSolution, solve_exact
 from llmq.theory.lp import LinearProgram, solve
@@ -210,6 +211,13 @@ class Optimum:
         By pool and buffer.
     limit_prices : mapping of (str, str) to Fraction
         By pool and limit.
+    kind : Kind
+        ``exact``: the least load of the planning problem. From a region, the region's kind: what
+        that load says about the engines.
+    assumptions : tuple of str
+        What it rests on.
+    source : str
+        Where the problem is from.
     pivots : int
         Simplex steps after the float basis.
     """
@@ -221,6 +229,9 @@ class Optimum:
     weights: Mapping[str, Fraction]
     token_prices: Mapping[tuple[str, str], Fraction]
     limit_prices: Mapping[tuple[str, str], Fraction]
+    kind: Kind
+    assumptions: tuple[str, ...]
+    source: str
     pivots: int = 0
 
 
@@ -329,6 +340,9 @@ def _read(
         weights=weights,
         token_prices=tokens,  # type: ignore[arg-type]
         limit_prices=limits,  # type: ignore[arg-type]
+        kind=Kind.EXACT,
+        assumptions=("least load of the planning problem over the configurations given",),
+        source="theorem-r",
         pivots=found.pivots,
     )
 

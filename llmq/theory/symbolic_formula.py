@@ -320,9 +320,11 @@ class Formula:
     def _check_names(self, names: Iterable[str]) -> None:
         for name in names:
             if name not in self.arguments:
+                # A class alone means its rate.
+                rate = f"rate_{name}"
+                known = [rate] if rate in self.arguments else self.arguments
                 raise InputError(
-                    f"the {self.name} has no {name!r}{nearest(str(name), self.arguments)}",
-                    value=name,
+                    f"the {self.name} has no {name!r}{nearest(str(name), known)}", value=name
                 )
 
     def _check_complete(self, values: Mapping[str, Any]) -> None:

@@ -315,7 +315,7 @@ def _equilibrium(model: Model) -> Formulas:
 
 def region(
     classes: Sequence[str] = ("chat",),
-    *,
+    *others: str,
     law: Form = "affine",
     attention: bool = False,
     lengths: bool = False,
@@ -327,6 +327,8 @@ def region(
     ----------
     classes : sequence of str
         Names of the request classes.
+    *others : str
+        Not accepted: the classes are one tuple.
     law : {"affine", "tiled", "roofline"}
         Form of the iteration time.
     attention : bool
@@ -345,7 +347,7 @@ def region(
     Raises
     ------
     InputError
-        No classes, one that is named twice, or an unknown law.
+        No classes, one that is named twice, several that are no tuple, or an unknown law.
 
     Examples
     --------
@@ -355,6 +357,11 @@ def region(
     >>> print(region("chat").facets.memory.derivative("kv_tokens").latex())
     \frac{\partial \rho_{memory}}{\partial M} = - \frac{g_{chat} c \lambda_{chat}}{N M^{2}}
     """
+    if others:
+        named = (classes, *others) if isinstance(classes, str) else (*classes, *others)
+        raise InputError(
+            f"the classes are one tuple: write region(({', '.join(map(repr, named))}))", value=named
+        )
     names = (classes,) if isinstance(classes, str) else tuple(classes)
     if not names or len(set(names)) < len(names) or not all(names):
         raise InputError(f"a region needs classes of different names, got {names!r}", value=names)

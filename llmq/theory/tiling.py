@@ -6,8 +6,11 @@ second, ``n`` over the budget. "Fill the budget" reaches it where the tile divid
 ``f = 2 + 10 ceil(n / 64)`` and a budget of 100 tokens, batches of 64 serve 17 % more than full
 ones.
 
-The maximiser is a vertex of the lower convex envelope (:mod:`llmq.theory.envelope`): the line
-through the origin and the best point lies below the curve.
+*Proof that the best batch is a vertex of the lower convex envelope*
+(:mod:`llmq.theory.envelope`). Let ``n`` be the smallest batch with the least time per token
+:math:`q = f(n) / n`. The line ``q x`` lies below ``f``, so below the envelope, and touches both at
+``n``. Were ``n`` inside a segment of the envelope, the line would touch all of it, so also its left
+end, which is a vertex, hence a batch: smaller than ``n`` and as good. Only vertices are compared.
 
 **Tiles and waves of one matrix product.** An output of ``m x n`` entries is cut into tiles of
 ``T_m x T_n``, each computed by one of ``P`` processors, so it takes
@@ -22,11 +25,12 @@ cost is in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from llmq.errors import InputError
 from llmq.model.batchtime import BatchTime
+from llmq.result import Kind
 from llmq.theory.envelope import envelope
 from llmq.theory.exclusive import ExclusiveCycle, exclusive_cycle
 
@@ -43,10 +47,15 @@ class BestBatch:
         Tokens in the batch; the smallest if several are best.
     exact_time : fractions.Fraction
         Time of such an iteration, seconds.
+    kind, assumptions, source
+        As in every result.
     """
 
     tokens: int
     exact_time: Fraction
+    kind: Kind = field(repr=False)
+    assumptions: tuple[str, ...] = field(repr=False)
+    source: str = field(repr=False)
 
     @property
     def time(self) -> float:
@@ -93,7 +102,12 @@ def best_batch(law: BatchTime, token_budget: int) -> BestBatch:
     """
     if not isinstance(law, BatchTime):
         raise InputError(f"best_batch needs a BatchTime, got {type(law).__name__}", value=law)
-    return BestBatch(*envelope(law, token_budget).best)
+    tokens, time = envelope(law, token_budget).best
+    return BestBatch(
+        tokens, time, kind=Kind.EXACT,
+        assumptions=("nothing but the token budget binds", "attention takes no time"),
+        source="vertex of the lower convex envelope [BB]",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +122,16 @@ class Waves:
         Rounds in which the processors compute them.
     exact_efficiency : fractions.Fraction
         Part of the computed entries that are wanted.
+    kind, assumptions, source
+        As in every result.
     """
 
     tiles: int
     waves: int
     exact_efficiency: Fraction
+    kind: Kind = field(repr=False)
+    assumptions: tuple[str, ...] = field(repr=False)
+    source: str = field(repr=False)
 
     @property
     def efficiency(self) -> float:
@@ -154,4 +173,9 @@ def waves(rows: int, columns: int, tile: tuple[int, int], processors: int) -> Wa
             raise InputError(f"{name} must be at least 1, got {value}", value=value)
     tiles = -(-rows // high) * -(-columns // wide)
     rounds = -(-tiles // processors)
-    return Waves(tiles, rounds, Fraction(rows * columns, rounds * processors * high * wide))
+    wanted = Fraction(rows * columns, rounds * processors * high * wide)
+    return Waves(
+        tiles, rounds, wanted, kind=Kind.EXACT,
+        assumptions=("all tiles take the same time", "a wave starts when the one before has ended"),
+        source="NVIDIA, matrix multiplication background [WV]",
+    )  # fmt: skip

@@ -18,12 +18,12 @@ from llmq.model.request import RequestClass
 from llmq.result import Kind
 from llmq.theory.configurations import Configuration
 from llmq.theory.lp import LPStatus
+from llmq.theory.rates import Rates
 from llmq.theory.routing import fleet_region
 
 __all__ = ["TilingPlan", "tiling_lp"]
 
 Mix: TypeAlias = Mapping[str, RequestClass]
-Rates: TypeAlias = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,18 @@ class TilingPlan:
         Both objectives, exactly; equal.
     prices : mapping of (str, str) to float
         Load per token per second, by pool and phase.
+    limit_prices : mapping of (str, str) to float
+        Load per KV token-iteration (``memory``) or slot-iteration (``slots``) per second, by pool
+        and limit.
+    weights : mapping of str to float
+        Load per second of attention per second, by pool. Prices times what the requests need of
+        each sum to the load.
     status : LPStatus
         How the programme ended.
     kind : Kind
         ``exact`` or ``outer_bound``.
+    assumptions : tuple of str
+        What the load rests on.
     source : str
         Where the region is from.
     """
@@ -53,8 +61,11 @@ class TilingPlan:
     primal: Fraction
     dual: Fraction
     prices: Mapping[tuple[str, str], float]
+    limit_prices: Mapping[tuple[str, str], float]
+    weights: Mapping[str, float]
     status: LPStatus
     kind: Kind
+    assumptions: tuple[str, ...]
     source: str
 
 
@@ -67,7 +78,7 @@ def tiling_lp(system: Engine | Fleet, mix: Mix, rates: Rates) -> TilingPlan:
         What serves.
     mix : mapping of str to RequestClass
         The classes.
-    rates : mapping of str to float
+    rates : mapping of str to float or Fraction
         Requests per second by class.
 
     Returns
@@ -99,7 +110,10 @@ def tiling_lp(system: Engine | Fleet, mix: Mix, rates: Rates) -> TilingPlan:
         primal=found.load,
         dual=sum((found.prices[n] * rate for n, rate in exactly.items()), Fraction(0)),
         prices={key: float(value) for key, value in found.token_prices.items()},
+        limit_prices={key: float(value) for key, value in found.limit_prices.items()},
+        weights={name: float(value) for name, value in found.weights.items()},
         status=LPStatus.OPTIMAL,
         kind=region.kind,
+        assumptions=region.assumptions,
         source=region.source,
     )

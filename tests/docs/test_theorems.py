@@ -16,6 +16,7 @@ import llmq
 from llmq import chains, fluid, hindsight, latency, lyapunov
 from llmq.result import Kind
 from llmq.theory.certificate import certify
+from llmq.theory.static_planning import optimise
 from proofs import ledger
 
 ROOT = Path(llmq.__file__).parent
@@ -54,6 +55,13 @@ CALLS: dict[str, Callable[[], Any]] = {
     "fleet_region": lambda: llmq.routing.fleet_region(FLEET, MIX),
     "fleet_region, slots": lambda: llmq.routing.fleet_region(ENGINE.with_(max_seqs=100), MIX),
     "tiling_lp": lambda: llmq.tiling_lp(ENGINE, MIX, {"chat": 1.0}),
+    "optimum": lambda: llmq.routing.fleet_region(FLEET, MIX).optimum({"chat": 1.0}),
+    "optimise": lambda: optimise(llmq.routing.fleet_region(FLEET, MIX).at({"chat": 1.0})),
+    "one slot for all prompts": lambda: llmq.stability_region(ENGINE.with_(max_seqs=100), MIX),
+    "best_batch": lambda: llmq.tiling.best_batch(LAW, 512),
+    "waves": lambda: llmq.tiling.waves(129, 512, (128, 128), 108),
+    "exclusive_cycle": lambda: llmq.tiling.exclusive_cycle(ENGINE, MIX["chat"]),
+    "disaggregate": lambda: llmq.routing.disaggregate(ENGINE, ENGINE, MIX, gpus=4),
     "wait_equilibrium": lambda: fluid.wait_equilibrium(MIX, {"chat": 1.0}, d0=0.01, d1=1e-8),
     "two_station": lambda: lyapunov.cyclic_agents(768, (32, 32), (512, 32)).lyapunov(HALF),
     "cyclic_agents": lambda: lyapunov.cyclic_agents(768, (32, 32), (512, 32)),
@@ -75,6 +83,7 @@ def test_an_exact_result_points_to_an_entry(call: Callable[[], Any]) -> None:
     result = call()
     assert result.kind is Kind.EXACT
     assert not faults(result.source)
+    assert result.assumptions
 
 
 def test_an_exact_region_is_certified() -> None:

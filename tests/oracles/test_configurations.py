@@ -177,6 +177,43 @@ def test_pure_configurations_times() -> None:
             assert time_of(law, n) == law.exact()(n)
 
 
+# One load, whoever is asked.
+
+
+@pytest.mark.parametrize("per_second", [10, F(25, 2), F(63, 5), 13])
+def test_o2_one_load(per_second: int | F) -> None:
+    """Load, bracket, plan and certificate of O2's engine are the same number."""
+    mix, rates = {"x": RequestClass(129, 112)}, {"x": F(per_second) / 1000}
+    region = stability_region(dai(512), mix)
+    load = region.load(rates, exact=True)
+    assert load == F(33_599_627, 42_240_000) * per_second / 10
+    certificate = region.certificate(rates)
+    plan = tiling_lp(dai(512), mix, rates)
+    made = stability_region(dai(512), mix, method="configurations")
+    assert certificate.load == plan.primal == made.load(rates, exact=True) == load
+    assert region.load_bracket(rates) == (region.load(rates),) * 2
+    assert made.load_bracket(rates) == (plan.load,) * 2 == (float(load),) * 2
+    assert region.load(rates) == pytest.approx(float(load), rel=1e-15)
+    assert region.kind is made.kind is Kind.EXACT
+    # The pool has one name, and "no" has a proof.
+    assert {pool for pool, _ in plan.batches} == set(certificate.body["problem"]["pools"])
+    assert region.contains(rates) == made.contains(rates) == (load < 1)
+    assert (certificate.claim == "unstable") == (load > 1)
+
+
+def test_o2_bounds_that_are_weaker() -> None:
+    """Counting iterations for the slots, shared or not, is below the truth here."""
+    mix, rates = {"x": RequestClass(129, 112)}, {"x": 0.01}
+    region = stability_region(dai(512), mix)
+    (facet,), printed = region.facets(), region.facets(dominated=True)[-1]
+    assert 0.01 * printed.weights[0] < 0.01 * facet.weights[0] == region.load(rates)
+    assert region.binding(rates)[0] == "slots"
+    # Prices of the batches are those of the optimum.
+    found = stability_region(dai(512), mix, method="configurations").optimum(rates)  # type: ignore[attr-defined]
+    assert facet.prices.prompt == found.token_prices["engine", "prefill"] == F(3547, 12_800)
+    assert facet.prices.decode == found.token_prices["engine", "decode"] == F(165_179, 422_400)
+
+
 # What is refused.
 
 

@@ -129,6 +129,13 @@ def test_o24_shares_and_refusals() -> None:
         disaggregate(PREFILL, DECODE, O24_MIX, gpus=1)
     with pytest.raises(InputError, match="at least one request class"):
         disaggregate(PREFILL, DECODE, {}, gpus=4)
+    fleet = Fleet({"a": (PREFILL, 4)})
+    with pytest.raises(
+        InputError, match=r"prefill must be an llmq.Engine, got Fleet .*pools\[name"
+    ):
+        disaggregate(fleet, DECODE, O24_MIX, gpus=4)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"decode must be an llmq.Engine, got dict"):
+        disaggregate(PREFILL, {}, O24_MIX, gpus=4)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="shares are all 0"):
         disaggregate(PREFILL, DECODE, O24_MIX, gpus=4, shares={"x": 0.0})
     with pytest.raises(InputError, match="does not fit"):

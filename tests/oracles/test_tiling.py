@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction as F
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,6 +83,27 @@ def test_o5_cycle_against_a_run_row_by_row(s: int, o: int, budget: int, slots: i
         lag = abs(finished * cycle.exact_time - time * cycle.requests)
         assert lag <= 3 * cycle.exact_time * cycle.requests
         assert finished >= 8 * cycle.requests
+
+
+@pytest.mark.parametrize("how", ["calendar", "reference"])
+def test_o5_fastertransformer_runs_the_cycle(how: str) -> None:
+    """A queue of 48 requests is twelve saturated cycles of 5389.16 ms, whoever simulates."""
+    engine = Engine(DAI, 512, conventions=THEORY)
+    queue = llmq.Trace([0.0] * 48, [128] * 48, [112] * 48)
+    run = llmq.simulate(engine, queue, llmq.policies.FasterTransformer(), engine=how)
+    ends = np.sort(run.requests.finish[0])
+    cycle = exclusive_cycle(engine, RequestClass(128, 112))
+    assert run.n_iterations.tolist() == [12 * 113]
+    assert ends == pytest.approx(np.repeat(5389.16 * np.arange(1, 13), 4), rel=1e-12)
+    assert cycle.time == 5389.16
+    # Critical rate: with equal gaps the queue drains 1 % below it and grows 1 % above it.
+    for factor, grows in ((0.99, False), (1.01, True)):
+        gap = 1 / (factor * cycle.rate)
+        trace = llmq.Trace(gap * np.arange(800), [128] * 800, [112] * 800)
+        times = llmq.simulate(engine, trace, llmq.policies.FasterTransformer()).requests
+        stay = times.finish[0] - times.arrival[0]
+        late = stay[700:].mean() - stay[300:400].mean()
+        assert late > 3 * gap if grows else late < 0.01 * gap, (factor, late / gap)
 
 
 def test_o5_needs_equal_requests_that_fit() -> None:

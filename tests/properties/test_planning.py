@@ -25,6 +25,7 @@ from llmq.theory.configurations import Knapsack, TwoPhase, time_of
 from llmq.theory.exact import solve_exact
 from llmq.theory.planning_cvxpy import planning_cvxpy
 from llmq.theory.polytope import corner_points, polytope
+from llmq.theory.pools import need_of
 from llmq.theory.pricing import generate_columns
 from llmq.theory.region import stability_region
 from llmq.theory.routing import FleetRegion, fleet_region
@@ -36,6 +37,7 @@ from llmq.theory.static_planning import (
     build_program,
     optimise,
 )
+from llmq.theory.tiling_lp import tiling_lp
 
 FEW = settings(max_examples=25)
 quarters = st.integers(0, 20).map(lambda n: n / 4)
@@ -310,9 +312,7 @@ def test_both_regions_say_the_same(case: Case) -> None:
     """One pool: the closed form and the configurations, method by method."""
     fleet, mix, rates = case
     engine, n = fleet.pools["p0"]
-    # Where prompts share a slot the closed form is Theorem U as it is printed: not the same.
-    same = engine.with_(conventions=replace(engine.conventions, prefill_slots="per_request"))
-    one = Fleet({"p": (same, n)})
+    one = Fleet({"p": (engine, n)})
     closed, made = stability_region(one, mix), stability_region(one, mix, method="configurations")
     assert (closed.method, made.method) == ("closed_form", "configurations")
     assert isinstance(made, FleetRegion)
@@ -331,9 +331,47 @@ def test_both_regions_say_the_same(case: Case) -> None:
         assert region.contains(dict.fromkeys(mix, 0.0))
         edge = region.boundary(rates)
         assert not region.contains({name: 1.000001 * rate for name, rate in edge.items()})
-    weights = [sum(f.exact[i] * F(rates[c]) for i, c in enumerate(mix)) for f in closed.facets()]
+    assert closed.certificate(rates) == made.certificate(rates)
+    facets = closed.facets(dominated=True)
+    weights = [sum(f.exact[i] * F(rates[c]) for i, c in enumerate(mix)) for f in facets]
     if weights.count(max(weights)) == 1:  # else either answer is right
         assert closed.binding(rates)[0] == made.binding(rates)[0]
+
+
+@given(fleets())
+@FEW
+def test_prices_of_a_plan_pay_for_all_that_is_needed(case: Case) -> None:
+    """Tokens, KV memory, slots and attention at their prices: the load."""
+    fleet, mix, rates = case
+    engine, n = fleet.pools["p0"]
+    one = Fleet({"p": (engine, n)})
+    plan = tiling_lp(one, mix, rates)
+    needs = {name: need_of(request, engine) for name, request in mix.items()}
+    assert set(plan.limit_prices) == {
+        ("p", limit) for need in needs.values() for limit in need.limits
+    }
+    total = 0.0
+    for name, need in needs.items():
+        cost = plan.weights["p"] * float(need.seconds)
+        cost += sum(plan.prices["p", k] * float(v) for k, v in need.tokens.items())
+        cost += sum(plan.limit_prices["p", k] * float(v) for k, v in need.limits.items())
+        total += rates[name] * cost
+    assert total == pytest.approx(plan.load, rel=1e-9)
+    assert plan.assumptions
+
+
+def test_the_price_of_memory_is_not_left_out() -> None:
+    law = BatchTime.affine(base=0.012, per_token=2.5e-5)
+    engine = Engine(law, token_budget=2048, kv_tokens=20_000, conventions=THEORY)
+    plan = tiling_lp(engine, {"x": RequestClass(512, 128)}, {"x": F(10)})
+    assert plan.load == pytest.approx(10 / 16.506, rel=1e-4)  # the table of theory core 2.4
+    memory = need_of(RequestClass(512, 128), engine).limits["memory"]
+    tokens = sum(plan.prices.values()) / 2 * 640
+    assert plan.limit_prices == {("engine", "memory"): pytest.approx(0.012 / 20_000)}
+    assert 10 * (tokens + plan.limit_prices["engine", "memory"] * float(memory)) == (
+        pytest.approx(plan.load)
+    )
+    assert 10 * tokens < 0.3 * plan.load
 
 
 # Vertices by double description against all square systems.

@@ -260,7 +260,7 @@ def lp_load(engine: Engine, mix: dict[str, RequestClass], rates: dict[str, float
     from scipy.optimize import linprog
 
     law, lag = engine.law, engine.conventions.lag
-    v = k = g = w = 0.0
+    v = k = g = w = prompts = 0.0
     for name, request in mix.items():
         s, d = request.prompt.low, request.output.low - 1 + lag
         chunks = -(-s // engine.chunk)
@@ -269,16 +269,22 @@ def lp_load(engine: Engine, mix: dict[str, RequestClass], rates: dict[str, float
         held = sum(s - i * engine.chunk for i in range(chunks))
         g += rates[name] * (held + sum(s + j for j in range(1, d + 1)))
         w += rates[name] * s * s / 2
+        prompts += rates[name] * s
     rest = min(law.per_kv, law.per_kv_mixed) * g + law.per_work * w
-    # Weights y_n >= 0 of batch sizes: the primal of the envelope, without any hull code.
-    sizes = np.arange(1, engine.token_budget + 1)
-    rows, limits = [-np.ones(len(sizes))], [0.0]
-    if engine.max_seqs is not None:
-        limits[0] = min(limits[0], -k / engine.max_seqs)
-    if engine.kv_tokens is not None:
-        limits[0] = min(limits[0], -g / engine.kv_tokens)
+    # Weights y_x >= 0 of all batches of prompt and decode tokens, without any hull code.
+    budget, slots = engine.token_budget, engine.max_seqs
+    shared = slots is not None and engine.conventions.prefill_slots == "one"
+    batches = np.array(
+        [(x, n - x) for n in range(1, budget + 1) for x in range(n + 1)
+         if not shared or n - x + (x > 0) <= slots]
+    )  # fmt: skip
+    least = max(
+        k / slots if slots is not None and not shared else 0.0,
+        0.0 if engine.kv_tokens is None else g / engine.kv_tokens,
+    )
+    rows = [-np.ones(len(batches)), *-batches.T]
     answer = linprog(
-        law.curve(sizes), A_ub=np.asarray(rows), b_ub=limits, A_eq=[sizes], b_eq=[v],
+        law.curve(batches.sum(axis=1)), A_ub=np.asarray(rows), b_ub=[-least, -prompts, prompts - v],
         method="highs",
     )  # fmt: skip
     assert answer.status == 0
@@ -325,7 +331,12 @@ def test_dominated_facets_never_bind(case) -> None:
         sum(w * r for w, r in zip(facet.exact, exactly, strict=True))
         for facet in region.facets(dominated=True)
     ]
-    assert max(everything) == region.load(rates, exact=True)
+    load = region.load(rates, exact=True)
+    assert max(everything[: len(region.facets())]) == load
+    # Only the slots as they are printed may charge more, where prompts share one.
+    shared = engine.max_seqs is not None and engine.conventions.prefill_slots == "one"
+    for facet, value in zip(region.facets(dominated=True), everything, strict=True):
+        assert value <= load or (shared and facet in region.dominated and facet.prices.chunk)
     for one, two in itertools.permutations(region.facets(), 2):
         assert any(a > b for a, b in zip(one.exact, two.exact, strict=True))
 

@@ -87,6 +87,11 @@ def engines(draw: st.DrawFn, mix: dict[str, RequestClass], form: str = "affine")
     )  # fmt: skip
 
 
+def printed(engine: Engine) -> Engine:
+    """The engine of Theorem U as it is printed: each chunk takes a slot."""
+    return engine.with_(conventions=replace(engine.conventions, prefill_slots="per_request"))
+
+
 def formulas(engine: Engine, *, lengths: bool) -> SymbolicRegion:
     return region(
         CLASSES, law=engine.law.form, attention=True, lengths=lengths,
@@ -100,7 +105,7 @@ def formulas(engine: Engine, *, lengths: bool) -> SymbolicRegion:
 def test_the_load_is_that_of_the_region(form, data, lengths, count):
     mix, rates = data.draw(traffic())
     engine = data.draw(engines(mix, form))
-    numeric = stability_region(Fleet({"all": (engine, count)}), mix)
+    numeric = stability_region(Fleet({"all": (printed(engine), count)}), mix)
     symbolic = formulas(engine, lengths=lengths)
     values = symbolic.values(engine, mix, rates, count)
     if form == "roofline":
@@ -118,7 +123,7 @@ def test_the_load_is_that_of_the_region(form, data, lengths, count):
 def test_facets_and_prices_are_those_of_the_region(data, lengths):
     mix, rates = data.draw(traffic())
     engine = data.draw(engines(mix))
-    symbolic, numeric = formulas(engine, lengths=lengths), stability_region(engine, mix)
+    symbolic, numeric = formulas(engine, lengths=lengths), stability_region(printed(engine), mix)
     values = symbolic.values(engine, mix, rates)
     found = {facet.resource: facet for facet in numeric.facets(dominated=True)}
     assert set(found) == set(symbolic.facets)
@@ -138,7 +143,7 @@ def test_a_budget_that_cuts_a_tile_counts_whole_tiles_where_the_ragged_one_does_
         law=replace(engine.law, per_token=0.0),
         token_budget=engine.token_budget + min(tail, engine.law.tile - 1),
     )
-    symbolic, numeric = formulas(engine, lengths=False), stability_region(engine, mix)
+    symbolic, numeric = formulas(engine, lengths=False), stability_region(printed(engine), mix)
     values = symbolic.values(engine, mix, rates)
     pays = fixed(law("tile").ragged_pays, values) > 0
     load, bound = symbolic.load.exact(**values), numeric.load(rates, exact=True)
@@ -177,10 +182,12 @@ def test_one_more_is_the_region_of_the_larger_engine(data, count):
         "kv_block": (engine.with_(kv_tokens=engine.kv_tokens + engine.kv_block), count),
         "gpu": (engine, count + 1),
     }
-    before = stability_region(Fleet({"all": (engine, count)}), mix).load(rates, exact=True)
+    before = stability_region(Fleet({"all": (printed(engine), count)}), mix)
+    before = before.load(rates, exact=True)
     total = sum(as_fraction(rate) for rate in rates.values())
     for what, pool in grown.items():
-        after = stability_region(Fleet({"all": pool}), mix).load(rates, exact=True)
+        fleet = Fleet({"all": (printed(pool[0]), pool[1])})
+        after = stability_region(fleet, mix).load(rates, exact=True)
         assert symbolic.one_more(what, symbolic.load).exact(**values) == after - before
         assert symbolic.one_more(what).exact(**values) == total / after - total / before
         assert symbolic.one_more(what)(**values) >= 0

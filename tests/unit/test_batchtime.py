@@ -165,6 +165,13 @@ def test_laws_for_people():
             "batch time: base must be a finite number >= 0 (seconds), got -1",
         ),
         (
+            # A hinge of 10 up to 256 tokens, then 0.05 a token.
+            lambda: BatchTime.roofline(floor=10, base=-2.8, per_token=0.05),
+            "batch time: base must be a finite number >= 0 (seconds), got -2.8; a curve that "
+            "is flat up to 256 tokens and then rises is BatchTime.table("
+            "tokens=[1, 256, 512], seconds=[10, 10, 22.8])",
+        ),
+        (
             lambda: BatchTime.affine(base=1, per_token=0, per_kv_mixed=math.nan),
             "batch time: per_kv_mixed must be a finite number >= 0 (seconds), got nan",
         ),

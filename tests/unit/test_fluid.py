@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction as F
 
 import numpy as np
@@ -52,7 +53,12 @@ def test_field_vanishes_at_the_equilibrium(resource: str) -> None:
 def test_load_is_that_of_the_region(resource: str, load: float) -> None:
     """Prompts are multiples of the chunk here, so the least area is the area."""
     model = at_load(LIMITS[resource], load)
-    region = stability_region(LIMITS[resource], MIX)
+    # The fluid charges every chunk a slot, as Theorem U is printed, and says so.
+    rules = replace(THEORY, prefill_slots="per_request")
+    region = stability_region(LIMITS[resource].with_(conventions=rules), MIX)
+    assert ("every prompt chunk takes a slot of its own" in model.assumptions) == (
+        resource == "slots"
+    )
     rates = dict(zip(model.classes, map(float, model.rates), strict=True))
     assert model.load == pytest.approx(region.load(rates), rel=1e-12)
     assert region.binding(rates)[0] == resource

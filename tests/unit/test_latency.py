@@ -329,7 +329,8 @@ def test_prices_of_single_requests(resource: str, paired: bool) -> None:
     mix = {"x": request, "y": llmq.RequestClass(7, 3)}
     region = stability_region(engine, mix)
     rates = {name: 0.4 * rate for name, rate in region.boundary({"x": 2.0, "y": 1.0}).items()}
-    law = latency.priced_workload(region, rates, mix)
+    law = latency.priced_workload(region, rates)
+    assert law == latency.priced_workload(region, rates, mix)
     assert law.resource == resource == region.binding(rates)[0]
     # Each possible request as a class of its own, priced by the same kind of facet.
     square = 0.0
@@ -338,7 +339,10 @@ def test_prices_of_single_requests(resource: str, paired: bool) -> None:
     cases = zip(pairs, others, strict=True) if paired else itertools.product(pairs, others)
     for (s, w), (o, v) in cases:
         alone = stability_region(engine, {"x": llmq.RequestClass(int(s), int(o))})
-        (price,) = (f.weights[0] for f in alone.facets(dominated=True) if f.resource == resource)
+        found = [f.weights[0] for f in alone.facets(dominated=True) if f.resource == resource]
+        # Where prompts share a slot the last one is Theorem U's as it is printed.
+        price = found[0]
+        assert len(found) == (2 if resource == "slots" else 1)
         square += price**2 * w * (1.0 if paired else v)
     assert law.means == near(tuple(region.prices(rates).values()))
     assert law.second_moments == near((square, law.means[1] ** 2))
@@ -376,6 +380,9 @@ def test_priced_workload_of_a_fleet_splits_the_rates() -> None:
 
 def test_priced_workload_refuses() -> None:
     region = stability_region(llmq.Engine(AFFINE, token_budget=500), MIX)
+    fleet = stability_region(region.engine, MIX, method="configurations")
+    with pytest.raises(InputError, match=r"one pool of equal engines: .* got FleetRegion"):
+        latency.priced_workload(fleet, {"x": 1.0})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="must have the classes of the region, x; got y"):
         latency.priced_workload(region, {"x": 1.0}, {"y": MIX["x"]})
     with pytest.raises(InputError, match="mix is not that of the region"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import llmq
 from llmq.errors import InputError, UndecidedError
 from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY
@@ -144,13 +145,35 @@ def test_kind_follows_the_limits() -> None:
             assert region.load_bracket({"x": 0.01}) == (region.load({"x": 0.01}),) * 2
 
 
+def test_equal_gaps_may_be_carried_at_load_one() -> None:
+    """Why `contains` claims nothing there: one request a second, each of one second."""
+    engine = Engine(BatchTime.affine(base=0, per_token=0.25), 64, conventions=THEORY)
+    mix = {"x": RequestClass(3, 1)}
+    region = stability_region(engine, mix)
+    assert region.load({"x": 1}, exact=True) == 1
+    assert not region.contains({"x": 1})
+    trace = llmq.Trace(np.arange(50.0), [3] * 50, [1] * 50)
+    times = llmq.simulate(engine, trace, llmq.policies.FasterTransformer()).requests
+    assert np.all(times.finish - times.arrival == 1.0)
+
+
+def test_the_pool_keeps_its_name() -> None:
+    for system, name in ((ENGINE_U, "engine"), (Fleet({"h100": (ENGINE_U, 3)}), "h100")):
+        region = stability_region(system, MIX)
+        (pool,) = region.certificate(RATES).body["problem"]["pools"]
+        batches = llmq.tiling_lp(system, MIX, RATES).batches
+        assert {key for key, _ in batches} == {pool} == {name}
+
+
 def test_exact_region_decides_everywhere() -> None:
     region = stability_region(
         Engine(BatchTime.affine(base=0, per_token=0.5), 64, conventions=THEORY),
         {"x": RequestClass(3, 1)},
     )
     assert region.contains({"x": 0.499})
-    assert not region.contains({"x": 0.5})  # the boundary is not stable
+    assert not region.contains({"x": 0.5})  # nothing to spare
+    assert region.contains({"x": F(499, 1000)})
+    assert not region.contains({"x": F(1, 2)})
     assert not region.contains({"x": 0.6})
 
 
@@ -163,18 +186,50 @@ def test_two_kv_rates_bracket() -> None:
     assert both.load_bracket(RATES)[1] == worse.load_bracket(RATES)[1]
 
 
-def test_shared_prefill_slot_counts_only_for_decisions() -> None:
+def test_prompts_that_share_a_slot_are_not_charged_one_each() -> None:
     # Four prompts of 512 fit one batch and share its slot.
     engine = ENGINE_U.with_(kv_tokens=None, max_seqs=8)
     mix = {"x": RequestClass(512, 4)}
     theory = stability_region(engine, mix)
     load, (low, _) = theory.load({"x": 1.0}), theory.load_bracket({"x": 1.0})
     rest = 516 * 2.5e-5 + 1e-8 * (5 * 512 + 10)
-    assert load == pytest.approx(0.012 * 5 / 8 + rest, rel=1e-12)
-    assert low == pytest.approx(0.012 * (4 + 512 / 2041) / 8 + rest, rel=1e-12)
+    printed = 0.012 * 5 / 8 + rest
+    assert load == low == pytest.approx(0.012 * (4 + 512 / 2041) / 8 + rest, rel=1e-12)
+    assert theory.facets(dominated=True)[-1].weights[0] == pytest.approx(printed, rel=1e-12)
+    assert "all prompts of an iteration share one slot; a decode takes one each" in (
+        theory.assumptions
+    )
     apart = replace(THEORY, prefill_slots="per_request")
     literal = stability_region(engine.with_(conventions=apart), mix)
-    assert literal.load_bracket({"x": 1.0})[0] == literal.load({"x": 1.0}) == load
+    assert literal.load_bracket({"x": 1.0})[0] == literal.load({"x": 1.0})
+    assert literal.load({"x": 1.0}) == pytest.approx(printed, rel=1e-12)
+
+
+def test_a_load_above_one_by_the_printed_facet_can_be_carried() -> None:
+    # Prompts of 4 in two slots: with a slot for each prompt the load would be twice as large.
+    engine = Engine(BatchTime.affine(base=1, per_token=0), 512, max_seqs=2, conventions=THEORY)
+    region = stability_region(engine, {"x": RequestClass(4, 1)})
+    rates = {"x": F(5, 4)}
+    # A decode takes one slot of two: 500 iterations of 2 decodes, and 500 others for 4 * 1000.
+    assert region.kind is Kind.EXACT
+    assert region.load(rates, exact=True) == F(5, 4) * (1 + F(4, 511)) / 2 < 1
+    assert region.contains(rates)
+    assert region.certificate(rates).claim == "optimal_load"
+    assert region.facets(dominated=True)[-1].exactly([rates["x"]]) == F(5, 4)
+
+
+def test_many_measured_points_and_memory_keep_a_bound_for_every_policy() -> None:
+    # More batches than three prices are enumerated for: the count for an affine law.
+    tokens = list(range(1, 202, 2))
+    law = BatchTime.table(tokens=tokens, seconds=[50 + (n / 10) ** 2 for n in tokens])
+    engine = Engine(law, 201, max_seqs=20, kv_tokens=2000, kv_block=1, conventions=THEORY)
+    mix, rates = {"x": RequestClass(60, 40)}, {"x": 0.001}
+    region = stability_region(engine, mix)
+    made = stability_region(engine, mix, method="configurations")
+    assert len(made.columns["engine"]) > 150
+    assert 0.98 * made.load(rates) < region.load(rates) <= made.load(rates)
+    low = stability_region(engine.with_(law=BatchTime.affine(base=50, per_token=0)), mix)
+    assert low.load(rates) < region.load(rates)
 
 
 def test_more_slots_than_tokens_never_bind() -> None:
@@ -212,7 +267,7 @@ def test_binding_names_only_classes_that_come(region: Region) -> None:
 
 def test_repr_is_one_line(region: Region) -> None:
     assert repr(region) == (
-        "Region(outer_bound: alone chat < 34.68, code < 8.371 req/s; 2 facets: slots, memory; "
+        "Region(outer_bound: alone chat < 34.76, code < 8.371 req/s; 2 facets: slots, memory; "
         "1 engine)"
     )
 
@@ -239,7 +294,7 @@ def test_assumptions_name_the_conventions(region: Region) -> None:
 
 
 def test_vertices_of_the_example(region: Region) -> None:
-    memory, slots = (24.17344e-3, 119.45344e-3), (28.83679e-3, 87.59804e-3)
+    memory, slots = (24.17344e-3, 119.45344e-3), (28.768026985945e-3, 87.322987943779e-3)
     both = np.linalg.solve(np.asarray([memory, slots]), np.ones(2))
     expected = [[0, 1 / memory[1]], both, [1 / slots[0], 0]]
     assert region.vertices() == pytest.approx(np.asarray(expected), rel=1e-9)
@@ -355,10 +410,16 @@ def test_one_slot_or_a_full_memory_still_leaves_a_schedule() -> None:
     # One request at a time: one prefill iteration, 4 decodes.
     alone = (1 + 4) + (8 + 1 * 4) * 0.5
     tight = Engine(law, 64, kv_tokens=12, kv_block=1, conventions=THEORY)
-    for engine in (tight, tight.with_(kv_tokens=None, max_seqs=1)):
+    apart = tight.with_(
+        kv_tokens=None, max_seqs=1, conventions=replace(THEORY, prefill_slots="per_request")
+    )
+    for engine in (tight, apart):
         low, high = stability_region(engine, request).load_bracket({"x": 1.0})
         assert high == pytest.approx(alone)
         assert low <= high
+    # Prompts that share the slot fill batches of 64; decodes still come one by one.
+    shared = stability_region(apart.with_(conventions=THEORY), request)
+    assert shared.load_bracket({"x": 1.0}) == (8 / 64 + 4 + 12 * 0.5,) * 2
 
 
 def test_inner_bound_of_a_paced_mix_by_hand() -> None:

@@ -330,6 +330,9 @@ def test_substitution_keeps_what_is_left():
     [
         (lambda: law("mg2"), "did you mean 'mg1'"),
         (lambda: region("chat", law="afine"), "did you mean 'affine'"),
+        (lambda: region("chat", "code"), r"one tuple: write region\(\('chat', 'code'\)\)"),
+        (lambda: region(("a", "b"), "c"), r"one tuple: write region\(\('a', 'b', 'c'\)\)"),
+        (lambda: TWO.load(chat=1.0), "has no 'chat'; did you mean 'rate_chat'"),
         (lambda: region(()), "different names"),
         (lambda: region(("a", "a")), "different names"),
         (lambda: CHAT.facets["token"], "did you mean 'tokens'"),

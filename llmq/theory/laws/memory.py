@@ -37,7 +37,7 @@ from llmq.model.request import RequestClass
 from llmq.result import Kind
 from llmq.theory.demand import demand
 from llmq.theory.laws.base import Law, check_number, check_share, check_whole
-from llmq.theory.rates import rate_vector
+from llmq.theory.rates import Rates, rate_vector
 
 __all__ = ["KVOccupancy", "MemoryRate", "kv_occupancy", "nie"]
 
@@ -132,7 +132,8 @@ def kv_occupancy(rate: float, prompt: Lengths | int, output: Lengths | int) -> K
     Parameters
     ----------
     rate : float
-        Mean arrivals per iteration.
+        Mean arrivals *per iteration*, not per unit of time as in the other laws: the rate of
+        arrival times the time of an iteration.
     prompt : Lengths or int
         Prompt tokens, held from the start.
     output : Lengths or int
@@ -250,7 +251,7 @@ class MemoryRate(Law):
 
 def nie(
     mix: Mapping[str, RequestClass],
-    shares: Mapping[str, float],
+    shares: Rates,
     *,
     kv_tokens: int,
     batch_time: float,
@@ -262,7 +263,7 @@ def nie(
     ----------
     mix : mapping of str to RequestClass
         Request classes.
-    shares : mapping of str to float
+    shares : mapping of str to float or Fraction
         Their proportions; normalised here.
     kv_tokens : int
         KV memory, tokens.

@@ -37,7 +37,7 @@ from llmq.result import Kind
 from llmq.theory.demand import prefill_area
 from llmq.theory.facets import Facet
 from llmq.theory.laws.base import Law, check_number, check_share, check_stable
-from llmq.theory.rates import rate_vector
+from llmq.theory.rates import Rates, rate_vector
 from llmq.theory.region import Region
 
 __all__ = ["PricedWorkload", "priced_workload"]
@@ -107,18 +107,19 @@ class PricedWorkload(Law):
 
 
 def priced_workload(
-    region: Region, rates: Mapping[str, float], mix: Mapping[str, RequestClass]
+    region: Region, rates: Rates, mix: Mapping[str, RequestClass] | None = None
 ) -> PricedWorkload:
     """Return the delay near saturation from the prices of a stability region.
 
     Parameters
     ----------
     region : Region
-        The region; the facet that binds at these rates gives the prices.
-    rates : mapping of str to float
+        The region by the closed form; the facet that binds at these rates gives the prices.
+    rates : mapping of str to float or Fraction
         Requests per second by class, not all 0.
-    mix : mapping of str to RequestClass
-        The classes that the region was made of: their second moments are needed.
+    mix : mapping of str to RequestClass, optional
+        The classes that the region was made of: their second moments are needed. Those of the
+        region if not given.
 
     Returns
     -------
@@ -128,7 +129,8 @@ def priced_workload(
     Raises
     ------
     InputError
-        Unknown or missing class, rates that are all 0, or another mix than that of the region.
+        Unknown or missing class, rates that are all 0, another mix than that of the region, or the
+        region of a fleet whose pools differ.
     UnstableError
         The rates lie on or outside the boundary.
 
@@ -139,10 +141,17 @@ def priced_workload(
     >>> from llmq.theory.region import stability_region
     >>> engine = Engine(BatchTime.affine(base=0.0125, per_token=2.5e-5), token_budget=500)
     >>> mix = {"chat": RequestClass(prompt=401, output=100)}
-    >>> delay = priced_workload(stability_region(engine, mix), {"chat": 32.0}, mix)
+    >>> delay = priced_workload(stability_region(engine, mix), {"chat": 32.0})
     >>> delay.load, delay.means, delay.wait
     (0.8, (0.025,), 0.05)
     """
+    if not isinstance(region, Region):
+        raise InputError(
+            "the delay near saturation is that of one pool of equal engines: pass "
+            f"llmq.stability_region(engine, mix), got {type(region).__name__}",
+            value=region,
+        )
+    mix = region.mix if mix is None else mix
     vector = rate_vector(rates, region.classes)
     if set(mix) != set(region.classes):
         raise InputError(
@@ -204,15 +213,8 @@ def _charges(region: Region, facet: Facet, request: RequestClass) -> tuple[Float
     s = request.prompt.values.astype(np.float64)
     d = request.output.values - 1.0 + engine.conventions.lag
     area = prefill_area(request.prompt.values, engine.chunk, engine.conventions.area)[1]
-    slope, base = float(facet.slope), float(facet.intercept)
-    per_area = float(min(law.per_kv, law.per_kv_mixed))
-    per_token, per_slot = slope, 0.0
-    if facet.resource == "tokens":
-        per_token += base / engine.token_budget
-    elif facet.resource == "slots" and engine.max_seqs is not None:
-        per_slot = base / engine.max_seqs
-    elif facet.resource == "memory" and engine.kv_tokens is not None:
-        per_area += base / engine.kv_tokens
-    prompts = per_token * s + per_slot * np.ceil(s / engine.chunk)
+    each = facet.prices
+    per_area = float(each.area) + float(min(law.per_kv, law.per_kv_mixed))
+    prompts = float(each.prompt) * s + float(each.chunk) * np.ceil(s / engine.chunk)
     prompts = prompts + per_area * area + float(law.per_work) * s * s / 2
-    return prompts, (per_token + per_slot) * d + per_area * d * (d + 1) / 2, per_area
+    return prompts, float(each.decode) * d + per_area * d * (d + 1) / 2, per_area
