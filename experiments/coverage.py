@@ -4,6 +4,29 @@ One engine with one slot and one iteration a request is an M/D/1 queue: the mean
 to the token is known (service 1 s). Each run is a call of ``simulate`` with its own seed and asks
 for the mean TTFT with its 95 % interval, made from replications, from batches of one path, or from
 regenerative cycles. A run whose system did not empty often enough is refused, and counted.
+
+2,000 runs of each (half width and bias relative to the mean; none was refused):
+
+====  =========  =======================  ========  =============  ==========  ======
+load  paths      interval                 coverage  95 % of it     half width  bias
+====  =========  =======================  ========  =============  ==========  ======
+0.5   10 x 500   replications             93.9 %    92.8 - 94.9 %   3.9 %      +0.01 %
+0.8   10 x 2000  replications             93.5 %    92.4 - 94.5 %   8.2 %      -0.14 %
+0.8   10 x 500   replications             92.0 %    90.7 - 93.1 %  15.4 %      -0.27 %
+0.5   1 x 5000   batch means              95.0 %    93.9 - 95.8 %   4.4 %      -0.01 %
+0.5   1 x 5000   20 batches, uncorrected  93.9 %    92.8 - 94.9 %   3.6 %      -0.01 %
+0.5   1 x 5000   regenerative             95.2 %    94.2 - 96.1 %   3.9 %      +0.02 %
+0.8   1 x 5000   batch means              92.4 %    91.2 - 93.5 %  17.3 %      -0.15 %
+0.8   1 x 5000   20 batches, uncorrected  89.6 %    88.2 - 90.9 %  13.7 %      -0.15 %
+0.8   1 x 5000   regenerative             93.0 %    91.8 - 94.0 %  23.5 %      +0.03 %
+0.8   1 x 20000  batch means              94.4 %    93.3 - 95.3 %   9.2 %      -0.10 %
+0.8   1 x 20000  20 batches, uncorrected  92.4 %    91.2 - 93.5 %   7.5 %      -0.10 %
+0.8   1 x 20000  regenerative             94.5 %    93.4 - 95.4 %   9.0 %      -0.07 %
+====  =========  =======================  ========  =============  ==========  ======
+
+At load 0.8 the correlation of waits reaches over some 90 requests, and half widths of 15 % and more
+say that a run is too short: paths of 500 are five such lengths, their means are skewed, and ten of
+them hold the true mean in 92 % of the runs instead of 95 %. Longer paths are the remedy.
 """
 
 from __future__ import annotations

@@ -82,10 +82,10 @@ def test_md1() -> None:
     run = poisson_run(ALONE, 3.5, llmq.RequestClass(1, 10), paths=200, n=1200, cut=200)
     waits = run.metric("ttft").values - 0.02
     agree("M/D/1 mean wait", waits.mean(axis=1), law.wait, 0.02)
-    for x in (0.0, 0.1, 0.2, 0.5, 1.0, 2.0):
+    for x in (0.0, 0.1, 0.2, 0.5, 0.7, 1.0):
         # Waits at the jump of the law are exact up to rounding.
         share = (waits > x + 1e-9).mean(axis=1)
-        agree(f"M/D/1 P(W > {x})", share, law.tail(x), 0.15 if x >= 1.0 else 0.03)
+        agree(f"M/D/1 P(W > {x})", share, law.tail(x), 0.06 if x > 0.5 else 0.03)
 
 
 def test_mg1() -> None:
@@ -119,12 +119,8 @@ def test_mg1_of_lognormal_tokens() -> None:
 )  # fmt: skip
 def test_bailey(m: float, b: int, mean: float, empty: float) -> None:
     # Arrivals at the ticks, one second an iteration: everything stays on the ticks.
-    rng, paths, slots, cut = (
-        np.random.default_rng(9),
-        128,
-        600 if b < 9 else 150,
-        200 if b < 9 else 40,
-    )
+    rng, paths = np.random.default_rng(9), 128
+    slots, cut = {2: (1500, 700), 4: (600, 200), 16: (200, 80)}[b]
     counts = rng.poisson(m, (paths, slots))
     n = int(counts.sum(axis=1).max())
     arrival = np.zeros((paths, n))

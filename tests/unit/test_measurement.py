@@ -331,7 +331,7 @@ def test_warm_up_leaves_crowded_starts_in() -> None:
     assert seldom < often / 2
     # A start that is surely different is cut.
     for path in paths[:20]:
-        assert warm_up(path - 40 * np.exp(-np.arange(1000) / 80)) > 100
+        assert warm_up(path - 100 * np.exp(-np.arange(1000) / 80)) > 100
 
 
 def test_the_intervals_of_an_empty_start_hold_the_mean() -> None:
