@@ -33,7 +33,8 @@ from llmq.policies.ranked import FCFS, RR
 from llmq.policies.routers import LeastKV
 from llmq.policies.view import Bools, Floats, Ints
 from llmq.sim.ranked_route import Asked, ask
-from llmq.sim.ranked_state import QUANTA, STAMP, Requests, Rules, State
+from llmq.sim.ranked_rules import Requests, Rules
+from llmq.sim.ranked_state import QUANTA, STAMP, State
 from llmq.sim.ranked_step import begin, complete
 
 __all__ = ["RankedLog", "run_ranked", "runs_ranked"]
@@ -47,6 +48,8 @@ class RankedLog:
     ----------
     prefill_end, first_token, finish, boundary, resumed : ndarray, shape (replications, n)
         Seconds; NaN where it did not happen and in replications that are undone.
+    transfer : ndarray, shape (replications, n)
+        Seconds that the KV of a request took to another engine; NaN for one that stayed.
     server : ndarray of int, shape (replications, n)
         Engine that each request arrived at.
     qoe : ndarray, shape (replications, n)
@@ -64,6 +67,7 @@ class RankedLog:
     finish: Floats
     boundary: Floats
     resumed: Floats
+    transfer: Floats
     server: Ints
     qoe: Floats
     iterations: Ints
@@ -244,7 +248,7 @@ def _log(s: State, size: int) -> RankedLog:
     qoe[np.isnan(data.finish)] = np.nan
     times = {
         name: getattr(data, name).reshape(shape)
-        for name in ("prefill_end", "first_token", "finish", "boundary", "resumed")
+        for name in ("prefill_end", "first_token", "finish", "boundary", "resumed", "transfer")
     }
     times["qoe"] = qoe.reshape(shape)
     for column in times.values():

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.policies.view import Bools, Ints
-from llmq.sim.ranked_state import EMPTY, LOW, Rules
+from llmq.sim.ranked_rules import Rules
+from llmq.sim.ranked_state import EMPTY, LOW
 
 __all__ = ["deal", "prefix"]
 

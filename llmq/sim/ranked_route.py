@@ -8,7 +8,8 @@ import numpy as np
 
 from llmq.policies.pascal_route import PascalRoute, answer_choice, new_choice, stays
 from llmq.policies.view import Bools, Floats, Ints
-from llmq.sim.ranked_state import BIG, LOW, QUANTA, State
+from llmq.sim.ranked_rules import BIG
+from llmq.sim.ranked_state import LOW, QUANTA, State
 
 __all__ = ["Asked", "ask"]
 
@@ -124,10 +125,10 @@ def _move(s: State, lane: Ints, slot: Ints, look: _Look) -> tuple[Ints, Ints]:
     lanes, done, good = look
     route, here = s.rules.route, lane % s.engines
     assert route is not None
-    key = s.key[lanes]
-    high = (key < LOW).sum(axis=2)
+    high = s.high[lanes]
     fresh = np.zeros_like(high)
     if not good.any(axis=1).all():
+        key = s.key[lanes]
         first = (key >= LOW) & (key < LOW + (1 << QUANTA))
         fresh = (first | (s.ready[lanes] < np.inf)).sum(axis=2)
         fresh[np.arange(len(lane)), here] -= 1
@@ -161,8 +162,9 @@ def _leave(
 ) -> tuple[Floats, Floats]:
     """Take requests from their lanes; when they will be there and from when they are read."""
     size = s.size[lanes, slots].astype(np.int64)
-    start = s.start[lanes, slots]
+    start, q = s.start[lanes, slots], s.req[lanes, slots]
     s.clear(lanes, slots)
+    s.opens[lanes, slots] = False
     ready = np.maximum(time, np.maximum(busy[0, lanes], busy[1, to])) + (size - 1) / s.rules.link
     busy[0, lanes] = busy[1, to] = ready
     s.held[lanes] -= size
@@ -170,6 +172,7 @@ def _leave(
     s.started[lanes] -= 1
     s.started[to] += 1
     s.sums.moved[to] += size - 1
+    s.data.transfer[q] = ready - time
     return ready, start
 
 
@@ -195,3 +198,4 @@ def _arrive(s: State, q: Ints, lane: Ints, slot: Ints, time: Floats) -> None:
     s.seen[lane, slot] = prompt + hidden
     s.think[lane, slot] = np.where(hidden > 0, hidden, BIG)
     s.waiting[lane] += prompt
+    s.high[lane] += ~low

@@ -9,7 +9,8 @@ import numpy as np
 from llmq.policies.pascal_route import GRACE
 from llmq.policies.view import Bools, Floats, Ints
 from llmq.sim.ranked_deal import deal
-from llmq.sim.ranked_state import BIG, State, Tokens
+from llmq.sim.ranked_rules import BIG
+from llmq.sim.ranked_state import LOW, State, Tokens
 
 __all__ = ["begin", "complete"]
 
@@ -76,6 +77,8 @@ def _turn(s: State, lanes: Ints, slots: Ints) -> tuple[Ints, Ints]:
     # A row that only leaves its reasoning keeps its rank under round robin.
     marked = level % s.rules.quantum == 0
     key = s.keyed(q, low, level, 2 * s.turns[lanes] + 1)
+    if s.rules.phases:
+        np.subtract.at(s.high, lanes, low & (s.key[lanes, slots] < LOW))
     s.key[lanes[marked], slots[marked]] = key[marked]
     s.left[lanes, slots] = s.until_turn(prompt, hidden, output, made, low, level)
     some = over.nonzero()[0]
