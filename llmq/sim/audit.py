@@ -121,7 +121,7 @@ class _Sealed(View):
     __slots__ = ()
 
     @property
-    def output(self) -> None:  # type: ignore[override]
+    def output(self) -> None:
         raise _PeekError
 
 
