@@ -276,7 +276,7 @@ def necessary_load(region: Region, rates: Mapping[str, float]) -> float:
     Returns
     -------
     float
-        Engines. Below ``region.load`` where prefills share a slot, which that load charges in full.
+        Engines.
     """
     return region.load_bracket(rates)[0]
 

@@ -40,12 +40,15 @@ def test_o15_weights() -> None:
     assert all((26 * w).denominator == 1 for row in found.weights for w in row)
 
 
-def test_decimals_are_the_rationals_they_say() -> None:
+# More instances of O15's programme.
+
+
+def test_o15_decimals_are_the_rationals_they_say() -> None:
     assert rybko_stolyar(0.1, 0.49).epsilon == F(1, 147)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("m2", [F(499, 1000), F(1, 2), F(501, 1000)])
-def test_sharp_at_the_virtual_station(m2: F) -> None:
+def test_o15_sharp_at_the_virtual_station(m2: F) -> None:
     assert rybko_stolyar(F(1, 10), m2).is_stable == (2 * m2 < 1)
 
 
@@ -66,7 +69,7 @@ def test_o15_simulated_peaks_agree() -> None:
 
 
 @pytest.mark.parametrize("load", [F(1, 10), F(1, 2), F(55, 100), F(57, 100), F(9, 10), F(99, 100)])
-def test_programme_and_virtual_station_agree(load: F) -> None:
+def test_o15_programme_and_virtual_station_agree(load: F) -> None:
     agents = cyclic_agents(768, first_hop=(32, 32), second_hop=(512, 32))
     assert agents.lyapunov(load).is_stable == (load < agents.critical_load)
     assert agents.lyapunov(load).is_stable == (agents.growth(load) < 1)

@@ -345,7 +345,9 @@ def test_the_lower_bound_holds_for_policies_that_share_the_prefill_slot() -> Non
     chip = llmq.Engine(law, token_budget=64, max_seqs=8, prefill_chunk=8, conventions=llmq.THEORY)
     mix = {"a": llmq.RequestClass(64, 4)}
     work = llmq.Workload.poisson(1.6, mix)
-    assert llmq.stability_region(chip, mix).load(work.rates) == pytest.approx(2.4)
+    region = llmq.stability_region(chip, mix)
+    assert 1.6 * region.facets(dominated=True)[-1].weights[0] == pytest.approx(2.4)
+    assert region.load(work.rates) == pytest.approx(1.7)
     plan = llmq.plan_capacity(
         work, llmq.SLO(e2e=1000.0, quantile=0.5), chip, requests=400, replications=3
     )
