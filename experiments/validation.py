@@ -20,8 +20,10 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from experiments.validation_profiles import Profiles, Source
 from experiments.validation_report import as_text
@@ -34,13 +36,14 @@ from experiments.validation_runs import (
     compare_steps,
 )
 from llmq.errors import InputError
-from llmq.io.measured import Settings
+from llmq.io.measured import OpenRun, Settings
 from llmq.io.measured_blis import read_blis_means, read_guidellm, read_otel
 from llmq.io.measured_closed import read_llmpilot, read_silicon
 from llmq.io.measured_splitwise import read_splitwise
 from llmq.io.measured_vllm import read_vllm_bench
 
 KINDS = ("vllm_bench", "silicon", "blis_guidellm", "blis means", "llmpilot", "splitwise")
+APART = 600.0  # seconds between requests that shall not meet
 # What a file does not say of its run; from the description of the public data set.
 SHARED_PREFIX = {"jan20-prefill-llama7b-tp1-1": 1024}
 
@@ -122,7 +125,27 @@ def guidellm(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
         if isinstance(source, Skipped):
             yield source
         else:
-            yield from compare_open(run.behind(prefix), source, "blis_guidellm")
+            for part in one_by_one(run.behind(prefix)):
+                yield from compare_open(part, source, "blis_guidellm")
+
+
+def one_by_one(run: OpenRun) -> Iterator[OpenRun]:
+    """Take apart the stages in which a request waits for the answer to the last one.
+
+    Replayed by its timestamps, a client that is a little slower would meet itself; so these
+    requests are sent far apart, which is what they met.
+    """
+    stage = np.zeros(len(run.arrival), dtype=np.int64) if run.stage is None else run.stage
+    alone = np.isin(stage, [i for i, s in enumerate(run.stages) if s.startswith("synchronous")])
+    for rows, apart in ((alone, True), (~alone, False)):
+        if rows.any():
+            arrival = run.arrival[rows]
+            shift = APART * np.arange(len(arrival)) - arrival if apart else -arrival.min()
+            yield replace(
+                run, arrival=arrival + shift, first_token=run.first_token[rows] + shift,
+                finish=run.finish[rows] + shift, prompt=run.prompt[rows], output=run.output[rows],
+                stage=stage[rows],
+            )  # fmt: skip
 
 
 def blis_means(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:

@@ -131,7 +131,11 @@ class Profiles:
             self.made[key] = self._make(settings) if wide else (
                 f"weights in {settings.precision}; the profiles are of 16-bit kernels"
             )  # fmt: skip
-        return self.made[key]
+        made = self.made[key]
+        if isinstance(made, str):
+            return made
+        # Runs of one engine may differ in their KV capacity.
+        return replace(made, kv_tokens=_capacity(settings, shape_of(settings.model)))
 
     def _make(self, settings: Settings) -> Source | str:
         try:
@@ -146,7 +150,7 @@ class Profiles:
                 failed.append(str(error))
                 continue
             if found is not None:
-                return replace(found, kv_tokens=_capacity(settings, shape))
+                return found
         where = f"no profile of {shape.name} on {settings.gpu} with TP{settings.tp}"
         return "; ".join([where, *failed])
 

@@ -6,8 +6,8 @@ function of its chunks and of every decode's context, such as
 knows no time (NaN), the engine's law answers, and ``outside`` counts it. And with ``prefix_hits``
 what an eviction frees is not lost at once: vLLM keeps the blocks of a preempted request in its
 queue of free blocks, the last ones first, and hands them out only after all that were freed before.
-When the request comes back, the leading blocks that nobody took are hits; the rest is computed
-again. At least one token always is.
+When the request comes back, the leading blocks that nobody took are hits; the rest, two tokens at
+least, is computed again.
 
 Blocks are counted, not numbered: freed blocks queue up, allocations take from the front. Not
 covered: hits between different requests, and a cache that other requests' blocks were read from.
@@ -88,6 +88,8 @@ class KernelEngine(ReferenceEngine):
         if math.isnan(time):
             self.outside += 1
             return
+        if self.hits:
+            tally.swapped = swapped  # what was found again never left the device
         law = self.clock - begun - self.engine.per_swap * (tally.swapped - swapped)
         self.clock += time - law
         tally.busy += time - law
@@ -98,7 +100,7 @@ class KernelEngine(ReferenceEngine):
         blocks = row.kv // self.engine.kv_block
         held = row.held
         moved = super()._evict(row)
-        if self.hits and not self.blocks.swap:
+        if self.hits and held and not self.blocks.swap:
             self._settle(held)
             # Its last blocks are handed out first: those that are not full, then from the end.
             if held > blocks:
@@ -136,12 +138,13 @@ class KernelEngine(ReferenceEngine):
                 self._remember(row)
 
     def _remember(self, row: Row) -> None:
-        """Show an evicted row the tokens that it need not compute again."""
+        """Show an evicted row the tokens that it need not compute again, as if swapped out."""
         if row.held:
             return
         block = self.engine.kv_block
-        most = (row.prompt + row.generated - 1) // block * block
-        row.kv = min(self.kept[row] * block, most)
+        # With one token left it would pass for a decode, which needs no admission.
+        most = (row.prompt + row.generated - 2) // block * block
+        row.host = min(self.kept[row] * block, most)
 
     def _touch(self, row: Row) -> None:
         """Take a row's own blocks out of the queue, not the ones at its front."""
