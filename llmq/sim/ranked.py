@@ -200,12 +200,18 @@ def _run(s: State, size: int) -> None:
     # Requests that have ended their reasoning at this instant: request, lane, slot.
     crossed = np.zeros((3, 0), np.int64)
     for _ in range((1 << (QUANTA - STAMP - 1)) - 1):
-        # Nobody looks at all engines of a replication before this instant.
-        meet = np.minimum(coming, cross.min(axis=1)) if s.rules.moves else coming.copy()
+        # Before anybody looks at all engines of a replication each goes on by itself.
+        alone = (due < _meet(s, coming, cross)[:, None]).ravel().nonzero()[0]
+        if alone.size:
+            complete(s, alone[s.planned[alone] > 0])
+            begin(s, alone)
+        meet = _meet(s, coming, cross)
         together = (meet < np.inf) & (meet <= due.min(axis=1))
-        limit = np.where(together, meet, np.nextafter(meet, -np.inf))[:, None]
-        if not (together.any() or (due <= limit).any()):
-            return
+        if not together.any():
+            if not alone.size:
+                return
+            continue
+        limit = np.where(together, meet, -np.inf)[:, None]
         lanes = ((due <= limit) & (idle > 0)).ravel().nonzero()[0]
         over = complete(s, lanes)
         come = together & (coming == meet)
@@ -223,12 +229,17 @@ def _run(s: State, size: int) -> None:
             following[new] += 1
             coming[new] = arrival[new, following[new]]
         # Iterations start where nobody is left to be asked for at this instant.
-        free = (coming > meet) | ~together
+        free = coming > meet
         free[crossed[0] // n] = False
         lanes = ((due <= limit) & (idle == 0) & free[:, None]).ravel().nonzero()[0]
         begin(s, lanes)
     # Turns no longer fit in a key.
     s.undone[:] = True
+
+
+def _meet(s: State, coming: Floats, cross: Floats) -> Floats:
+    """When somebody next looks at all engines of a replication, at the earliest."""
+    return np.minimum(coming, cross.min(axis=1)) if s.rules.moves else coming.copy()
 
 
 def _next(crossed: Ints, n: int) -> tuple[Ints, Ints]:

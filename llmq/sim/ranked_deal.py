@@ -17,7 +17,9 @@ from llmq.sim.ranked_state import EMPTY, LOW
 __all__ = ["deal", "prefix"]
 
 
-def deal(rules: Rules, key: Ints, ran: Bools, need: npt.NDArray[np.integer]) -> Bools:
+def deal(
+    rules: Rules, key: Ints, ran: Bools, need: npt.NDArray[np.integer]
+) -> tuple[Bools, Ints, Ints]:
     """Choose who runs.
 
     Parameters
@@ -33,25 +35,24 @@ def deal(rules: Rules, key: Ints, ran: Bools, need: npt.NDArray[np.integer]) -> 
 
     Returns
     -------
-    ndarray of bool, shape (lanes, slots)
-        Who runs.
+    tuple of ndarray
+        Who runs, of shape (lanes, slots); the blocks and the rows of each lane.
     """
-    room = np.full(len(key), rules.total)
-    slots = np.full(len(key), rules.slots)
+    room, slots = np.full(len(key), rules.total), np.full(len(key), rules.slots)
     if not rules.phases:
         return prefix(key, ran, need, room, slots)
     high = key < LOW
-    run = high.copy()
-    full = ((need * high).sum(axis=1) > room) | (high.sum(axis=1) > slots)
-    if full.any():
-        some = np.flatnonzero(full)
-        own = np.where(high[some], key[some], EMPTY)
-        run[some] = prefix(own, ran[some], need[some], room[some], slots[some])
-    room -= (need * run).sum(axis=1)
-    slots -= run.sum(axis=1)
+    run, used, rows = high.copy(), (need * high).sum(axis=1), high.sum(axis=1)
+    full = ((used > room) | (rows > slots)).nonzero()[0]
+    if full.size:
+        own = np.where(high[full], key[full], EMPTY)
+        run[full], used[full], rows[full] = prefix(
+            own, ran[full], need[full], room[full], slots[full]
+        )
     # The keys of the high queue become `EMPTY`: they are out of this one.
     below = np.maximum(key, high * EMPTY)
-    return np.asarray(run | prefix(below, ran, need, room, slots))
+    low, more, others = prefix(below, ran, need, room - used, slots - rows)
+    return run | low, used + more, rows + others
 
 
 def prefix(key: Ints, ran: Bools, need: npt.NDArray[np.integer], room: Ints, slots: Ints) -> Bools:
@@ -70,14 +71,14 @@ def prefix(key: Ints, ran: Bools, need: npt.NDArray[np.integer], room: Ints, slo
 
     Returns
     -------
-    ndarray of bool, shape (lanes, slots)
-        The prefix.
+    tuple of ndarray
+        The prefix, of shape (lanes, slots); its blocks and rows in each lane.
 
     Examples
     --------
     >>> key, none = np.array([[3, 1, 2, EMPTY]]), np.zeros((1, 4), bool)
     >>> prefix(key, none, np.array([[1, 5, 3, 0]]), np.array([8]), np.array([9]))
-    array([[False,  True,  True, False]])
+    (array([[False,  True,  True, False]]), array([8]), array([2]))
     """
     run = ran & (key < EMPTY)
     used, count = (need * run).sum(axis=1), run.sum(axis=1)
@@ -101,4 +102,4 @@ def prefix(key: Ints, ran: Bools, need: npt.NDArray[np.integer], room: Ints, slo
         used[lanes] += sign[some] * need[lanes, slot]
         count[lanes] += sign[some]
         todo = lanes
-    return run
+    return run, used, count

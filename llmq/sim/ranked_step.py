@@ -121,11 +121,9 @@ def begin(s: State, lanes: Ints) -> None:
     total, rows = need.sum(axis=1), run.sum(axis=1)
     tight = ((total > rules.total) | (rows > rules.slots)).nonzero()[0]
     if tight.size:
-        own = need[tight]
-        chosen = deal(rules, s.key[lanes[tight]], ran[tight], own)
-        run[tight] = chosen
-        total[tight], rows[tight] = (own * chosen).sum(axis=1), chosen.sum(axis=1)
-    kv = (size * run).sum(axis=1)
+        chosen = deal(rules, s.key[lanes[tight]], ran[tight], need[tight])
+        run[tight], total[tight], rows[tight] = chosen
+    kv = total - rows if rules.block == 1 else (size * run).sum(axis=1)
     s.run[lanes], s.batch[lanes], s.kv[lanes] = run, rows, kv
     joins = _first(s, lanes, run, ran, size)
     if landed is not None:
