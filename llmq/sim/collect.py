@@ -157,7 +157,12 @@ def _verdict(task: Task, path: Slopes, seen: Block, measured: tuple[int, int]) -
         rates = throughput(seen.arrival, seen.klass, _classes(task), measured)
         load = offered_load(task.engines, mix, rates, task.eligible)
         return verdict_closed(traffic.arrivals, path, load)
-    return judge(path, offered_load(task.engines, mix, traffic.rates, task.eligible))
+    allowed, names = task.eligible, _classes(task)
+    if allowed is not None:
+        allowed = tuple(allowed[names.index(name)] for name in mix)
+    # Classes that do not occur in a trace have no lengths.
+    rates = {name: traffic.rates[name] for name in mix}
+    return judge(path, offered_load(task.engines, mix, rates, allowed))
 
 
 def _words(

@@ -75,13 +75,13 @@ def enough_lanes(policy: Policy) -> int:
 
 
 @contextmanager
-def in_replication(seed: np.random.SeedSequence) -> Iterator[None]:
+def in_replication(source: np.random.SeedSequence) -> Iterator[None]:
     """Let an error of a policy, or of ours, say in which replication.
 
     Parameters
     ----------
-    seed : numpy.random.SeedSequence
-        Of the replication.
+    source : numpy.random.SeedSequence
+        Seed of the replication.
 
     Yields
     ------
@@ -91,7 +91,7 @@ def in_replication(seed: np.random.SeedSequence) -> Iterator[None]:
     try:
         yield
     except (PolicyError, InvariantError) as error:
-        number = seed.spawn_key[-1]
+        number = source.spawn_key[-1]
         fields = {**error.fields, "replication": number}
         raise type(error)(f"{error} (replication {number})", **fields) from error
 

@@ -203,3 +203,11 @@ def test_lockstep_of_fleets_that_swap_and_move_is_the_reference(policy):
     for name in ("qoe", "blocking", "reasoning"):
         mine, theirs = (run.metric(name, anyway=True).values for run in (many, slow))
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_a_class_that_does_not_occur_in_a_trace():
+    trace = llmq.Trace([0.0, 1.0, 2.0], [8] * 3, [4] * 3, klass=["b"] * 3, classes=("a", "b"))
+    fleet = llmq.Fleet({"x": (CHIP, 1), "y": (CHIP, 1)}, eligible={"b": ("y",)})
+    run = llmq.simulate(fleet, trace)
+    assert run.metric("ttft", klass="b").observations == 3
+    assert set(run.server.ravel()) == {1}
