@@ -2,9 +2,11 @@
 
     LLMQ_DATA=... python -m experiments.speed [--repeat 5]
 
-The workload is ``bench/w10k.csv`` (10,000 requests, Poisson 6/s): affine law, token budget 512, 128
-slots. The yardstick is :mod:`experiments.naive`, timed in turn with the others, so that a machine
-that slows down slows them all. Also: memory per live request, and what an import costs.
+One path is ``bench/w10k.csv`` (10,000 requests, Poisson 6/s): affine law, token budget 512, 128
+slots. Many replications draw requests of the same laws (:mod:`experiments.speed_vector`), for SLAI
+OpenChat's, for PASCAL a reasoning workload on eight engines. The yardstick is
+:mod:`experiments.naive`, timed in turn with the others, so that a machine that slows down slows
+them all. Also: memory per live request, and what an import costs.
 """
 
 from __future__ import annotations
@@ -19,13 +21,27 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 import llmq
+from experiments import speed_pascal, speed_slots, speed_vector
 from experiments.naive import simulate_naive
+from llmq.search import MaxRate
 from llmq.sim.calendar import CalendarEngine
 from llmq.sim.log import Job, Log
+from llmq.sim.slots import run_slots
 
 LAW = {"base": 0.011, "per_token": 4e-5, "per_kv": 2.9e-7}
 BUDGET, SLOTS, KV = 512, 128, 131_072
+# Requests per CPU-second, and as a multiple of the yardstick.
+TARGETS = {
+    "simulate, calendar, no KV limit": "200,000, 3",
+    "vector, Sarathi, R = 1024": "600,000, 8",
+    "vector, Sarathi, R = 256": "350,000, 5",
+    "vector, RAD, R = 1024": "600,000, 8",
+    "slots, SLAI, OpenChat, R = 256": "30,000, 0.4",
+    "ranked, PASCAL, 8 engines, 10/s, R = 64": "20,000, 0.3",
+}
 
 
 def cpu(call: Callable[[], object]) -> float:
@@ -74,6 +90,46 @@ def cases(data: Path) -> dict[str, tuple[int, Callable[[], object]]]:
     }  # fmt: skip
 
 
+def many(data: Path) -> dict[str, tuple[int, Callable[[], object]]]:
+    """List the calls that run many replications, with their requests."""
+    table = speed_vector.cases()
+    work, chip = capacity_case()
+    table["simulate, Sarathi, R = 1024, all of it"] = (
+        512_000, lambda: llmq.simulate(chip, work, replications=1024, requests=500, rng=7)
+    )  # fmt: skip
+    lanes = speed_slots.openchat(
+        data / "traces" / "openchat_sharegpt4_lengths.csv", 256, 400, speed_slots.RATE
+    )
+    paying = np.random.default_rng(2).random(lanes.arrival.shape) < speed_slots.PAYING
+    ada, names = llmq.load_engine("mistral-7b/rtx6000ada"), ("free", "paying")
+    table["slots, SLAI, OpenChat, R = 256"] = (
+        lanes.arrival.size,
+        lambda: run_slots(ada, speed_slots.POLICY, lanes, paying.astype(np.int64), names),
+    )
+    pascal = llmq.policies.PASCAL()
+    for rate in (10.0, 15.0):
+        table[f"ranked, PASCAL, 8 engines, {rate:g}/s, R = 64"] = (
+            64 * 1000, speed_pascal.lockstep(pascal, rate, 64, 1000)
+        )  # fmt: skip
+    return table
+
+
+def capacity_case() -> tuple[llmq.Workload, llmq.Engine]:
+    """Return the workload of w10k as laws of lengths, and its engine."""
+    law = llmq.RequestClass(
+        llmq.Lengths.lognormal(mean=500, sigma=0.9, low=4, high=2048),
+        llmq.Lengths.lognormal(mean=260, sigma=0.8, low=4, high=1024),
+    )
+    chip = llmq.Engine(llmq.BatchTime.affine(**LAW), token_budget=BUDGET, max_seqs=SLOTS)
+    return llmq.Workload.poisson(6.0, {"chat": law}), chip
+
+
+def capacity_search() -> MaxRate:
+    """Find the highest rate with p99 TTFT <= 1 s and p99 TPOT <= 50 ms."""
+    work, chip = capacity_case()
+    return llmq.max_rate(chip, work, llmq.SLO(ttft=1.0, tpot=0.05, quantile=0.99), rng=1)
+
+
 def process_cost(code: str, repeat: int = 5) -> float:
     """CPU-seconds of a fresh interpreter that runs some code, the best of several."""
     best = float("inf")
@@ -101,8 +157,6 @@ def import_cost(repeat: int = 5) -> float:
 
 def peak_memory(data: Path, requests: int) -> float:
     """Peak bytes while the calendar runs, beyond the times that it keeps of each request."""
-    import numpy as np
-
     base = llmq.read_trace(data / "bench" / "w1k.csv")
     copies = -(-requests // len(base))
     shift = np.repeat(np.arange(copies) * (base.span + 1), len(base))
@@ -138,16 +192,18 @@ def main() -> None:
         parser.exit(2, "speed: set LLMQ_DATA or give --data: the folder with bench/w10k.csv\n")
     data = Path(args.data)
     azure = data / "traces" / "azure_llm_2023_conv.csv"
-    table = cases(data)
+    table = cases(data) | many(data)
     best = dict.fromkeys(table, float("inf"))
     for _ in range(args.repeat):
         for name, (_, call) in table.items():
             best[name] = min(best[name], cpu(call))
     rates = {name: n / best[name] for name, (n, _) in table.items()}
     yardstick = rates["naive per-slot loop"]
-    print(f"{'':38s} {'req/CPU-s':>10s} {'x naive':>8s}")
+    print(f"{'':42s} {'req/CPU-s':>10s} {'x naive':>8s}   target")
     for name, rate in rates.items():
-        print(f"{name:38s} {rate:10,.0f} {rate / yardstick:8.2f}")
+        print(f"{name:42s} {rate:10,.0f} {rate / yardstick:8.2f}   {TARGETS.get(name, '')}")
+    search = min(cpu(capacity_search) for _ in range(args.repeat))
+    print(f"capacity search, 8 probes x 2000 requests with an interval: {search:.2f} CPU-s (0.3)")
     small, large = peak_memory(data, 1_000), peak_memory(data, 20_000)
     print(f"calendar's own peak memory: {small / 1e3:.0f} kB for 1,000 requests, "
           f"{large / 1e3:.0f} kB for 20,000")  # fmt: skip
