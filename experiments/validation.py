@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from experiments.validation_runs import (
     compare_published,
     compare_steps,
 )
-from llmq.errors import InputError
+from llmq.errors import InputError, LlmqError
 from llmq.io.measured import OpenRun, Settings
 from llmq.io.measured_blis import read_blis_means, read_guidellm, read_otel
 from llmq.io.measured_closed import read_llmpilot, read_silicon
@@ -83,6 +84,19 @@ def compute(root: Path, only: str | None = None) -> list[Row | Skipped]:
     return found
 
 
+def _compared(
+    kind: str, run: str, compare: Callable[..., Row | str | list[Row]], *arguments: object
+) -> list[Row | Skipped]:
+    """Compare, or say what a run asks that cannot be simulated."""
+    try:
+        found = compare(*arguments)
+    except LlmqError as error:
+        found = f"cannot be simulated: {error}"
+    if isinstance(found, str):
+        return [Skipped(kind, run, found)]
+    return [*found] if isinstance(found, list) else [found]
+
+
 def _source(profiles: Profiles, settings: Settings, kind: str, run: str) -> Source | Skipped:
     found = profiles.find(settings)
     return found if isinstance(found, Source) else Skipped(kind, run, found)
@@ -100,7 +114,7 @@ def vllm_bench(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
         if isinstance(source, Skipped):
             yield source
         else:
-            yield from compare_open(run, source, "vllm_bench")
+            yield from _compared("vllm_bench", run.name, compare_open, run, source, "vllm_bench")
 
 
 def silicon(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
@@ -113,7 +127,10 @@ def silicon(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
                 yield Skipped("silicon", what, reason)
                 continue
             source = _source(profiles, run.settings, "silicon", what)
-            yield source if isinstance(source, Skipped) else compare_means(run, source)
+            if isinstance(source, Skipped):
+                yield source
+            else:
+                yield from _compared("silicon", what, compare_means, run, source)
 
 
 def guidellm(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
@@ -126,7 +143,9 @@ def guidellm(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
             yield source
         else:
             for part in one_by_one(run.behind(prefix)):
-                yield from compare_open(part, source, "blis_guidellm")
+                yield from _compared(
+                    "blis_guidellm", run.name, compare_open, part, source, "blis_guidellm"
+                )
 
 
 def one_by_one(run: OpenRun) -> Iterator[OpenRun]:
@@ -155,9 +174,8 @@ def blis_means(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
             source = _source(profiles, run.settings, "blis means", run.name)
             if isinstance(source, Skipped):
                 yield source
-                continue
-            row = compare_published(run, source)
-            yield Skipped("blis means", run.name, row) if isinstance(row, str) else row
+            else:
+                yield from _compared("blis means", run.name, compare_published, run, source)
 
 
 def llmpilot(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
@@ -165,7 +183,10 @@ def llmpilot(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
     for file in sorted(measured.glob("llmpilot/*.csv*")):
         for run in read_llmpilot(file):
             source = _source(profiles, run.settings, "llmpilot", run.name)
-            yield source if isinstance(source, Skipped) else compare_pilot(run, source)
+            if isinstance(source, Skipped):
+                yield source
+            else:
+                yield from _compared("llmpilot", run.name, compare_pilot, run, source)
 
 
 def splitwise(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
@@ -177,7 +198,18 @@ def splitwise(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
             if isinstance(source, Skipped):
                 yield source
             else:
-                yield compare_steps(steps, settings, source)
+                yield from _compared(
+                    "splitwise", steps.name, compare_steps, steps, settings, source
+                )
+
+
+def _finite(value: object) -> object:
+    """Put null where a number is not one: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -196,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.json:
         done = [asdict(row) for row in rows if isinstance(row, Row)]
         left = [asdict(row) for row in rows if isinstance(row, Skipped)]
-        print(json.dumps({"runs": done, "skipped": left}, indent=1))
+        print(json.dumps(_finite({"runs": done, "skipped": left}), indent=1, allow_nan=False))
     else:
         print(as_text(rows))
     return 0

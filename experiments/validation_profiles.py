@@ -121,15 +121,16 @@ class Profiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root / "profiles"
-        self.made: dict[tuple[str, str, int, bool], Source | str] = {}
+        self.made: dict[tuple[str, str, int, str], Source | str] = {}
 
     def find(self, settings: Settings) -> Source | str:
         """Return the source for a run, or the reason why there is none."""
         wide = settings.precision.lower() in WIDE
-        key = (plain(settings.gpu), settings.model.lower(), settings.tp, wide)
+        narrow = "" if wide else settings.precision
+        key = (plain(settings.gpu), settings.model.lower(), settings.tp, narrow)
         if key not in self.made:
             self.made[key] = self._make(settings) if wide else (
-                f"weights in {settings.precision}; the profiles are of 16-bit kernels"
+                f"{settings.precision} kernels; the profiles are of 16-bit ones"
             )  # fmt: skip
         made = self.made[key]
         if isinstance(made, str):
@@ -168,10 +169,33 @@ class Profiles:
             same = plain(settings.gpu) in names and _same_model(model, shape)
             if same and (int(degree[1]) if degree else 1) == settings.tp:
                 kernels, last = llmservingsim_kernels(folder, layers=shape.layers)
-                lacks = ("no all-reduce in the profile: counted as 0",) if settings.tp > 1 else ()
+                lacks: tuple[str, ...] = ()
+                if settings.tp > 1:
+                    reduce, note = self._all_reduce(settings, shape)
+                    kernels = replace(kernels, dense=_sum(kernels.dense, reduce))
+                    lacks = (note,)
                 skew = "" if kernels.spread is None else ", contexts that differ"
                 return _source(f"LLMServingSim tables{skew}", kernels, lacks, chunk=last)
         return None
+
+    def _all_reduce(self, settings: Settings, shape: Geometry) -> tuple[Curve, str]:
+        """Return two all-reduces a layer, from any table of this GPU; zero without one."""
+        kinds = {"num_gpus": "count", "message_size": "count", "latency": "time"}
+        for name, word, column in (
+            ("custom_allreduce.csv", "vllm_graph", "backend"), ("nccl.csv", "all_reduce", "op_name")
+        ):  # fmt: skip
+            for path in sorted(self.root.glob(f"**/{name}")):
+                if plain(path.parent.name) != plain(settings.gpu):
+                    continue
+                table = read_columns(path, kinds | {column: "text"}, "Is this an all-reduce table?")
+                rows = (table["num_gpus"] == settings.tp) & (table[column] == word)
+                sizes, first = np.unique(table["message_size"][rows], return_index=True)
+                if not sizes.size:
+                    continue
+                time = 2 * shape.layers * MILLISECOND * table["latency"][rows][first]
+                each = 2 * shape.hidden  # bytes of a token
+                return (lambda n: np.interp(each * n, sizes, time)), f"all-reduce from {name}"  # noqa: B023
+        return np.zeros_like, "no all-reduce in the profile: counted as 0"
 
     def _aiconfigurator(self, settings: Settings, shape: Geometry) -> Source | None:
         for gemm in sorted(self.root.glob("**/gemm*.csv*")):

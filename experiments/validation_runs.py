@@ -6,8 +6,9 @@ watermark, and KV for a whole prompt at admission. TGIS processes whole prompts 
 their own, as :class:`llmq.policies.VLLM` does. Errors are fractions: simulated over measured less
 1.
 
-Assumed where a source does not say: token budget 8192 for TensorRT-LLM, 2048 for others; no limit
-on resident requests. Equal clients of a closed loop are out of phase: the first request of client
+Assumed where a source does not say: the token budget is the default of the server (8192 tokens for
+TensorRT-LLM, and for vLLM v1 on GPUs of 70 GB and more except A100; else 2048), with no limit on
+resident requests. Equal clients of a closed loop are out of phase: the first request of client
 ``i`` of ``c`` is cut to ``(i + 1) / c`` of its output, and only later ones are measured.
 """
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 import llmq
-from experiments.validation_profiles import Source
+from experiments.validation_profiles import Source, plain
 from llmq import policies
 from llmq.io.measured import ClosedMeans, OpenRun, PublishedMeans, Settings
 from llmq.io.measured_splitwise import StepTimes
@@ -32,7 +33,8 @@ from llmq.sim.log import Job, Log
 
 OVERHEAD = 0.0005  # seconds of an iteration outside its kernels, in the variant that assumes some
 VARIANT = "table + 0.5 ms"
-BUDGET, BUDGET_TRTLLM = 2048, 8192
+BUDGET, BUDGET_LARGE = 2048, 8192
+LARGE = ("h100", "h200", "b200", "b300", "gb200", "gb300", "rtxpro6000")
 # Beyond this many iterations the law fitted to the tables stands for the tables themselves.
 MOST_ITERATIONS = 20_000
 PILOT_REQUESTS = 600
@@ -102,7 +104,8 @@ def relative(found: Mapping[str, float], truth: Mapping[str, float]) -> dict[str
 
 def engine_of(settings: Settings, law: llmq.BatchTime, kv_tokens: int | None) -> llmq.Engine:
     """Compose the engine of a run."""
-    default = BUDGET_TRTLLM if settings.server.startswith("trtllm") else BUDGET
+    large = settings.server.lower().startswith("vllm") and plain(settings.gpu) in LARGE
+    default = BUDGET_LARGE if large or settings.server.startswith("trtllm") else BUDGET
     return llmq.Engine(
         law, token_budget=settings.token_budget or default, max_seqs=settings.max_seqs,
         kv_tokens=kv_tokens, kv_block=settings.kv_block,

@@ -105,8 +105,15 @@ def _settings(path: Path, gpu: str) -> Settings:
     blocks = _whole(options, ("num_gpu_blocks_override", "num_gpu_blocks"), path)
     tokens = _whole(options, ("kv_cache_tokens", "kv_tokens"), path)
     share = options.get("gpu_memory_utilization")
-    quantised = options.get("quantization")
-    precision = quantised or options.get("dtype") or ""
+    copies = _whole(options, ("data_parallel_size",), path) or 1
+    if copies > 1:
+        raise FormatError(
+            f"{copies} data-parallel engines, but not which request went to which: not covered",
+            path=path, column="data_parallel_size",
+        )  # fmt: skip
+    cache = str(options.get("kv_cache_dtype") or "auto")
+    narrow = f"KV in {cache}" if cache.startswith(("fp8", "int8")) else ""
+    precision = options.get("quantization") or narrow or options.get("dtype") or ""
     return Settings(
         gpu=str(options.get("hardware") or options.get("gpu") or gpu), model=model,
         tp=_whole(options, ("tensor_parallel_size", "tp"), path) or 1,

@@ -221,6 +221,9 @@ def unseen(tmp_path_factory):
     write_run(bench / "Q7_Qwen3-8B", trace, tight)
     write_run(bench / "Z900_Qwen3-8B-fp8", trace, tight, quantization="fp8")
     write_run(bench / "Z900_Unheard-9B", trace, tight, model="acme/Unheard-9B")
+    write_run(bench / "Z900_small", trace, tight, num_gpu_blocks_override=10)
+    write_run(bench / "Z900_copies", trace, tight, data_parallel_size=2)
+    write_run(bench / "Z900_narrow", trace, tight, kv_cache_dtype="fp8_e4m3")
     write_run(bench / "Z900_broken", trace, tight)
     lines = (bench / "Z900_broken/requests.jsonl").read_text().splitlines()
     lines[6] = lines[6].replace('"output_toks"', '"outputs"')
@@ -280,9 +283,12 @@ def test_closed_loops_agree_with_the_mean_iteration(found):
 def test_what_cannot_be_compared_is_listed_with_the_reason(found):
     left = {row.run: row.reason for row in found if not isinstance(row, Row)}
     assert "no profile of Qwen3-8B on Q7 with TP2" in left["vllm_bench/Q7_Qwen3-8B"]
-    assert "weights in fp8" in left["vllm_bench/Z900_Qwen3-8B-fp8"]
+    assert "fp8 kernels" in left["vllm_bench/Z900_Qwen3-8B-fp8"]
     assert "acme/Unheard-9B" in left["vllm_bench/Z900_Unheard-9B"]
     assert "line 7, column output_toks" in left["Z900_broken"]
+    assert "cannot be simulated" in left["vllm_bench/Z900_small"]
+    assert "2 data-parallel engines" in left["Z900_copies"]
+    assert "KV in fp8" in left["vllm_bench/Z900_narrow"]
     text = as_text(found)
     assert all(reason in text for reason in left.values())
 
@@ -293,7 +299,7 @@ def test_the_command(unseen, tmp_path):
         [*command, "--data", str(unseen)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    runs = json.loads(done.stdout)["runs"]
+    runs = json.loads(done.stdout, parse_constant=pytest.fail)["runs"]
     assert len(runs) == 3
     assert runs[0]["settings"]["tp"] == 2
     assert abs(runs[0]["errors"]["table"]["tpot mean"]) < 0.05
@@ -332,6 +338,23 @@ def test_kv_capacity_is_what_vllm_reported(data_dir):
     assert isinstance(source, Source)
     assert source.kv_tokens == pytest.approx(7463 * 16, rel=0.005)
     assert "attention of 32 KV heads as a batch 4 times larger" in source.notes
+
+
+def test_all_reduces_of_the_same_gpu_are_added(unseen, tmp_path):
+    (tmp_path / "measured").symlink_to(unseen / "measured")
+    write_profile(tmp_path / "profiles/llmservingsim/Z900/Qwen3-8B")
+    header = ("num_gpus", "message_size", "latency", "backend")
+    rows = [(2, size, 0.01 + 1e-8 * size, "vllm_graph") for size in (1, 10**6, 10**8)]
+    other = [(4, 1, 9.0, "vllm_graph"), (2, 1, 9.0, "vllm_eager")]
+    table = tmp_path / "profiles/aiconfigurator/z900/custom_allreduce.csv"
+    write_csv(table, header, rows + other)
+    settings = Settings(gpu="Z900", model="Qwen/Qwen3-8B", tp=2)
+    plain_, summed = (Profiles(place).find(settings) for place in (unseen, tmp_path))
+    assert plain_.notes == ("no all-reduce in the profile: counted as 0",)
+    assert summed.notes == ("all-reduce from custom_allreduce.csv",)
+    # 36 layers, two each; a token has 2 x 4096 bytes.
+    more = summed.timer([(300, 0)], [], 1) - plain_.timer([(300, 0)], [], 1)
+    assert more == pytest.approx(72 * (1e-5 + 1e-11 * 300 * 8192), rel=1e-6)
 
 
 @pytest.mark.parametrize(
