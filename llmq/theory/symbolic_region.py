@@ -22,7 +22,8 @@ the exact change for one token of budget, slot, KV block or GPU, maximum include
 Little :math:`n_j^* = \lambda_j \tau^* d_j`, :math:`KV^* = \tau^* \sum_j \lambda_j g_j`. The
 relaxation time has a closed form for decodes alone only (law "decode_fluid").
 
-Not covered: tables of measured times, tiles in a roofline, two rates of KV reads; and the inner
+Not covered: prompts that share a slot (the slots facet charges each chunk one, so there it is no
+bound; :func:`llmq.stability_region` counts them right), tables of measured times, tiles in a roofline, two rates of KV reads; and the inner
 bounds (:mod:`llmq.theory.inner`), which are minima over schedules.
 """
 
@@ -52,6 +53,8 @@ _MORE: dict[str, tuple[str, int | str]] = {
     "gpu": ("engines", 1),
 }  # fmt: skip
 _RULES = ("no prefix reuse", "requests split evenly over equal engines")
+# Where prompts share a slot Theorem U's count is too large; `stability_region` has the right one.
+_SLOTS = ("slots facet: every prompt chunk takes a slot of its own (prefill_slots='per_request')",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +255,7 @@ class SymbolicRegion:
 def _bounds(model: Model, name: str, fields: Mapping[str, tuple[Any, ...]]) -> Formulas:
     return family(
         name, fields, kind=Kind.OUTER_BOUND,
-        assumptions=("bound for every policy (Theorem U)", *_RULES), source="theorem-u",
+        assumptions=("bound for every policy (Theorem U)", *_RULES, *_SLOTS), source="theorem-u",
         arguments=model.arguments(),
     )  # fmt: skip
 
