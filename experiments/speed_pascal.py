@@ -3,9 +3,9 @@
     python -m experiments.speed_pascal [--repeat 3] [--replications 64]
 
 The reconstructed workload ``reasoning-alpaca`` on eight engines of PASCAL's substitute model with
-90,000 KV tokens each, 4,000 requests of a path; at 10/s everything fits, at 15/s (1.13 of the
-capacity) memory runs short. The yardstick (:mod:`experiments.naive`) serves one path of its own
-workload, in turn with the others.
+90,000 KV tokens each, 1,000 requests of a path, at 10/s (0.75 of the capacity) and 15/s (1.13 of
+it). The yardstick (:mod:`experiments.naive`) serves one path of its own workload, in turn with the
+others.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def cpu(call: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def rows(repeat: int = 3, replications: int = 64, requests: int = 4000) -> dict[str, float]:
+def rows(repeat: int = 3, replications: int = 64, requests: int = 1000) -> dict[str, float]:
     """Time every case: requests per CPU-second, the best of several rounds.
 
     Parameters

@@ -55,7 +55,9 @@ def deal(
     return run | low, used + more, rows + others
 
 
-def prefix(key: Ints, ran: Bools, need: npt.NDArray[np.integer], room: Ints, slots: Ints) -> Bools:
+def prefix(
+    key: Ints, ran: Bools, need: npt.NDArray[np.integer], room: Ints, slots: Ints
+) -> tuple[Bools, Ints, Ints]:
     """Find the longest prefix in key order that fits.
 
     Parameters

@@ -24,7 +24,7 @@ Tokens: TypeAlias = npt.NDArray[np.signedinteger]
 # A key is one number: queue, quanta used, when the quantum began, request (from 1).
 EMPTY = np.iinfo(np.int64).max
 LOW, QUANTA, STAMP = 1 << 62, 49, 20
-WIDTH = 32
+WIDTH = 16
 
 
 class State:
