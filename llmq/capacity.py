@@ -38,8 +38,8 @@ from llmq.result import Estimate, Kind, provenance
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.record import Run
 from llmq.sim.run import simulate
-from llmq.sim.workers import Workers
 from llmq.sim.stats import Share
+from llmq.sim.workers import Workers
 from llmq.theory.region import Region, stability_region
 
 __all__ = ["Candidate", "CandidatePlan", "Plan", "Probe", "plan_capacity"]

@@ -42,7 +42,7 @@ def certificates() -> Iterator[tuple[str, Certificate]]:
     yield "o1-optimal", certify(one, {"x": RequestClass(100, 100)}, {"x": 0.01})
     # A tenth above the capacity of 12800 / 3829 tokens per millisecond.
     above = Fraction(11, 10) * Fraction(12_800, 3829) / 200
-    yield "o1-unstable", certify(one, {"x": RequestClass(100, 100)}, {"x": above})  # type: ignore[dict-item]
+    yield "o1-unstable", certify(one, {"x": RequestClass(100, 100)}, {"x": above})
     slots = one.with_(max_seqs=100)
     yield "o2-optimal", certify(slots, dai, {"x": 0.01})
     yield "o2-unstable", certify(slots, dai, {"x": 0.013})

@@ -23,8 +23,8 @@ Little :math:`n_j^* = \lambda_j \tau^* d_j`, :math:`KV^* = \tau^* \sum_j \lambda
 relaxation time has a closed form for decodes alone only (law "decode_fluid").
 
 Not covered: prompts that share a slot (the slots facet charges each chunk one, so there it is no
-bound; :func:`llmq.stability_region` counts them right), tables of measured times, tiles in a roofline, two rates of KV reads; and the inner
-bounds (:mod:`llmq.theory.inner`), which are minima over schedules.
+bound; :func:`llmq.stability_region` counts them right), tables of measured times, tiles in a
+roofline, two rates of KV reads; and the inner bounds (:mod:`llmq.theory.inner`), which are minima over schedules.
 """
 
 from __future__ import annotations
