@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmq.calibrate.engine_file import load_table, read_engine, write_engine
+from llmq.calibrate.package import engine_from_package
 from llmq.errors import InputError, nearest
 from llmq.model.engine import Engine
 
@@ -68,15 +69,16 @@ def engines() -> tuple[EngineEntry, ...]:
 
     Examples
     --------
-    >>> [entry.name for entry in engines() if entry.gpu.startswith("NVIDIA A100")]
-    ['llama-3.1-70b/a100', 'llama-3.1-8b/a100', 'qwen3-32b/a100']
+    >>> [entry.tp for entry in engines() if entry.name == "llama-3.1-70b/a100"]
+    [2, 4, 8]
     """
     found = []
     for name, path in _names().items():
         raw = load_table(path)
         for tp, part in raw["tp"].items():
             error = part.get("fit", {}).get("out_of_sample")
-            found.append(EngineEntry(name, raw["gpu"], raw["model"], int(tp), raw["source"], error))
+            source = part.get("source", raw["source"])
+            found.append(EngineEntry(name, raw["gpu"], raw["model"], int(tp), source, error))
     return tuple(found)
 
 
@@ -84,6 +86,7 @@ def load_engine(
     name: str | Path,
     tp: int | None = None,
     *,
+    source: str = "catalogue",
     token_budget: int | None = None,
     max_seqs: int | None = None,
 ) -> Engine:
@@ -94,7 +97,10 @@ def load_engine(
     name : str or Path
         A catalogue name such as ``"llama-3.1-8b/h100"``, or the path of a ``.toml`` file.
     tp : int, optional
-        GPUs of one engine; the smallest the entry has if not given.
+        GPUs of one engine; if not given, the entry's own default or the smallest it has.
+    source : {"catalogue", "profiles"}
+        Where to look: the catalogue and engine files, or the kernel tables of the extra
+        ``profiles``, from which any known model on any measured GPU type is composed.
     token_budget : int, optional
         Tokens per iteration; the entry's (vLLM's default, 2048) if not given.
     max_seqs : int, optional
@@ -109,6 +115,8 @@ def load_engine(
     ------
     InputError
         Unknown name (names the nearest) or a degree the entry lacks (names those it has).
+    MissingDependencyError
+        ``source="profiles"`` without the extra.
 
     Examples
     --------
@@ -117,14 +125,19 @@ def load_engine(
     (0.00603, 426784, 2048)
     """
     known = _names()
-    if str(name).endswith(".toml"):
+    if source not in ("catalogue", "profiles"):
+        raise InputError(f"source must be 'catalogue' or 'profiles', got {source!r}", value=source)
+    if source == "profiles":
+        engine = engine_from_package(str(name), tp)
+    elif str(name).endswith(".toml"):
         engine = read_engine(name, tp)
     elif str(name) in known:
         engine = read_engine(known[str(name)], tp)
     else:
         raise InputError(
             f"no engine {str(name)!r} in the catalogue{nearest(str(name), known)} "
-            "(an own engine: pass the path of a .toml file)",
+            "(an own engine: pass the path of a .toml file; any other model on a measured GPU: "
+            'source="profiles")',
             value=str(name),
         )
     changes = {"token_budget": token_budget, "max_seqs": max_seqs}

@@ -1,8 +1,9 @@
 """Engines as TOML files: the form of the catalogue's entries and of one's own.
 
 A file names the engine, its budgets and its source, and holds a law for each tensor-parallel
-degree. The KV capacity is stated, or follows from a ``[memory]`` table. Unknown keys are errors
-that name the nearest known key. Times are in seconds, sizes in tokens or bytes.
+degree, with a source of its own and more assumptions where they differ. The KV capacity is stated,
+or follows from a ``[memory]`` table. Unknown keys are errors that name the nearest known key. Times
+are in seconds, sizes in tokens or bytes.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ _LAW_KEYS = {
 }
 _TOP_KEYS = (
     "name", "gpu", "model", "token_budget", "max_seqs", "kv_block", "prefill_chunk",
-    "conventions", "source", "assumptions", "memory", "tp",
+    "conventions", "source", "assumptions", "memory", "default_tp", "tp",
 )  # fmt: skip
-_TP_KEYS = ("kv_tokens", "law", "fit")
+_TP_KEYS = ("kv_tokens", "source", "assumptions", "law", "fit")
 _MEMORY_KEYS = ("gpu_bytes", "utilisation", "weight_bytes", "kv_bytes")
 _FIT_KEYS = ("in_sample", "out_of_sample")
 # vLLM V1's scheduler defaults (max_num_batched_tokens, max_num_seqs; vLLM 0.19 engine arguments).
@@ -49,7 +50,7 @@ def read_engine(path: str | Path, tp: int | None = None) -> Engine:
     path : str or Path
         The file.
     tp : int, optional
-        GPUs of one engine; the smallest in the file if not given.
+        GPUs of one engine; ``default_tp`` of the file, or its smallest, if not given.
 
     Returns
     -------
@@ -66,10 +67,10 @@ def read_engine(path: str | Path, tp: int | None = None) -> Engine:
     file = Path(path)
     raw = load_table(file)
     degrees = sorted(raw["tp"], key=int)
-    degree = degrees[0] if tp is None else str(tp)
+    degree = str(raw.get("default_tp", degrees[0])) if tp is None else str(tp)
     if degree not in degrees:
         raise InputError(
-            f"{raw['name']} is known with tp {', '.join(degrees)}, not with tp={tp}", value=tp
+            f"{raw['name']} is known with tp {', '.join(degrees)}, not with tp={degree}", value=tp
         )
     part = raw["tp"][degree]
     block = raw.get("kv_block", _BLOCK)
@@ -84,8 +85,8 @@ def read_engine(path: str | Path, tp: int | None = None) -> Engine:
         conventions=_CONVENTIONS[raw.get("conventions", ENGINE.name)],
         name=raw["name"],
         gpus=int(degree),
-        source=raw["source"] + _fit_words(part.get("fit")),
-        assumptions=tuple(raw.get("assumptions", ())),
+        source=part.get("source", raw["source"]) + _fit_words(part.get("fit")),
+        assumptions=(*raw.get("assumptions", ()), *part.get("assumptions", ())),
     )
 
 
@@ -141,11 +142,13 @@ def write_engine(
     if isinstance(engine, Fit):
         errors = (engine.in_sample.mape, engine.out_of_sample.mape)
         gpu, model = gpu or engine.gpu, model or engine.model
-        unlimited = ("KV capacity was not given: memory does not limit this engine",)
+        more = [] if kv_tokens else ["KV capacity was not given: memory does not limit this engine"]
+        if beyond := engine.extrapolation(token_budget, kv_tokens or 0):
+            more.append(f"extrapolated: a full engine has {beyond}")
         engine = Engine(
             engine.law, token_budget=token_budget, max_seqs=max_seqs, kv_tokens=kv_tokens,
             name=name or file.stem, gpus=engine.tp, source=engine.source,
-            assumptions=engine.assumptions + (unlimited if kv_tokens is None else ()),
+            assumptions=(*engine.assumptions, *more),
         )  # fmt: skip
     if engine.conventions not in _CONVENTIONS.values():
         raise InputError(

@@ -20,9 +20,22 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq.calibrate.choice import (
+    TILES,
+    ErrorSummary,
+    Trial,
+    choose,
+    error_of,
+    evidence_of,
+    half,
+    predict,
+    tile_of,
+    try_all,
+)
 from llmq.calibrate.compose import DEFAULT_SEED
 from llmq.calibrate.forms import FORMS, fit_form
 from llmq.calibrate.hinge import Hinge, find_hinge
+from llmq.calibrate.intervals import Interval, coefficient_intervals
 from llmq.calibrate.profile import Profile
 from llmq.errors import InputError, nearest
 from llmq.model.batchtime import BatchTime
@@ -33,65 +46,6 @@ from llmq.units import format_count, format_seconds
 __all__ = ["TILES", "ErrorSummary", "Fit", "Trial", "calibrate"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-
-TILES = (1, 32, 64, 128, 256, 512)
-_TIE = 1.05
-_EXACT = 1e-9  # errors below this are rounding: ties are broken by simplicity
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorSummary:
-    """Relative errors of a law on some rows, as fractions.
-
-    Parameters
-    ----------
-    mape : float
-        Mean absolute relative error.
-    median : float
-        Median of it.
-    maximum : float
-        Largest.
-    n : int
-        Rows.
-
-    Examples
-    --------
-    >>> str(ErrorSummary(0.024, 0.018, 0.11, 2500))
-    '2.4 % (median 1.8 %, max 11.0 %, 2500 rows)'
-    """
-
-    mape: float
-    median: float
-    maximum: float
-    n: int
-
-    def __str__(self) -> str:
-        share = [f"{100 * x:.1f} %" for x in (self.mape, self.median, self.maximum)]
-        return f"{share[0]} (median {share[1]}, max {share[2]}, {self.n} rows)"
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One candidate, fitted to half of the rows.
-
-    Parameters
-    ----------
-    form : str
-        Its form.
-    tile : int
-        Its tile; 1 means none.
-    in_sample, out_of_sample : ErrorSummary
-        Errors on the rows it was fitted to and on the others.
-    """
-
-    form: str
-    tile: int
-    in_sample: ErrorSummary
-    out_of_sample: ErrorSummary
-
-    def __str__(self) -> str:
-        tile = f" tile {self.tile}" if self.tile > 1 else ""
-        return f"{self.form}{tile}: {100 * self.out_of_sample.mape:.1f} %"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +72,10 @@ class Fit:
         All candidates.
     reason : str
         Why this form.
+    intervals : tuple of (str, float, float, float)
+        Coefficients with their 95 % intervals: name, value, lower and upper end.
+    tokens, kv : tuple of int
+        Fewest and most tokens, and KV tokens, of the rows; beyond, the law extrapolates.
     gpu, model : str
         What was measured.
     tp : int
@@ -143,6 +101,9 @@ class Fit:
     hinge: Hinge
     tried: tuple[Trial, ...]
     reason: str
+    intervals: tuple[Interval, ...] = ()
+    tokens: tuple[int, int] = (1, 1)
+    kv: tuple[int, int] = (0, 0)
     gpu: str = ""
     model: str = ""
     tp: int = 1
@@ -163,9 +124,38 @@ class Fit:
         return self.law.form
 
     @property
-    def max_relative_error(self) -> float:
+    def max_relativeerror_of(self) -> float:
         """Largest relative error on unseen rows, a fraction."""
         return self.out_of_sample.maximum
+
+    def extrapolation(self, tokens: int = 0, kv: int = 0) -> str:
+        """Say whether an iteration lies beyond the rows that were fitted.
+
+        Parameters
+        ----------
+        tokens : int
+            Tokens in the batch.
+        kv : int
+            KV tokens read.
+
+        Returns
+        -------
+        str
+            What lies beyond; empty if nothing does.
+
+        Examples
+        --------
+        >>> n = np.arange(8, 513, 8)
+        >>> calibrate(Profile(tokens=n, seconds=0.01 + 1e-5 * n)).extrapolation(tokens=2048)
+        '2,048 tokens, fitted up to 512'
+        """
+        beyond = ((tokens, self.tokens[1], "tokens"), (kv, self.kv[1], "KV tokens"))
+        # Layers alone have no KV at all: that is said by what is missing.
+        return "; ".join(
+            f"{format_count(x)} {name}, fitted up to {format_count(most)}"
+            for x, most, name in beyond
+            if x > most > 0
+        )
 
     def summary(self) -> str:
         """Say what was fitted, how well, and what it rests on.
@@ -186,6 +176,10 @@ class Fit:
             f"tile           {self.tile if self.tile > 1 else 'none'} (error by tile: {tiles})",
             f"hinge          {self.hinge}",
         ]
+        lines += [
+            f"coefficient    {name} = {value:.4g} (95 %: {low:.4g} to {high:.4g})"
+            for name, value, low, high in self.intervals
+        ]
         return "\n".join([*lines, *(f"assumption     {line}" for line in self.assumptions)])
 
     def __str__(self) -> str:
@@ -198,6 +192,7 @@ def calibrate(
     form: str = "auto",
     *,
     tile: int | None = None,
+    enough: float = 0.0,
     rng: RngLike = DEFAULT_SEED,
 ) -> Fit:
     """Fit a law of iteration time to a profile.
@@ -210,6 +205,9 @@ def calibrate(
         Form of the law; ``auto`` chooses by the error on unseen rows.
     tile : int, optional
         Tokens per tile of a tiled or roofline law; searched over 1 (none) to 512 if not given.
+    enough : float
+        With ``auto``: a roofline with this MAPE on unseen rows (a fraction) or less is taken even
+        where a table is better, because closed forms can be read off it.
     rng : Generator, SeedSequence, int or None
         Which random half of composed steps is held back; a fixed seed by default.
 
@@ -236,22 +234,25 @@ def calibrate(
     if tile is not None and (tile < 1 or tile != int(tile)):
         raise InputError(f"tile must be a whole number of tokens >= 1, got {tile}", value=tile)
     seed = seed_sequence(rng)
-    train = _half(profile, generator(seed))
-    tried = _try_all(profile.take(train), profile.take(~train), TILES if tile is None else (tile,))
-    evidence = _evidence(tried)
-    found = tile or _tile(evidence)
-    chosen, reason = _choose(tried, form, len(profile))
+    train = half(profile, generator(seed))
+    tried = try_all(profile.take(train), profile.take(~train), TILES if tile is None else (tile,))
+    evidence = evidence_of(tried)
+    found = tile or tile_of(evidence)
+    chosen, reason = choose(tried, form, len(profile), enough)
     law = fit_form(chosen.form, profile, chosen.tile)
     return Fit(
         law=law,
-        in_sample=_error(law, profile),
+        in_sample=error_of(law, profile),
         out_of_sample=chosen.out_of_sample,
-        residuals=_predict(law, profile) - profile.seconds,
+        residuals=predict(law, profile) - profile.seconds,
         tile=found,
         tile_errors=tuple(evidence.items()),
         hinge=find_hinge(profile, fit_form("roofline", profile, found)),
         tried=tried,
         reason=reason,
+        intervals=coefficient_intervals(profile, law),
+        tokens=(int(profile.tokens.min()), int(profile.tokens.max())),
+        kv=(int(profile.kv.min()), int(profile.kv.max())),
         gpu=profile.gpu,
         model=profile.model,
         tp=profile.tp,
@@ -259,82 +260,14 @@ def calibrate(
         assumptions=_assumptions(profile, train),
         source=f"{profile.format or 'own'} profile {profile.source}".strip(),
         provenance=provenance(
-            seed.entropy, form=form, tile=tile, rows=len(profile), steps_seed=profile.entropy
+            seed.entropy,
+            form=form,
+            tile=tile,
+            enough=enough,
+            rows=len(profile),
+            steps_seed=profile.entropy,
         ),
     )
-
-
-def _half(profile: Profile, draw: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Rows to fit to: every second grid point of a layer profile, else a random half."""
-    if profile.scope == "layers":
-        counts = np.unique(profile.tokens)
-        return np.asarray(np.searchsorted(counts, profile.tokens) % 2 == 0)
-    train = np.zeros(len(profile), dtype=bool)
-    train[draw.permutation(len(profile))[: (len(profile) + 1) // 2]] = True
-    return train
-
-
-def _try_all(train: Profile, test: Profile, tiles: tuple[int, ...]) -> tuple[Trial, ...]:
-    candidates = [("affine", 1), ("table", 1)]
-    candidates += [("tiled", tile) for tile in tiles if tile > 1]
-    candidates += [("roofline", tile) for tile in tiles]
-    trials = []
-    for form, tile in candidates:
-        try:
-            law = fit_form(form, train, tile)
-        except InputError:
-            continue  # half of the rows are too few for this form; _choose says so if it matters
-        trials.append(Trial(form, tile, _error(law, train), _error(law, test)))
-    return tuple(trials)
-
-
-def _predict(law: BatchTime, profile: Profile) -> Floats:
-    return np.asarray(law(profile.tokens, profile.kv, profile.work, mixed=profile.mixed))
-
-
-def _error(law: BatchTime, profile: Profile) -> ErrorSummary:
-    error = np.abs(_predict(law, profile) / profile.seconds - 1.0)
-    return ErrorSummary(
-        float(error.mean()), float(np.median(error)), float(error.max()), len(profile)
-    )
-
-
-def _evidence(tried: tuple[Trial, ...]) -> dict[int, float]:
-    best: dict[int, float] = {}
-    for trial in tried:
-        if trial.form in ("tiled", "roofline"):
-            mape = trial.out_of_sample.mape
-            best[trial.tile] = min(mape, best.get(trial.tile, mape))
-    return dict(sorted(best.items()))
-
-
-def _tile(evidence: dict[int, float]) -> int:
-    if not evidence:
-        return 1
-    best = min(evidence, key=evidence.__getitem__)
-    none = evidence.get(1, evidence[best])
-    return best if none > _TIE * evidence[best] + _EXACT else 1
-
-
-def _mape(trial: Trial) -> float:
-    return trial.out_of_sample.mape
-
-
-def _choose(tried: tuple[Trial, ...], form: str, rows: int) -> tuple[Trial, str]:
-    fitting = [trial for trial in tried if form in ("auto", trial.form)]
-    if not fitting:
-        raise InputError(
-            f"{rows} rows are too few to fit a {form} law and to test it: measure more token counts"
-        )
-    best = min(fitting, key=_mape)
-    near = [trial for trial in fitting if _mape(trial) <= _TIE * _mape(best) + _EXACT]
-    chosen = min(near, key=lambda trial: (FORMS.index(trial.form), trial.tile > 1, _mape(trial)))
-    if form != "auto":
-        return chosen, f"{form} was asked for; {chosen} out of sample"
-    closed = min((t for t in tried if t.form != "table"), key=_mape, default=chosen)
-    why = "smallest error" if chosen == best else f"simplest within 5 % of the best ({best})"
-    note = f"; best closed form {closed}" if chosen.form == "table" else ""
-    return chosen, f"{chosen} out of sample, {why} of {len(tried)} candidates{note}"
 
 
 def _assumptions(profile: Profile, train: npt.NDArray[np.bool_]) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 FORMS = ("affine", "tiled", "roofline", "table")
 _STARTS = (0.1, 0.3, 0.5, 0.7)
 _ROUNDS = 60
+_COLLINEAR = 1e-13
 
 
 def fit_form(form: str, profile: Profile, tile: int = 1) -> BatchTime:
@@ -135,10 +136,30 @@ def _non_negative(matrix: Floats, target: Floats) -> Floats:
     from scipy.optimize import nnls
 
     scale = np.linalg.norm(matrix, axis=0)
-    scale[scale == 0.0] = 1.0
-    # The triangular factor has the same least squares as the tall matrix, with few rows.
-    q, r = np.linalg.qr(matrix / scale)
-    return np.asarray(nnls(r, q.T @ target)[0] / scale)
+    some = scale > 0.0  # a branch without rows
+    answer = np.zeros(len(scale))
+    rows, scale = matrix[:, some] / scale[some], scale[some]
+    # A factor of the Gram matrix has the same least squares as the tall matrix, with few rows.
+    # einsum and not @: the linear algebra library would start threads for a few columns.
+    gram = np.einsum("ij,ik->jk", rows, rows)
+    factor, right = _factor(gram, np.einsum("ij,i->j", rows, target))
+    x = np.asarray(nnls(factor, right)[0])
+    # Normal equations square the rounding error; a step on the residual brings it back.
+    used = x > 0
+    if used.any():
+        left = np.einsum("ij,i->j", rows[:, used], target - np.einsum("ij,j->i", rows, x))
+        step = np.linalg.lstsq(gram[np.ix_(used, used)], left, rcond=_COLLINEAR)[0]
+        x[used] = np.maximum(x[used] + step, 0.0)
+    answer[some] = x / scale
+    return answer
+
+
+def _factor(gram: Floats, right: Floats) -> tuple[Floats, Floats]:
+    """Matrix F and vector g with F'F = gram and F'g = right, nearly repeated columns merged."""
+    values, vectors = np.linalg.eigh(gram)
+    some = values > _COLLINEAR * values[-1]
+    root = np.sqrt(values[some])
+    return root[:, None] * vectors[:, some].T, (vectors[:, some].T @ right) / root
 
 
 def roofline_branches(

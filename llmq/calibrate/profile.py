@@ -139,7 +139,8 @@ class Profile:
         Parameters
         ----------
         assume : mapping of str to float, optional
-            Seconds per iteration for parts named in ``missing``.
+            Seconds per iteration for parts named in ``missing``; case and underscores do not
+            matter.
 
         Returns
         -------
@@ -154,10 +155,11 @@ class Profile:
         Examples
         --------
         >>> bare = Profile(tokens=[1, 2], seconds=[0.1, 0.2], missing=("LM head",))
-        >>> bare.assuming({"LM head": 0.5}).seconds
+        >>> bare.assuming({"lm_head": 0.5}).seconds
         array([0.6, 0.7])
         """
-        assume = dict(assume or {})
+        given = {part.replace("_", " ").lower(): part for part in self.missing}
+        assume = {given.get(k.replace("_", " ").lower(), k): v for k, v in (assume or {}).items()}
         for part, value in assume.items():
             if part not in self.missing:
                 known = nearest(part, self.missing) if self.missing else "; nothing is missing"

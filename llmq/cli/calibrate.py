@@ -13,6 +13,8 @@ from llmq.errors import InputError
 
 __all__ = ["add_arguments", "run"]
 
+_BUDGET = 2048  # of the engine that is saved, vLLM's default
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options.
@@ -23,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Of the command.
     """
     parser.add_argument(
-        "profile", help="file or folder: Vidur, LLMServingSim, aiconfigurator, steps"
+        "profile",
+        help="file or folder: Vidur, LLMServingSim, aiconfigurator, steps; or "
+        "aiconfigurator-core/GPU of the extra profiles",
     )
     parser.add_argument("--format", help="insist on a profile format")
     parser.add_argument(
@@ -43,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="law to fit; auto takes the smallest error on unseen rows",
     )  # fmt: skip
     parser.add_argument("--out", metavar="FILE.toml", help="save an engine that --engine accepts")
+    parser.add_argument(
+        "--report", metavar="FILE.html", help="fit, residuals, tiles and what to trust as one page"
+    )
     parser.add_argument("--kv-tokens", type=count(1), help="KV capacity of that engine")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
@@ -64,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
     from llmq.calibrate.fit import calibrate
     from llmq.result import to_json
 
+    if args.report:
+        from llmq.report.file import check_writable
+
+        check_writable(args.report)
     profile = llmq.read_profile(
         args.profile, format=args.format, layers=args.layers, model=args.model, tp=args.tp,
         gpu=args.gpu, assume=_assumed(args.assume), attention=args.attention, network=args.network,
@@ -75,6 +86,13 @@ def run(args: argparse.Namespace) -> int:
         except OSError as error:
             raise InputError(f"cannot write {args.out}: {error.strerror}") from error
         sys.stderr.write(f"llmq: wrote {args.out}\n")
+        if beyond := fit.extrapolation(_BUDGET, args.kv_tokens or 0):
+            sys.stderr.write(f"llmq: warning: a full engine extrapolates: {beyond}\n")
+    if args.report:
+        from llmq.report.calibration import write_calibration
+
+        write_calibration(fit, profile, args.report)
+        sys.stderr.write(f"llmq: wrote {args.report}\n")
     if args.json:
         # The residuals of thousands of rows would bury the answer.
         found = json.loads(to_json(dataclasses.replace(fit, residuals=fit.residuals[:0])))

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from llmq.cli.traffic import print_json
+from llmq.errors import InputError
 
 __all__ = ["add_arguments", "run"]
 
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         Of the command.
     """
+    parser.add_argument("word", nargs="?", default="", help="only names and GPUs that contain this")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
@@ -38,7 +40,13 @@ def run(args: argparse.Namespace) -> int:
 
     import llmq
 
-    entries = llmq.engines()
+    word = args.word.lower()
+    entries = [e for e in llmq.engines() if word in e.name.lower() or word in e.gpu.lower()]
+    if not entries:
+        raise InputError(
+            f"no engine of the catalogue contains {args.word!r}; `llmq engines` lists all",
+            value=args.word,
+        )
     if args.json:
         print_json([dataclasses.asdict(entry) for entry in entries])
         return 0

@@ -17,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.calibrate.compose import Kernels, Steps, compose, grid_time, token_time
+from llmq.calibrate.kernel_tables import averaged
+from llmq.calibrate.plausible import check_units
 from llmq.calibrate.profile import Profile
 from llmq.errors import FormatError
 from llmq.io.profile_skew import read_spread
-from llmq.io.profile_table import averaged, find_file, read_columns
+from llmq.io.profile_table import find_file, read_columns
 from llmq.rng import RngLike
 from llmq.units import MICROSECOND
 
@@ -91,7 +93,7 @@ def read_llmservingsim(
     return compose(
         kernels, steps=steps, rng=rng, max_chunk=last, format="llmservingsim", tp=tp,
         units=f"microseconds of one layer x {layers} layers, head and embedding once",
-        missing=("all-reduce",) if tp > 1 else (), **facts,
+        missing=(*(("all-reduce",) if tp > 1 else ()), "engine overhead"), **facts,
     )  # fmt: skip
 
 
@@ -138,7 +140,15 @@ def _by_layer(path: Path, count: str, names: tuple[str, ...]) -> dict[str, tuple
         rows = table["layer"] == name
         if not rows.any():
             raise FormatError(f"no rows for the kernel {name!r}", path=path, column="layer")
-        found[name] = averaged(table[count][rows], table["time_us"][rows] * MICROSECOND)
+        seconds = table["time_us"][rows] * MICROSECOND
+        size = table[count][rows]
+        check_units(size * 0, size, seconds, table["line"][rows], path, "time_us")
+        found[name] = averaged(table[count][rows], seconds, table["line"][rows], path, "time_us")
+        if len(found[name][0]) < 2:
+            raise FormatError(
+                f"one-sided grid: {name} was measured at {found[name][0].tolist()} {count} only",
+                path=path, column=count,
+            )  # fmt: skip
     counts = found[names[0]][0]
     for name, (own, _) in found.items():
         if not np.array_equal(own, counts):
@@ -170,8 +180,16 @@ def _attention(path: Path, layers: int) -> Any:
     doubling = np.all((keys & (keys - 1)) == 0, axis=1)
     if not doubling.any():
         raise FormatError("no row lies on the grid of powers of two", path=path)
-    keys, times = averaged(keys[doubling], table["time_us"][doubling] * MICROSECOND * layers)
+    times = table["time_us"][doubling] * MICROSECOND * layers
+    keys, times = averaged(keys[doubling], times, table["line"][doubling], path, "time_us")
     axes = tuple(np.unique(keys[:, i]) for i in range(len(_AXES)))
+    for name, axis in zip(_AXES, axes, strict=True):
+        if len(axis) < 2:
+            raise FormatError(
+                f"one-sided grid: {name} is {axis[0]} in all rows of the grid of powers of two; "
+                f"measure a second {name}",
+                path=path, column=name,
+            )  # fmt: skip
     values = np.full([len(axis) for axis in axes], np.nan)
     values[tuple(np.searchsorted(axis, keys[:, i]) for i, axis in enumerate(axes))] = times
     # Without a chunk nothing is cached, without decodes no context is held: time is constant.

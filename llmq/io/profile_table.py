@@ -19,13 +19,13 @@ import numpy.typing as npt
 from llmq.errors import FormatError, nearest
 from llmq.io.files import read_text
 
-__all__ = ["Columns", "averaged", "find_file", "header", "read_columns"]
+__all__ = ["Columns", "find_file", "header", "read_columns"]
 
 Columns: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 def find_file(folder: Path, stem: str) -> Path:
-    """Find a table by the start of its name, plain or compressed.
+    """Find a table by the start of its name: CSV, compressed CSV or parquet.
 
     Parameters
     ----------
@@ -44,11 +44,17 @@ def find_file(folder: Path, stem: str) -> Path:
     FormatError
         There is none, or there are several.
     """
-    found = sorted(p for p in folder.glob(f"{stem}*.csv*") if p.suffix in (".csv", ".gz"))
+    found = sorted(p for p in folder.glob(f"{stem}*") if _is_table(p))
     if len(found) == 1:
         return found[0]
     names = ", ".join(p.name for p in found) or "none"
-    raise FormatError(f"expected one table {stem}*.csv or .csv.gz, found {names}", path=folder)
+    raise FormatError(
+        f"expected one table {stem}*.csv, .csv.gz or .parquet, found {names}", path=folder
+    )
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix in (".csv", ".parquet") or path.suffixes[-2:] == [".csv", ".gz"]
 
 
 def header(path: Path) -> list[str]:
@@ -116,26 +122,6 @@ def read_columns(path: Path, kinds: Mapping[str, str], remedy: str) -> Columns:
         cells = [cells[position] for _, cells in rows[1:]]
         table[name] = _column(cells, kind, path, lines, name)
     return table
-
-
-def averaged(keys: npt.NDArray[np.int64], times: npt.NDArray[np.float64]) -> tuple[Any, Any]:
-    """Average the times of repeated keys.
-
-    Parameters
-    ----------
-    keys : ndarray of int, shape (n,) or (n, k)
-        What was measured.
-    times : ndarray, shape (n,)
-        Times.
-
-    Returns
-    -------
-    tuple of ndarray
-        Distinct keys, ascending, and the mean time of each.
-    """
-    distinct, where = np.unique(keys, axis=0, return_inverse=True)
-    where = where.ravel()
-    return distinct, np.bincount(where, weights=times) / np.bincount(where)
 
 
 def _lines(path: Path, text: str) -> list[tuple[int, list[str]]]:

@@ -18,9 +18,11 @@ import numpy.typing as npt
 
 from llmq.calibrate.compose import Kernels, Steps, compose, grid_time, token_time
 from llmq.calibrate.geometry import Geometry
+from llmq.calibrate.kernel_tables import as_grid, averaged
+from llmq.calibrate.plausible import check_units
 from llmq.calibrate.profile import Profile
 from llmq.errors import FormatError, InputError
-from llmq.io.profile_table import averaged, read_columns
+from llmq.io.profile_table import read_columns
 from llmq.rng import RngLike
 from llmq.units import MILLISECOND
 
@@ -82,17 +84,18 @@ def read_vidur(
         A table is malformed or belongs to another model.
     """
     tokens, seconds, hidden = _dense(mlp, layers, tp, shape)
-    missing = ["LM head"]
+    missing, notes = ["LM head", "engine overhead"], list(facts.pop("notes", ()))
     if tp > 1 and network is None:
         missing.insert(0, "all-reduce")
     if tp > 1 and network is not None:
-        sizes, times = _all_reduce(network, tp)
+        sizes, times, aside = _all_reduce(network, tp)
+        notes += aside
         seconds = seconds + 2 * layers * np.interp(tokens * hidden * _BYTES, sizes, times)
     units = f"milliseconds of one layer x {layers} layers, token embedding once"
     if attention is None:
         return Profile(
             tokens=tokens, seconds=seconds, scope="layers", format="vidur", units=units, tp=tp,
-            missing=("attention", *missing), **facts,
+            missing=("attention", *missing), notes=tuple(notes), **facts,
         )  # fmt: skip
     kernels = Kernels(
         dense=lambda n: token_time(n, tokens, seconds),
@@ -101,7 +104,7 @@ def read_vidur(
     )
     return compose(
         kernels, steps=steps, rng=rng, format="vidur", units=units, tp=tp, missing=tuple(missing),
-        **facts,
+        notes=tuple(notes), **facts,
     )  # fmt: skip
 
 
@@ -118,8 +121,19 @@ def _dense(path: Path, layers: int, tp: int, shape: Geometry | None) -> tuple[In
                     path=path, line=int(table["line"][0]), column=column,
                 )  # fmt: skip
     rows = _rows_of(table, tp, path)
+    for op in ops:
+        check_units(
+            table["num_tokens"][rows] * 0,
+            table["num_tokens"][rows],
+            table[op][rows],
+            table["line"][rows],
+            path,
+            op,
+        )
     time = layers * sum(table[op][rows] for op in ops[:-1]) + table[ops[-1]][rows]
-    tokens, seconds = averaged(table["num_tokens"][rows], time * MILLISECOND)
+    tokens, seconds = averaged(
+        table["num_tokens"][rows], time * MILLISECOND, table["line"][rows], path, ops[0]
+    )
     return tokens, seconds, int(table["n_embd"][0])
 
 
@@ -131,15 +145,29 @@ def _rows_of(table: dict[str, npt.NDArray[Any]], tp: int, path: Path) -> npt.NDA
     return rows
 
 
-def _all_reduce(path: Path, tp: int) -> tuple[Ints, Floats]:
+def _all_reduce(path: Path, tp: int) -> tuple[Ints, Floats, tuple[str, ...]]:
     time = "time_stats.all_reduce.median"
     kinds = {time: "time", "num_workers": "count", "devices_per_node": "count", "size": "count"}
     table = read_columns(path, kinds, "Is this Vidur's all_reduce.csv?")
     rows = (table["num_workers"] == tp) & (table["devices_per_node"] == tp)
     if not rows.any():
         raise InputError(f"{path}: no rows for {tp} workers on one node", value=tp)
-    sizes, seconds = averaged(table["size"][rows], table[time][rows] * MILLISECOND)
-    return sizes, seconds
+    sizes, seconds = averaged(
+        table["size"][rows], table[time][rows] * MILLISECOND, table["line"][rows], path, time
+    )
+    return sizes, seconds, _set_aside(table, tp, path)
+
+
+def _set_aside(table: dict[str, npt.NDArray[Any]], tp: int, path: Path) -> tuple[str, ...]:
+    """Say which rows do not count, and why."""
+    across = (table["num_workers"] == tp) & (table["devices_per_node"] < tp)
+    if not across.any():
+        return ()
+    line = int(table["line"][np.argmax(across)])
+    return (
+        f"set aside: {across.sum()} rows of {path.name} whose {tp} workers span nodes (first in "
+        f"line {line})",
+    )
 
 
 def _attention(path: Path, layers: int, tp: int, hidden: int) -> Any:
@@ -158,14 +186,18 @@ def _attention(path: Path, layers: int, tp: int, hidden: int) -> Any:
     shuffle = sum(table[name] for name in stats)
     scale = layers * MILLISECOND
 
-    def points(time: str, *axes: str) -> tuple[Ints, Floats]:
+    def points(time: str, first: str, second: str) -> tuple[Floats, tuple[Ints, Ints]]:
         some = rows & np.isfinite(table[time])
+        axes = (first, second)
         keys = np.column_stack([table[axis][some] for axis in axes])
-        distinct, seconds = averaged(keys, (table[time] + shuffle)[some] * scale)
-        return distinct, seconds
+        seconds = (table[time] + shuffle)[some] * scale
+        distinct, seconds = averaged(keys, seconds, table["line"][some], path, time)
+        if not len(distinct):
+            raise FormatError("one-sided grid: no times at all", path=path, column=time)
+        return as_grid(distinct, seconds, path, axes)
 
-    decodes = _as_grid(*points(decode, "batch_size", "kv_cache_size"))
-    prefills = _as_grid(*points(prefill, "prefill_chunk_size", "kv_cache_size"))
+    decodes = points(decode, "batch_size", "kv_cache_size")
+    prefills = points(prefill, "prefill_chunk_size", "kv_cache_size")
 
     def attention(steps: Steps) -> Floats:
         d, c = steps.decodes, steps.chunk
@@ -174,10 +206,3 @@ def _attention(path: Path, layers: int, tp: int, hidden: int) -> Any:
         return np.where(d > 0, decode_time, 0.0) + np.where(c > 0, prefill_time, 0.0)
 
     return attention
-
-
-def _as_grid(keys: Ints, seconds: Floats) -> tuple[Floats, tuple[Ints, Ints]]:
-    first, second = np.unique(keys[:, 0]), np.unique(keys[:, 1])
-    values = np.full((len(first), len(second)), np.nan)
-    values[np.searchsorted(first, keys[:, 0]), np.searchsorted(second, keys[:, 1])] = seconds
-    return values, (first, second)

@@ -5,7 +5,8 @@ format                    recognised by                       one number is
 ========================  ==================================  ==========================
 ``vidur``                 ``time_stats.`` columns, mlp.csv    ms, one layer, one GPU
 ``llmservingsim``         dense.csv (layer, tokens, time_us)  us, one layer, one GPU
-``aiconfigurator``        gemm*.csv (m, n, k, latency)        ms, one kernel call
+``aiconfigurator``        gemm*.csv or .parquet (m, n, k,     ms, one kernel call
+                          latency), the package
 ``steps``                 columns tokens, seconds             s, one whole iteration
 ========================  ==================================  ==========================
 
@@ -24,6 +25,9 @@ import numpy as np
 
 from llmq.calibrate.compose import DEFAULT_SEED
 from llmq.calibrate.geometry import Geometry, geometry
+from llmq.calibrate.gpus import find_gpu
+from llmq.calibrate.package import package_folder, package_profile
+from llmq.calibrate.plausible import check_bound, check_units
 from llmq.calibrate.profile import Profile
 from llmq.errors import FormatError, InputError, nearest
 from llmq.io.profile_aiconfigurator import read_aiconfigurator
@@ -36,6 +40,7 @@ __all__ = ["FORMATS", "read_profile"]
 
 FORMATS = ("vidur", "llmservingsim", "aiconfigurator", "steps")
 _FEWEST = 4
+_PACKAGE = "aiconfigurator-core/"
 
 
 def read_profile(
@@ -60,7 +65,8 @@ def read_profile(
     path : str or Path
         A file (``mlp.csv``, ``dense.csv``, ``gemm*.csv``, a CSV of own steps with the columns
         tokens, seconds and optionally kv, work, prefill) or the folder that holds it; ``.gz`` is
-        accepted.
+        accepted. ``aiconfigurator-core/h100_sxm`` means that GPU type in the installed package
+        (extra ``profiles``).
     format : str, optional
         One of ``vidur``, ``llmservingsim``, ``aiconfigurator``, ``steps``; recognised if not given.
     layers : int, optional
@@ -106,25 +112,21 @@ def read_profile(
     ...     print(read_profile(file, gpu="mine"))
     mine TP1: 4 layers points (steps)
     """
-    place = Path(path)
-    if tp < 1:
-        raise InputError(f"tp must be at least 1 GPU, got {tp}", value=tp)
-    if layers is not None and layers < 1:
-        raise InputError(f"layers must be at least 1, got {layers}", value=layers)
-    if all_reduce not in ("eager", "graph"):
-        raise InputError(f"all_reduce must be 'eager' or 'graph', got {all_reduce!r}")
-    kind, file = _recognise(place, format, tp)
+    place, packed = _place(path)
+    _check_arguments(tp, layers, all_reduce)
+    kind, file = ("package", place) if packed else _recognise(place, format, tp)
+    if packed and format not in (None, "aiconfigurator"):
+        raise FormatError(f"these are aiconfigurator tables, not {format!r}", path=place)
     shape = geometry(model) if isinstance(model, str) else model
     if shape is not None and layers is not None:
         shape = replace(shape, layers=layers)
     drawn: dict[str, Any] = {"tp": tp, "steps": steps, "rng": rng}
     facts: dict[str, Any] = {"source": place.name}
     if kind == "steps":
-        profile = _read_steps(file, tp, shape.name if shape else "", gpu or "", place.name)
+        profile = _read_steps(file, tp, shape, gpu or "", place.name)
     elif kind == "vidur":
-        facts |= {"gpu": gpu or file.parent.parent.name, "model": file.parent.name}
-        if shape is not None:
-            facts["model"] = shape.name
+        facts |= {"gpu": gpu or file.parent.parent.name}
+        facts["model"] = shape.name if shape else file.parent.name
         extra = {"attention": attention, "network": network}
         files: dict[str, Any] = {n: _beside(file, n, given) for n, given in extra.items()}
         count = _layers(layers, shape, file.parent.name)
@@ -143,11 +145,35 @@ def read_profile(
                 "this profile holds kernels of any model: say model=, e.g. Llama-3.1-8B"
             )
         facts |= {"gpu": gpu or file.parent.name, "model": shape.name}
-        profile = read_aiconfigurator(
-            file.parent, shape=shape, all_reduce=all_reduce, **drawn, **facts
-        )
+        if packed:
+            profile = package_profile(
+                shape, file.name, folder=file.parent, all_reduce=all_reduce, **drawn
+            )
+        else:
+            profile = read_aiconfigurator(
+                file.parent, shape=shape, all_reduce=all_reduce, **drawn, **facts
+            )
     _check_spread(profile, file)
+    if kind not in ("steps", "package"):  # these were compared where their lines are known
+        _check_bound(profile, shape, file)
     return profile.assuming(assume)
+
+
+def _check_arguments(tp: int, layers: int | None, all_reduce: str) -> None:
+    if tp < 1:
+        raise InputError(f"tp must be at least 1 GPU, got {tp}", value=tp)
+    if layers is not None and layers < 1:
+        raise InputError(f"layers must be at least 1, got {layers}", value=layers)
+    if all_reduce not in ("eager", "graph"):
+        raise InputError(f"all_reduce must be 'eager' or 'graph', got {all_reduce!r}")
+
+
+def _place(path: str | Path) -> tuple[Path, bool]:
+    """Path, and whether it is a GPU type in the layout of aiconfigurator-core."""
+    place = Path(path)
+    if not place.exists() and str(path).startswith(_PACKAGE):
+        return package_folder() / str(path).removeprefix(_PACKAGE), True
+    return place, (place / "gemm" / "vllm").is_dir()
 
 
 def _recognise(place: Path, format: str | None, tp: int) -> tuple[str, Path]:  # noqa: A002
@@ -156,6 +182,12 @@ def _recognise(place: Path, format: str | None, tp: int) -> tuple[str, Path]:  #
     if not place.exists():
         raise FormatError("no such file or folder: check the path", path=place)
     file = _table_of(place, tp) if place.is_dir() else place
+    if file.suffix == ".parquet":
+        if format not in (None, "aiconfigurator"):
+            raise FormatError(
+                f"parquet files hold aiconfigurator tables, not {format!r}", path=file
+            )
+        return "aiconfigurator", file
     names = header(file)
     found = _format_of(names)
     if found is None or format not in (None, found):
@@ -182,7 +214,8 @@ def _table_of(folder: Path, tp: int) -> Path:
     places = (folder, folder / f"tp{tp}")
     for stem in ("mlp", "dense", "gemm"):
         for place in places:
-            if found := sorted(place.glob(f"{stem}*.csv*")):
+            found = sorted([*place.glob(f"{stem}*.csv*"), *place.glob(f"{stem}*.parquet")])
+            if found:
                 return found[0]
     ranks = sorted(p.name for p in folder.glob("tp*"))
     hint = f"; it has {', '.join(ranks)}, tp={tp} was asked for" if ranks else ""
@@ -216,7 +249,7 @@ def _meta_shape(meta: dict[str, str]) -> Geometry | None:
         return None
 
 
-def _read_steps(path: Path, tp: int, model: str, gpu: str, source: str) -> Profile:
+def _read_steps(path: Path, tp: int, shape: Geometry | None, gpu: str, source: str) -> Profile:
     kinds = {"tokens": "count", "seconds": "time"}
     optional = {"kv": "count", "work": "time", "prefill": "count"}
     names = header(path)
@@ -235,10 +268,23 @@ def _read_steps(path: Path, tp: int, model: str, gpu: str, source: str) -> Profi
                 path=path, line=int(table["line"][row]), column=name,
             )  # fmt: skip
     columns: dict[str, Any] = {name: table[name] for name in kinds}
-    return Profile(
-        **columns, tp=tp, model=model, gpu=gpu, format="steps",
-        source=source,
+    alone = np.zeros(len(table["line"]), dtype=np.int64)
+    check_units(alone, table["tokens"], table["seconds"], table["line"], path, "seconds")
+    kind = find_gpu(gpu)
+    unchecked = "times were not compared with the memory bandwidth: say model and GPU"
+    profile = Profile(
+        **columns, tp=tp, model=shape.name if shape else "", gpu=gpu, format="steps",
+        source=source, notes=() if shape and kind else (unchecked,),
     )  # fmt: skip
+    if shape and kind:
+        check_bound(profile, shape, kind, path, table["line"])
+    return profile
+
+
+def _check_bound(profile: Profile, shape: Geometry | None, file: Path) -> None:
+    kind = find_gpu(profile.gpu)
+    if shape is not None and kind is not None:
+        check_bound(profile, shape, kind, file)
 
 
 def _check_spread(profile: Profile, file: Path) -> None:

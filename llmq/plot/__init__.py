@@ -12,5 +12,15 @@ from llmq.plot.canvas import styled, svg
 from llmq.plot.fit import draw_fit
 from llmq.plot.plan import draw_attainment, draw_latency
 from llmq.plot.region import draw_region
+from llmq.plot.residuals import draw_residuals, draw_staircase
 
-__all__ = ["draw_attainment", "draw_fit", "draw_latency", "draw_region", "styled", "svg"]
+__all__ = [
+    "draw_attainment",
+    "draw_fit",
+    "draw_latency",
+    "draw_region",
+    "draw_residuals",
+    "draw_staircase",
+    "styled",
+    "svg",
+]

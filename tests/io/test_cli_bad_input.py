@@ -179,7 +179,7 @@ BAD = {
     ),
     "unknown tp": (
         ["region", *CONV, *H100, "--tp", "3"],
-        "llama-3.1-8b/h100 is known with tp 1, not with tp=3",
+        "llama-3.1-8b/h100 is known with tp 1, 2, 4, 8, not with tp=3",
     ),
     "unknown policy": (
         [*PLAN, *CONV, "--policy", "sarthi"], "no policy 'sarthi'; did you mean 'sarathi'?",

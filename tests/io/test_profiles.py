@@ -71,10 +71,10 @@ def test_vidur_layers_alone(tmp_path: Path) -> None:
     assert profile.seconds == pytest.approx(vidur_layers(profile.tokens, 1), rel=1e-12)
     assert not profile.kv.any()
     assert (profile.scope, profile.gpu, profile.model) == ("layers", "a100", "tiny-hf")
-    assert profile.missing == ("attention", "LM head")
+    assert profile.missing == ("attention", "LM head", "engine overhead")
     shared = read_profile(path.parent, model=TINY, tp=2)
     assert shared.seconds == pytest.approx(vidur_layers(shared.tokens, 2), rel=1e-12)
-    assert shared.missing == ("attention", "all-reduce", "LM head")
+    assert shared.missing == ("attention", "all-reduce", "LM head", "engine overhead")
     assert shared.model == "Tiny"
 
 
@@ -107,7 +107,7 @@ def test_vidur_whole_iterations_are_exact_sums(tmp_path: Path) -> None:
     vidur_attention(tmp_path / "attention.csv")
     profile = read_profile(path, model=TINY, tp=2, network=network, steps=400)
     assert len(profile) == 400
-    assert profile.missing == ("LM head",)
+    assert profile.missing == ("LM head", "engine overhead")
     chunk, cached, decodes, context = parts(profile)
     n = profile.tokens
     expected = vidur_layers(n, 2)
@@ -158,7 +158,9 @@ def test_llmservingsim_is_an_exact_sum(tmp_path: Path) -> None:
     # Chunks below the first grid point lie between it and a batch without prefill.
     inside = (chunk == 0) | (chunk >= 16)
     assert profile.seconds[inside] == pytest.approx(expected[inside] * 1e-6, rel=1e-9)
-    assert (profile.gpu, profile.model, profile.missing) == ("Big GPU", "Mistral-7B", ())
+    assert (profile.gpu, profile.model, profile.missing) == (
+        "Big GPU", "Mistral-7B", ("engine overhead",),
+    )  # fmt: skip
     assert profile.notes == ("vLLM 0.19.0 kernels",)
 
 
@@ -229,7 +231,9 @@ def test_aiconfigurator_needs_a_model_it_holds(tmp_path: Path) -> None:
     folder = kernels(tmp_path)
     with pytest.raises(InputError, match="say model="):
         read_profile(folder)
-    with pytest.raises(InputError, match="Tiny cannot be shared by 4 GPUs"):
+    with pytest.raises(InputError, match="Tiny cannot be shared by 3 GPUs"):
+        read_profile(folder, model=TINY, tp=3)
+    with pytest.raises(InputError, match="no attention with 1 query and 1 key-value heads"):
         read_profile(folder, model=TINY, tp=4)
     with pytest.raises(InputError, match="no attention with 32 query and 8 key-value heads"):
         read_profile(folder, model="Mistral-7B")

@@ -49,7 +49,7 @@ def test_entries_are_the_calibrated_rooflines(name: str, tp: int) -> None:
     )  # fmt: skip
     assert f"MAPE {inside:.1f} % in sample, {outside:.1f} % out of sample" in engine.source
     assert "2026" in engine.source
-    entry = next(e for e in engines() if e.name == name)
+    entry = next(e for e in engines() if (e.name, e.tp) == (name, tp))
     assert entry.error == pytest.approx(outside / 100)
     assert engine == load_engine(name)
 
@@ -106,10 +106,27 @@ def test_budgets_may_be_overridden() -> None:
 
 
 def test_unknown_names_and_degrees_say_what_is_known() -> None:
-    with pytest.raises(InputError, match=r"no engine 'llama-3\.1-8b/h200' .*did you mean 'llama"):
-        load_engine("llama-3.1-8b/h200")
-    with pytest.raises(InputError, match="qwen3-32b/a100 is known with tp 2, not with tp=4"):
-        load_engine("qwen3-32b/a100", tp=4)
+    with pytest.raises(InputError, match=r"no engine 'llama-3\.1-8b/h20' .*did you mean 'llama"):
+        load_engine("llama-3.1-8b/h20")
+    with pytest.raises(InputError, match=r"qwen3-32b/a100 is known with tp .*2.*, not with tp=3"):
+        load_engine("qwen3-32b/a100", tp=3)
+    with pytest.raises(InputError, match="source must be 'catalogue' or 'profiles', got 'web'"):
+        load_engine("qwen3-32b/a100", source="web")
+
+
+def test_a_degree_may_have_its_own_source_and_default(tmp_path: Path) -> None:
+    text = GOOD.replace('source = "s"', 'source = "s"\nassumptions = ["a"]\ndefault_tp = 2')
+    text += '[tp.2]\nsource = "two"\nassumptions = ["b"]\n'
+    text += '[tp.2.law]\nform = "affine"\nbase = 0.02\nper_token = 1e-5\n'
+    path = tmp_path / "two.toml"
+    path.write_text(text, encoding="utf-8")
+    engine = read_engine(path)
+    assert (engine.gpus, engine.source, engine.assumptions) == (2, "two", ("a", "b"))
+    one = read_engine(path, 1)
+    assert (one.gpus, one.source, one.assumptions) == (1, "s", ("a",))
+    path.write_text(text.replace("default_tp = 2", "default_tp = 4"), encoding="utf-8")
+    with pytest.raises(InputError, match="x is known with tp 1, 2, not with tp=4"):
+        read_engine(path)
 
 
 LAWS = [
