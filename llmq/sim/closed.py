@@ -376,8 +376,11 @@ def verdict_closed(clients: Closed, path: Slopes, load: tuple[float, float]) -> 
     Verdict
         Stable, with the reason.
     """
+    found = f"their throughput, an outcome, is {load[0]:.3g} of the capacity"
+    if load[0] == 0:  # no user was answered and sent again within the measured requests
+        load, found = (math.nan, math.nan), "too few requests to measure their throughput"
     reason = (
         f"{clients.users} users wait for their answers, so at most {clients.users} requests are "
-        f"present; their throughput, an outcome, is {load[0]:.3g} of the capacity"
+        f"present; {found}"
     )
     return replace(judge(path, load), status="stable", sentence=reason)

@@ -237,6 +237,13 @@ def test_never_overloaded_and_busier_with_more_users():
     assert loads[2] > 0.9
 
 
+def test_too_few_requests_to_measure_a_throughput():
+    run = llmq.simulate(llmq.Engine(SLOPED), closed(20), requests=10)
+    assert run.verdict.status == "stable"
+    assert np.isnan(run.verdict.load)
+    assert "too few requests" in run.verdict.sentence
+
+
 def test_it_has_no_rate():
     work = closed(4)
     for ask in (
