@@ -24,6 +24,21 @@ PUBLISHED = {
     "splitwise": "Forms fitted to these very steps: affine decode 2.1-2.7 % (TP4), roofline "
     "prefill 6.6-9.9 % out of sample.",
 }
+# What the errors are made of, where the data tell.
+WHY = {
+    "vllm_bench": "What is left has the sign and the size of CPU time between iterations (0.3-1 ms "
+    "on small models): see the variant.",
+    "silicon": "Measured TTFT includes the wait for a free slot, about one completion: see the "
+    "third line. With TP the all-reduces of long prefills are those of vLLM's tables, TensorRT-LLM "
+    "fuses its own; short prefills are bound by launches, which no kernel table shows.",
+    "blis means": "Lengths and rates are the presets of the Llama-2-7B runs; how turns grow the "
+    "prompts and how arrivals are spread was not published.",
+    "llmpilot": "TGIS spends 0.56 ms (A100) and 0.41 ms (H100) of every decode step on each "
+    "sequence (steps fitted by token times), 10-50 times what kernels need; failed and unfinished "
+    "requests are not in the files.",
+    "splitwise": "vLLM of 2023 launched kernels one by one: on A100 a decode step takes 44 ms on "
+    "4 GPUs and on 8, though each reads half the weights. The tables are of CUDA graphs.",
+}
 LAWS = ("table", "table + 0.5 ms", "roofline", "affine")
 
 
@@ -41,6 +56,7 @@ def as_text(rows: Sequence[Any]) -> str:
         done = [row for row in mine if hasattr(row, "errors")]
         lines += [f"== {kind}", *_bodies[kind](done)] if done else [f"== {kind}: none compared"]
         lines += [f"   published  {PUBLISHED[kind]}"] if done else []
+        lines += [f"   why        {WHY[kind]}"] if done and kind in WHY else []
         lines += _left_out(row for row in mine if not hasattr(row, "errors"))
         lines.append("")
     return "\n".join(lines).rstrip()
@@ -85,7 +101,7 @@ def grouped(rows: Sequence[Any]) -> Iterator[str]:
         groups[row.settings.model, row.settings.tp, row.settings.server].append(row)
     for (model, tp, server), mine in groups.items():
         yield f"{model} TP{tp} {server}, {mine[0].settings.gpu}: {len(mine)} runs, {mine[0].source}"
-        for metric in ("tpot mean", "ttft mean"):
+        for metric in mine[0].measured:
             cells = []
             for law in (law for law in LAWS if law in mine[0].errors):
                 errors = np.array([row.errors[law][metric] for row in mine])

@@ -20,7 +20,7 @@ import llmq
 from experiments import validation, validation_tiles
 from experiments.validation_profiles import Profiles, Source, plain, shape_of
 from experiments.validation_report import as_text
-from experiments.validation_runs import BUDGET, VARIANT, Row, reading
+from experiments.validation_runs import BUDGET, VARIANT, WAITED, Row, reading
 from llmq import policies
 from llmq.io.measured import Settings
 
@@ -83,6 +83,8 @@ def test_closed_loops_on_h100(data_dir):
     for law in ("table", "roofline"):
         assert mape(one, "tpot mean", law) <= 0.06
         assert mape(some, "tpot mean", law) <= 0.12
+    # What TTFT lacks is the wait for a slot: with one completion more than half of the error goes.
+    assert mape(one, WAITED) < 0.5 * mape(one, "ttft mean")
     # A server, a model and a degree the rule was not made on.
     qwen = [r for r in rows if "Qwen3-32B" in r.settings.model and r.settings.tp in (2, 4)]
     assert len(qwen) == 60
@@ -112,6 +114,14 @@ def test_guidellm_stages(data_dir):
     assert alone.measured["tpot mean"] == pytest.approx(0.026, rel=0.05)
     assert abs(alone.errors["table"]["tpot mean"]) < 0.1
     assert len([r for r in rows if "jan20" in r.run]) == 5
+
+
+def test_steps_of_2023_were_bound_by_the_cpu(data_dir):
+    rows = {r.run: r for r in validation.compute(data_dir, "splitwise")}
+    four, eight = (rows[f"splitwise_llama2_70b a100-80gb TP{tp}"].errors["table"] for tp in (4, 8))
+    # Twice the GPUs halve our step and not the measured one.
+    assert eight["decode bias"] < four["decode bias"] - 0.15
+    assert abs(four["prefill bias"]) < abs(four["decode bias"])
 
 
 # --- eight tokens more ----------------------------------------------------------------------------
