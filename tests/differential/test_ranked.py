@@ -133,7 +133,7 @@ def check(system: System) -> RankedLog:
 
 
 @given(ranked())
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_lockstep_equals_the_reference(system) -> None:
     check(system)
 
@@ -301,3 +301,13 @@ def test_who_can_run() -> None:
     ones = np.ones((1, 1), int)
     with pytest.raises(InputError, match="engine='reference'"):
         run_ranked([chip], policies.Sarathi(), 1.0 * ones, ones, ones, 0 * ones)
+
+
+@pytest.mark.parametrize(("tau", "engine"), [(4.0, 1), (4.0 + TICK, 0)])
+def test_an_answer_is_late_from_the_instant_its_next_token_is_due(tau, engine) -> None:
+    # One slot each. The first answers once, at 1, and is paused by the second, which reasons; the
+    # third makes the other engine heavier. The last comes at 5, four seconds after that token.
+    trace = llmq.Trace([0.0, 0.5, 1.0, 5.0], [1, 1, 20, 1], [9, 10, 16, 2], [0, 9, 15, 1])
+    chip = llmq.Engine(FLAT, max_seqs=1, token_budget=2**20)
+    log = check(System(chip, 2, pascal(tau=tau), (trace,), math.inf, 1.0))
+    assert log.server[0].tolist() == [0, 0, 1, engine]
