@@ -8,10 +8,12 @@ hundreds of requests takes milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from llmq.errors import InputError
 from llmq.model.arrivals import Deterministic, Poisson
@@ -21,8 +23,73 @@ from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.model.workload import Workload
 from llmq.policies import Policy
+from llmq.rng import RngLike
 
-__all__ = ["Network", "draw_network", "suited"]
+__all__ = ["Burst", "Network", "Sketch", "draw_network", "fitted", "suited"]
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Arrivals of which the first all come at time 0.
+
+    Parameters
+    ----------
+    process : Poisson or Deterministic
+        The others.
+    first : int
+        How many come at time 0.
+
+    Examples
+    --------
+    >>> Burst(Deterministic(2.0), 2).times(4, rng=1)
+    array([0. , 0. , 0.5, 1. ])
+    """
+
+    process: Poisson | Deterministic
+    first: int
+
+    @property
+    def rate(self) -> float:
+        """Requests per second, in the long run."""
+        return self.process.rate
+
+    @property
+    def dispersion(self) -> float:
+        """Index of dispersion for counts."""
+        return self.process.dispersion
+
+    def times(self, n: int, rng: RngLike) -> npt.NDArray[np.float64]:
+        """Draw arrival times.
+
+        Parameters
+        ----------
+        n : int
+            How many, those at time 0 included.
+        rng : Generator, SeedSequence, int or None
+            Source of randomness.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Seconds, ascending.
+        """
+        first = min(self.first, n)
+        return np.concatenate((np.zeros(first), self.process.times(n - first, rng)))
+
+    def at_rate(self, rate: float) -> Burst:
+        """Return the process at another rate.
+
+        Parameters
+        ----------
+        rate : float
+            Requests per second.
+
+        Returns
+        -------
+        Burst
+            As many at time 0.
+        """
+        return Burst(self.process.at_rate(rate), self.first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +116,7 @@ class Network:
     mix: Mapping[str, RequestClass]
     rates: Mapping[str, float]
 
-    def at(self, load: float, *, deterministic: bool = False) -> Workload:
+    def at(self, load: float, *, deterministic: bool = False, first: int = 0) -> Workload:
         """Return the traffic at a load.
 
         Parameters
@@ -58,6 +125,8 @@ class Network:
             Share of the capacity that is offered, between 0 and 2.
         deterministic : bool
             Equal gaps between arrivals instead of exponential ones.
+        first : int
+            So many requests more come at time 0.
 
         Returns
         -------
@@ -73,7 +142,7 @@ class Network:
             raise InputError(f"load must lie between 0 and 2, got {load}", value=load)
         total = load * sum(self.rates.values())
         process = Deterministic(total) if deterministic else Poisson(total)
-        return Workload(process, self.mix, self.rates)
+        return Workload(Burst(process, first) if first else process, self.mix, self.rates)
 
 
 def draw_network(
@@ -102,7 +171,7 @@ def draw_network(
 
     rng = np.random.default_rng((number, whole, mismatched, fill))
     tile = int(rng.choice([4, 8, 16]))
-    budget = int(tile * rng.integers(1, 9)) * (4 if whole else 1)
+    budget = 32 * int(rng.integers(1, 5)) if whole else int(tile * rng.integers(1, 9))
     if mismatched:
         budget = tile * int(rng.integers(1, 3)) + 1
     base, slope = float(rng.uniform(0.2, 2)), float(rng.uniform(0.01, 0.2))
@@ -154,3 +223,145 @@ def suited(policy: Policy, number: int) -> Network:
     """
     budget = policy.blocks.budget
     return draw_network(number, whole=budget.whole, fill=policy.name == "rad")
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """A network in whole numbers: what is searched for counterexamples, and shrunk.
+
+    Parameters
+    ----------
+    law : {"affine", "tiled", "hinge"}
+        Time of ``n`` tokens in eighths of a second: ``base + slope n``,
+        ``base + slope ceil(n / step)``, or ``base + slope (n - step)^+``.
+    base, slope : int
+        Eighths of a second; the base at least 1, the slope at least 0.
+    step : int
+        Tile, or tokens up to which an iteration takes the least time.
+    budget : int
+        Tokens per iteration.
+    classes : tuple of (int, int)
+        Prompt and output tokens of each class; all come equally often.
+
+    Examples
+    --------
+    >>> Sketch("tiled", 1, 1, 4, 5, ((1, 2),)).network().engine.law(5)
+    0.375
+    """
+
+    law: str
+    base: int
+    slope: int
+    step: int
+    budget: int
+    classes: tuple[tuple[int, int], ...]
+
+    def network(self) -> Network:
+        """Return the network, at load 1.
+
+        Returns
+        -------
+        Network
+            Classes are named a, b, c.
+
+        Raises
+        ------
+        InputError
+            An unknown law, or a number that cannot be.
+        """
+        base, slope = self.base / 8, self.slope / 8
+        if self.law == "tiled":
+            law = BatchTime.tiled(base=base, per_tile=slope, tile=self.step)
+        elif self.law == "hinge":
+            tokens = sorted({1, self.step, self.step + self.budget})
+            times = [base + slope * max(n - self.step, 0) for n in tokens]
+            law = BatchTime.table(tokens=tokens, seconds=times)
+        elif self.law == "affine":
+            law = BatchTime.affine(base=base, per_token=slope)
+        else:
+            raise InputError(f"a sketch is affine, tiled or hinge, got {self.law!r}")
+        mix = {"abc"[i]: RequestClass(*pair) for i, pair in enumerate(self.classes)}
+        engine = Engine(law, token_budget=self.budget, kv_block=1)
+        return _at_capacity(engine, mix, dict.fromkeys(mix, 1.0))
+
+    def simpler(self) -> Iterator[Sketch]:
+        """Return networks that are simpler, the boldest step first.
+
+        Yields
+        ------
+        Sketch
+            With a class less, a simpler law, or a smaller number.
+        """
+        for i in range(len(self.classes) if len(self.classes) > 1 else 0):
+            yield replace(self, classes=self.classes[:i] + self.classes[i + 1 :])
+        if self.law != "affine":
+            yield replace(self, law="affine", step=1)
+        for name, least in (("budget", 1), ("base", 1), ("slope", 0), ("step", 1)):
+            value: int = getattr(self, name)
+            for smaller in _below(value, least):
+                yield self._with(name, smaller)
+            if name == "budget" and all(prompt % value == 0 for prompt, _ in self.classes):
+                for k in _below(value, 1):
+                    scaled = tuple((k * (prompt // value), out) for prompt, out in self.classes)
+                    yield replace(self, budget=k, step=min(self.step, k), classes=scaled)
+            if name == "step":  # a tile and a budget of as many tiles and as many tokens more
+                for k in _below(value, least):
+                    whole, rest = divmod(self.budget, value)
+                    if whole:
+                        yield replace(self, step=k, budget=whole * k + min(rest, k - 1))
+        for i, pair in enumerate(self.classes):
+            for j in (0, 1):
+                for smaller in _below(pair[j], 1):
+                    new = (smaller, pair[1]) if j == 0 else (pair[0], smaller)
+                    yield replace(self, classes=(*self.classes[:i], new, *self.classes[i + 1 :]))
+
+    def _with(self, name: str, value: Any) -> Sketch:
+        return replace(self, **{name: value})
+
+    @property
+    def size(self) -> int:
+        """Sum of all numbers."""
+        numbers = self.base + self.slope + self.step + self.budget
+        return numbers + sum(map(sum, self.classes))
+
+
+def _below(value: int, least: int) -> list[int]:
+    """Numbers to try instead of one: the least, halfway, one less."""
+    tried = (least, (value + least) // 2, value - 1)
+    return sorted({number for number in tried if least <= number < value})
+
+
+def fitted(policy: Policy | Callable[[Engine], Policy], engine: Engine) -> Policy:
+    """Return a policy as an engine needs it.
+
+    Parameters
+    ----------
+    policy : Policy or callable
+        The policy, or a function from the engine to it.
+    engine : Engine
+        The engine.
+
+    Returns
+    -------
+    Policy
+        With at most the engine's token budget, and (RAD) its most productive batch as the tile.
+
+    Examples
+    --------
+    >>> from llmq.policies import VLLM
+    >>> fitted(VLLM(), draw_network(0).engine).token_budget is None
+    True
+    """
+    from llmq.policies import RAD
+
+    if isinstance(policy, RAD):
+        from llmq.theory.tiling import best_batch
+
+        tile = best_batch(engine.law, engine.token_budget).tokens
+        return replace(policy, tile=tile, chunk=tile, token_budget=None)
+    if not hasattr(policy, "blocks"):
+        return policy(engine)
+    given: Any = policy
+    if given.token_budget is not None and given.token_budget > engine.token_budget:
+        given = replace(given, token_budget=None)
+    return cast("Policy", given)

@@ -23,6 +23,7 @@ _COMMANDS = {
     "region": "what load an engine can carry, at what price, and what binds",
     "simulate": "latencies of a fleet under a policy, after a stability verdict",
     "compare": "policies side by side on the same requests, with intervals of the differences",
+    "verdict": "whether a policy is throughput-optimal: tests, or a counterexample",
     "calibrate": "from a GPU profile to a law of iteration time, with its error",
     "check": "whether certificates prove what they claim, by an independent checker",
     "convert": "from one trace format to another",

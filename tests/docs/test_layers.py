@@ -16,7 +16,10 @@ LAYERS = (
     ("model",),
     ("theory", "policies"),
     ("sim", "calibrate"),
-    ("alone", "capacity", "io", "networks", "plan", "plan_json", "search", "sweep", "verdict"),
+    (
+        *("alone", "capacity", "instability", "io", "networks", "plan", "plan_json", "saturation"),
+        *("search", "sweep", "verdict"),
+    ),
     ("plot", "report", "cli", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -8,7 +8,7 @@ import pytest
 import llmq
 from llmq import policies
 from llmq.networks import draw_network, suited
-from llmq.verdict import piled_up, stability_test
+from llmq.verdict import served, shares, stability_test
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -37,22 +37,36 @@ def test_networks_have_what_a_policy_needs():
         assert best_batch(chip.law, chip.token_budget).tokens < chip.token_budget
 
 
-def test_piled_up():
-    came = np.arange(1.0, 201.0)[None]
-    assert piled_up(came, came + 5).tolist() == [0.0]
-    assert piled_up(came, 2 * came).tolist() == [0.5]
-    assert piled_up(came, came + 1e6).tolist() == [1.0]
+def test_work_is_served_token_by_token():
+    # A prompt of 8 takes 1 s, then 3 decodes of 1 s each: 8 + 0, 1, 2, 3 tokens.
+    engine = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), 64)
+    for record in ("requests", "tokens"):
+        run = llmq.simulate(engine, llmq.Trace([0.0], [8], [4]), record=record)
+        done = [served(run, np.array([t])).item() for t in (0.5, 1.0, 2.0, 3.0, 4.0, 9.0)]
+        assert done == [0, 8, 9, 10, 11, 11]
+    theory = engine.with_(conventions=llmq.model.conventions.THEORY)
+    run = llmq.simulate(theory, llmq.Trace([0.0], [8], [4]), record="tokens")
+    assert [served(run, np.array([t])).item() for t in (1.0, 2.0, 5.0)] == [8, 9, 12]
+
+
+def test_beyond_the_region_the_surplus_piles_up():
+    # Whatever the policy, 1 - 1 / load of the work stays; full batches leave no more.
+    for number in range(3):
+        network = draw_network(number)
+        found = shares(policies.Sarathi(), network, 1.25, 400, replications=4, rng=1)
+        assert found.mean() == pytest.approx(0.2, abs=0.02)
+        worse = shares(policies.FasterTransformer(), network, 1.25, 400, replications=4, rng=1)
+        assert worse.min() > 0.2
 
 
 def test_sarathi_carries_nine_tenths_and_nobody_more_than_all():
     for number in range(4):
         network = draw_network(number)
-        found = stability_test(policies.Sarathi(), network, 0.9, rng=number, looks=7)
+        found = stability_test(policies.Sarathi(), network, 0.9, rng=number)
         assert found.status == "stable", found
-        over = stability_test(policies.Sarathi(), network, 1.3, rng=number)
+        over = stability_test(policies.Sarathi(), network, 1.05, rng=number)
         assert over.status == "grows", over
-        # At load 1.3 at least 3 of 13 arrivals pile up, whatever the policy.
-        assert over.share.high > 0.3 / 1.3 - 0.02
+        assert over.share.high > 0.05 / 1.05 - 0.01
 
 
 def test_exclusive_batching_is_refuted():
@@ -67,22 +81,23 @@ def test_a_budget_that_no_tile_divides_is_refuted():
     assert stability_test(policies.Sarathi(), network, 0.9, rng=1).status == "grows"
     whole = network.engine.token_budget // network.engine.law.tile * network.engine.law.tile
     fitting = policies.Sarathi(token_budget=whole)
-    assert stability_test(fitting, network, 0.9, rng=1, looks=7).status == "stable"
+    assert stability_test(fitting, network, 0.9, rng=1).status == "stable"
 
 
 def test_equal_gaps_need_fewer_requests():
     network = draw_network(2)
-    calm = stability_test(policies.Sarathi(), network, 0.9, rng=1, deterministic=True, looks=7)
-    wild = stability_test(policies.Sarathi(), network, 0.9, rng=1, looks=7)
+    fields = {"rng": 1, "requests": 10, "looks": 10}
+    calm = stability_test(policies.Sarathi(), network, 0.97, deterministic=True, **fields)
+    wild = stability_test(policies.Sarathi(), network, 0.97, **fields)
     assert calm.status == wild.status == "stable"
     assert calm.requests <= wild.requests
 
 
 def test_too_few_requests_are_undecided():
     network = draw_network(0)
-    found = stability_test(policies.Sarathi(), network, 0.97, rng=1, requests=20, looks=1)
+    found = stability_test(policies.Sarathi(), network, 0.99, rng=1, requests=5, looks=2)
     assert found.status == "undecided"
-    assert "undecided at load 0.97" in str(found)
+    assert "undecided at load 0.99" in str(found)
 
 
 @pytest.mark.parametrize("load", [0.0, 2.0, -1.0])
@@ -94,3 +109,10 @@ def test_loads_outside_are_refused(load):
 def test_too_few_replications_are_refused():
     with pytest.raises(llmq.InputError, match="at least 3 replications"):
         stability_test(policies.Sarathi(), draw_network(0), 0.5, replications=2)
+
+
+def test_a_crowd_of_decodes_is_counted_one_by_one():
+    # vLLM prefills everybody first; even progress between first and last token would say stable.
+    network = draw_network(1, whole=True)
+    chosen = policies.VLLM(token_budget=None)
+    assert shares(chosen, network, 0.9, 256, replications=3, rng=3).min() > 0

@@ -1,0 +1,109 @@
+"""``llmq verdict``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from llmq.cli.traffic import add_output, build_policy, count, print_json
+
+if TYPE_CHECKING:
+    from llmq.instability import Instability
+    from llmq.verdict import StabilityTest
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of the command.
+    """
+    parser.add_argument("policy", metavar="POLICY", help="e.g. sarathi, rad:cycle=1")
+    parser.add_argument("--networks", type=count(1), default=20, help="networks to test on (20)")
+    parser.add_argument(
+        "--load", type=float, default=0.9, help="offered load, between 0 and 1 (0.9)"
+    )
+    parser.add_argument(
+        "--any", action="store_true",
+        help="search also where a full budget is not the most productive batch",
+    )  # fmt: skip
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Test, search for a counterexample, and print.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Parsed options.
+
+    Returns
+    -------
+    int
+        Exit code: 3 if a counterexample was found.
+    """
+    from llmq.instability import find_instability
+    from llmq.networks import fitted, suited
+    from llmq.verdict import stability_test
+
+    policy, tests = build_policy(args.policy), []
+    found = find_instability(
+        policy, load=args.load, tries=args.networks, tiles_divide=not args.any, rng=args.seed
+    )
+    for number in range(args.networks if found is None else 0):
+        network = suited(policy, number)
+        tests.append(
+            stability_test(fitted(policy, network.engine), network, args.load, rng=args.seed)
+        )
+    if args.json:
+        print_json(_facts(args.policy, args.load, tests, found))
+    else:
+        sys.stdout.write(_text(args.policy, args.load, tests, found))
+    return 3 if found is not None or any(test.status == "grows" for test in tests) else 0
+
+
+def _counts(tests: list[StabilityTest]) -> dict[str, int]:
+    return {
+        status: sum(test.status == status for test in tests)
+        for status in ("stable", "grows", "undecided")
+    }
+
+
+def _verdict(tests: list[StabilityTest], found: Instability | None) -> str:
+    counts = _counts(tests)
+    if found is not None or counts["grows"]:
+        return "not optimal"
+    return "undecided" if counts["undecided"] else "tested optimal"
+
+
+def _facts(
+    policy: str, load: float, tests: list[StabilityTest], found: Instability | None
+) -> dict[str, Any]:
+    import json
+
+    from llmq.result import to_json
+
+    return {
+        "policy": policy, "load": load, "verdict": _verdict(tests, found), "tests": _counts(tests),
+        "counterexample": None if found is None else json.loads(to_json(found)),
+    }  # fmt: skip
+
+
+def _text(policy: str, load: float, tests: list[StabilityTest], found: Instability | None) -> str:
+    verdict = _verdict(tests, found)
+    lines = [f"{policy}: {verdict} at load {load:g}"]
+    if found is not None:
+        lines.append(f"  {found}")
+    if tests:
+        said = ", ".join(f"{n} {status}" for status, n in _counts(tests).items() if n)
+        lines.append(
+            f"  {len(tests)} networks: {said} (each wrong answer at most {tests[0].alpha:g})"
+        )
+        lines.append("  tests refute; that nothing was found is evidence, not proof")
+    return "\n".join(lines) + "\n"

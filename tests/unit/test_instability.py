@@ -1,0 +1,148 @@
+"""Counterexamples: found, shrunk, proved by an exact cycle, and replayed from JSON."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import llmq
+from experiments.verdicts import _one_class
+from llmq import policies
+from llmq.instability import Instability, draw_sketch, find_instability, replay
+from llmq.networks import Network, Sketch, fitted
+from llmq.result import from_json, to_json
+from llmq.saturation import has_cycle, saturated_cycle
+from llmq.theory.exclusive import exclusive_cycle
+from llmq.theory.tiling import best_batch
+from llmq.verdict import stability_test
+
+SHELF = Path(__file__).parents[2] / "docs" / "counterexamples"
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_the_cycle_of_exclusive_phases_is_that_of_theory(number):
+    # Two derivations that share no code: engine and policy step by step, and arithmetic.
+    sketch = draw_sketch(np.random.default_rng(number))
+    engine = sketch.network().engine
+    request = llmq.RequestClass(*sketch.classes[0])
+    found = saturated_cycle(policies.FasterTransformer(), engine, request)
+    assert found.exact_rate == exclusive_cycle(engine, request).exact_rate
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_full_batches_reach_the_region_exactly(number):
+    sketch = draw_sketch(np.random.default_rng(number), tiles_divide=True)
+    engine = sketch.network().engine
+    prompt, output = sketch.classes[0]
+    cycle = saturated_cycle(policies.Sarathi(), engine, llmq.RequestClass(prompt, output))
+    best = best_batch(engine.law, engine.token_budget)
+    assert cycle.exact_rate * (prompt + output - 1) == best.exact_rate
+
+
+def test_the_cycle_of_a_mismatched_budget():
+    # O4: 2 + 10 ceil(b / 64), budget 100: full batches serve 50/11 tokens in a unit of time.
+    law = llmq.BatchTime.tiled(base=2, per_tile=10, tile=64)
+    cycle = saturated_cycle(policies.Sarathi(), llmq.Engine(law, 100), llmq.RequestClass(150, 51))
+    assert cycle.exact_rate * 200 == Fraction(50, 11)
+
+
+def test_the_cycle_of_short_cycles():
+    # RAD(1): one prompt of 8 tokens, then 3 decodes alone, each iteration takes 1 s + 1/8 s.
+    engine = llmq.Engine(llmq.BatchTime.tiled(base=1, per_tile=0.125, tile=8), 8)
+    cycle = saturated_cycle(policies.RAD(tile=8, cycle=1), engine, llmq.RequestClass(8, 4))
+    assert cycle.exact_rate == Fraction(8, 36)
+    assert cycle.batches == ((8, 0), (0, 1), (0, 1), (0, 1))
+
+
+def test_who_has_a_cycle():
+    fixed, random = llmq.RequestClass(8, 4), llmq.RequestClass(8, llmq.Lengths.uniform(1, 4))
+    assert has_cycle(policies.SimpleChunking(), fixed)
+    assert not has_cycle(policies.SLAI(), fixed)
+    assert not has_cycle(policies.Sarathi(), random)
+    with pytest.raises(llmq.InputError, match="has no saturated cycle"):
+        saturated_cycle(
+            policies.VLLM(), llmq.Engine(llmq.BatchTime.affine(base=1, per_token=1)), fixed
+        )
+    short = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=1.0), 8, max_seqs=4)
+    with pytest.raises(llmq.InputError, match="without memory and slot limits"):
+        saturated_cycle(policies.Sarathi(), short, fixed)
+
+
+def test_exclusive_phases_are_refuted_by_a_proof():
+    found = find_instability(policies.FasterTransformer(), tiles_divide=True, rng=1)
+    assert found is not None
+    assert found.kind is llmq.Kind.EXACT
+    assert found.exact_reach < Fraction(9, 10)
+    assert len(found.network.mix) == 1
+    assert found.network.engine.token_budget <= 4  # small
+
+
+def test_a_budget_beyond_the_best_batch_is_found():
+    found = find_instability(policies.Sarathi(), rng=1)
+    assert found is not None
+    assert found.kind is llmq.Kind.EXACT
+    engine = found.network.engine
+    best = best_batch(engine.law, engine.token_budget).tokens
+    assert best < engine.token_budget
+
+
+def test_short_cycles_of_rad_are_found():
+    found = find_instability(policies.RAD(cycle=1), tiles_divide=True, rng=1)
+    assert found is not None
+    assert policies.parse(found.policy).cycle == 1
+    assert found.exact_reach < Fraction(9, 10)
+
+
+def test_nothing_is_found_against_full_batches():
+    assert find_instability(policies.Sarathi(), tiles_divide=True, tries=8, rng=1) is None
+    assert find_instability(policies.RAD(), tiles_divide=True, tries=8, rng=1) is None
+
+
+@pytest.mark.parametrize("path", sorted(SHELF.glob("*.json")), ids=lambda path: path.stem)
+def test_the_shelf_replays(path):
+    found = from_json(Instability, path.read_text(encoding="utf-8"))
+    assert from_json(Instability, to_json(found)) == found
+    assert llmq.stability_region(found.network.engine, found.network.mix).load(
+        found.network.rates
+    ) == pytest.approx(1, rel=1e-9)
+    again = replay(found, rng=5)
+    assert again.test.status == found.test.status == "grows"
+    assert again.cycle == found.cycle
+
+
+def test_sketches_shrink_to_smaller_ones():
+    sketch = Sketch("tiled", 3, 2, 4, 9, ((5, 6), (2, 3)))
+    for simpler in sketch.simpler():
+        assert (simpler.size, len(simpler.classes)) < (sketch.size, 3)
+        assert isinstance(simpler.network(), Network)
+    assert not list(Sketch("affine", 1, 0, 1, 1, ((1, 1),)).simpler())
+    with pytest.raises(llmq.InputError, match="a sketch is affine, tiled or hinge"):
+        Sketch("cubic", 1, 1, 1, 1, ((1, 1),)).network()
+
+
+def test_policies_are_fitted_to_the_engine():
+    engine = Sketch("hinge", 2, 4, 4, 9, ((5, 6),)).network().engine
+    assert fitted(policies.RAD(cycle=3), engine) == policies.RAD(tile=4, chunk=4, cycle=3)
+    assert fitted(policies.FCFS(), engine).token_budget is None
+    assert fitted(policies.Sarathi(token_budget=5), engine).token_budget == 5
+    assert fitted(lambda one: policies.Sarathi(one.token_budget), engine).token_budget == 9
+
+
+@pytest.mark.parametrize("fields", [{"load": 1.0}, {"load": 0.0}, {"tries": 0}])
+def test_bad_searches_are_refused(fields):
+    with pytest.raises(llmq.InputError, match="load in"):
+        find_instability(policies.Sarathi(), **fields)
+
+
+@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize(("factor", "truth"), [(0.95, "stable"), (1.05, "grows")])
+def test_answers_near_a_known_boundary_are_right(number, factor, truth):
+    network, boundary = _one_class(number)
+    policy = policies.FasterTransformer()
+    found = stability_test(policy, network, factor * boundary, rng=number)
+    assert found.status in (truth, "undecided")
+    full = stability_test(policies.Sarathi(), network, factor, rng=number)
+    assert full.status in (truth, "undecided")

@@ -1,0 +1,60 @@
+"""``llmq verdict``: exit codes, words, JSON; and the figure of a counterexample."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmq.cli import main
+from llmq.instability import Instability
+from llmq.plot.backlog import draw_backlog
+from llmq.result import from_json
+
+SHELF = Path(__file__).parents[2] / "docs" / "counterexamples"
+
+
+def test_full_batches_pass(capsys):
+    assert main(["verdict", "sarathi", "--networks", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "tested optimal at load 0.9" in said
+    assert "3 networks: 3 stable" in said
+    assert "evidence, not proof" in said
+
+
+def test_a_counterexample_is_printed_and_can_be_read_back(capsys):
+    assert main(["verdict", "fastertransformer", "--json"]) == 3
+    said = json.loads(capsys.readouterr().out)
+    assert said["verdict"] == "not optimal"
+    found = from_json(Instability, json.dumps(said["counterexample"]))
+    assert found.exact_reach < 0.9
+    assert main(["verdict", "sarathi", "--any"]) == 3
+    assert "exactly: stable up to load" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["sarathy"], "did you mean 'sarathi'"),
+        (["sarathi", "--load", "1.5"], "a load in (0, 1)"),
+        (["sarathi", "--networks", "0"], "--networks"),
+    ],
+)
+def test_bad_input_is_refused(capsys, words, fault):
+    assert main(["verdict", *words]) == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_the_figure_shows_growth_beside_full_batches():
+    found = from_json(Instability, (SHELF / "fastertransformer.json").read_text(encoding="utf-8"))
+    ax = draw_backlog(found, requests=400, paths=2, rng=1)
+    last = [float(np.asarray(line.get_ydata())[-1]) for line in ax.lines]
+    assert len(last) == 5
+    assert min(last[:2]) > 60
+    assert max(last[2:4]) < 40
+    # 0.9 of 4 requests/s come, 8/3 leave: 14/15 a second pile up for 400 / 3.6 seconds.
+    assert last[4] == pytest.approx(14 / 15 * 400 / 3.6)
+    assert ax.get_xlabel() == "time (s)"
+    assert ax.get_ylabel() == "requests present"
