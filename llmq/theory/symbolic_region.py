@@ -24,7 +24,8 @@ relaxation time has a closed form for decodes alone only (law "decode_fluid").
 
 Not covered: prompts that share a slot (the slots facet charges each chunk one, so there it is no
 bound; :func:`llmq.stability_region` counts them right), tables of measured times, tiles in a
-roofline, two rates of KV reads; and the inner bounds (:mod:`llmq.theory.inner`), which are minima over schedules.
+roofline, two rates of KV reads; and the inner bounds (:mod:`llmq.theory.inner`), which are minima
+over schedules.
 """
 
 from __future__ import annotations
