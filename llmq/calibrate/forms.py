@@ -216,7 +216,7 @@ def _knots(profile: Profile) -> npt.NDArray[np.int64]:
         return counts
     top = int(counts[-1])
     edges = np.concatenate([np.arange(64, 512, 64), np.arange(512, top, 256)])
-    low = np.array([1, 8, 16, 32])
+    low = np.array([1, 2, 4, 8, 16, 32])
     knots = np.unique(np.concatenate([low, edges, edges + 1, [top]]))
     return np.asarray(knots[(knots >= 1) & (knots <= top)], dtype=np.int64)
 
