@@ -38,6 +38,7 @@ _HOME = {
     "compare": "llmq.sim.compare",
     "drift": "llmq.theory.drift",
     "engines": "llmq.calibrate.catalogue",
+    "find_instability": "llmq.instability",
     "fluid": "llmq.theory.fluid",
     "fluid_model": "llmq.theory.fluid_engine",
     "hindsight": "llmq.theory.hindsight",
@@ -89,6 +90,7 @@ __all__ = [
     "compare",
     "drift",
     "engines",
+    "find_instability",
     "fluid",
     "fluid_model",
     "hindsight",
@@ -145,6 +147,7 @@ if TYPE_CHECKING:
         UndecidedError,
         UnstableError,
     )
+    from llmq.instability import find_instability
     from llmq.io.profiles import read_profile
     from llmq.io.traces import read_trace, write_trace
     from llmq.io.workloads import load_workload, workloads

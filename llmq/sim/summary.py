@@ -180,7 +180,8 @@ def reduce(
     Part
         Sums and sketches.
     """
-    window, sketches = slice(*measured), {}
+    window = slice(*measured)
+    sketches: dict[tuple[str, str | None], Sketch] = {}
     for name, law in _METRICS.items():
         values = law(times)[:, window]
         sketches[name, None] = sketch(name, values)

@@ -57,7 +57,8 @@ def mapped(workers: Workers, function: Callable[[_A], _B], tasks: Sequence[_A]) 
                 raise
     elif hasattr(workers, "map") and hasattr(workers, "gather"):
         # A dask client: one future for each task, so that a result can be used as it comes.
-        futures = [workers.submit(function, task, pure=False) for task in tasks]
+        client: Any = workers
+        futures = [client.submit(function, task, pure=False) for task in tasks]
         yield from (future.result() for future in futures)
     elif callable(workers):
         yield from workers(function, tasks)

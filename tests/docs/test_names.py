@@ -43,6 +43,7 @@ PUBLIC = (
     "compare",
     "drift",
     "engines",
+    "find_instability",
     "fluid",
     "fluid_model",
     "hindsight",
