@@ -1,0 +1,27 @@
+"""Hypothesis strategies for small networks that shrink to smaller ones."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from llmq.networks import Sketch
+
+
+@st.composite
+def sketches(
+    draw: st.DrawFn, *, whole: bool = False, tiles_divide: bool = True, fill: bool = False
+) -> Sketch:
+    """Networks in whole numbers; by default the full budget is the most productive batch."""
+    kinds = ["affine", "tiled"] if tiles_divide else ["affine", "tiled", "hinge"]
+    step = draw(st.integers(1, 8))
+    budget = step * draw(st.integers(1, 3))
+    if not tiles_divide:
+        budget += draw(st.integers(0, 2))
+    unit = budget if fill else 1
+    most = max(budget // 8, 1) if whole else 2 * budget // unit
+    prompts, outputs = st.integers(1, most).map(lambda n: n * unit), st.integers(1, 12)
+    classes = draw(st.lists(st.tuples(prompts, outputs), min_size=1, max_size=2))
+    return Sketch(
+        draw(st.sampled_from(kinds)), draw(st.integers(1, 16)), draw(st.integers(0, 16)), step,
+        budget, tuple(classes),
+    )  # fmt: skip
