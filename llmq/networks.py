@@ -105,6 +105,11 @@ class Network:
     rates : mapping of str to float
         Requests per second at load 1.
 
+    Raises
+    ------
+    InputError
+        An engine with limits of memory or slots, or rates of other classes than those of the mix.
+
     Examples
     --------
     >>> network = draw_network(3)
@@ -115,6 +120,19 @@ class Network:
     engine: Engine
     mix: Mapping[str, RequestClass]
     rates: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        for limit in ("kv_tokens", "max_seqs"):
+            if getattr(self.engine, limit) is not None:
+                raise InputError(
+                    f"a network for verdicts has an engine without {limit}: with it the region is "
+                    f"a bracket and a load is not exact; got {getattr(self.engine, limit)}",
+                    field=limit,
+                )
+        if set(self.rates) != set(self.mix):
+            raise InputError(
+                f"a network has a rate for each class: {sorted(self.mix)}, got {sorted(self.rates)}"
+            )
 
     def at(self, load: float, *, deterministic: bool = False, first: int = 0) -> Workload:
         """Return the traffic at a load.

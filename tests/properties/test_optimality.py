@@ -32,7 +32,7 @@ def name_of(policy: policies.Policy) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", OPTIMAL, ids=name_of)
 def test_optimal_policies_carry_nine_tenths(policy):
-    said = [_test(policy, number, 0.9) for number in range(60)]
+    said = [_test(policy, number, 0.9) for number in range(150)]
     assert "grows" not in said
     assert said.count("undecided") <= 1
 

@@ -7,7 +7,7 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.networks import draw_network, suited
+from llmq.networks import Network, draw_network, suited
 from llmq.verdict import served, shares, stability_test
 
 
@@ -116,3 +116,24 @@ def test_a_crowd_of_decodes_is_counted_one_by_one():
     network = draw_network(1, whole=True)
     chosen = policies.VLLM(token_budget=None)
     assert shares(chosen, network, 0.9, 256, replications=3, rng=3).min() > 0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_the_first_fill_adds_is_no_answer(monkeypatch, sign):
+    # A share of -0.1, and 30 requests' worth of work that the first fill adds: 0.5, 0.2, 0.05, ...
+    def rigged(policy, network, load, n, **fields):
+        return sign * (30 / n - 0.1) + np.array([-0.001, 0.0, 0.001])
+
+    monkeypatch.setattr(llmq.verdict, "shares", rigged)
+    found = stability_test(policies.Sarathi(), draw_network(0), 0.9, requests=50)
+    assert found.status == ("stable" if sign == 1 else "grows")
+    assert found.requests == 800
+
+
+@pytest.mark.parametrize("limit", [{"kv_tokens": 4096}, {"max_seqs": 4}])
+def test_networks_outside_the_model_are_refused_by_name(limit):
+    network = draw_network(0)
+    with pytest.raises(llmq.InputError, match=f"without {next(iter(limit))}"):
+        Network(network.engine.with_(**limit), network.mix, network.rates)
+    with pytest.raises(llmq.InputError, match="a rate for each class"):
+        Network(network.engine, network.mix, {"chat": 1.0})
