@@ -47,6 +47,7 @@ __all__ = [
     "last_in_key",
     "no_retention",
     "queue_order",
+    "runs_together",
     "until_next_event",
 ]
 
@@ -355,6 +356,31 @@ class Blocks:
     together: Together | None = None
     swap: bool = False
     mark: Mark | None = None
+
+
+def runs_together(blocks: Blocks) -> bool:
+    """Whether the fast engines know every rule of a policy whose decodes advance together.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        The policy.
+
+    Returns
+    -------
+    bool
+        False without ``together``, and with rules that only the kernel knows: budgets of tokens,
+        rows or decodes of its own, backfill, bumping, room for a chunk only, swap.
+
+    Examples
+    --------
+    >>> runs_together(Blocks(together=Together())), runs_together(Blocks())
+    (True, False)
+    """
+    budget, admit = blocks.budget, blocks.admit
+    own = budget.tokens is None and budget.rows is None and budget.decodes is None
+    plain = own and budget.head_of_line and not budget.ranked and not blocks.swap
+    return blocks.together is not None and plain and not admit.bump and admit.reserve != "chunk"
 
 
 class Policy(Protocol):

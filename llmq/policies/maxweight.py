@@ -6,7 +6,8 @@ queue and feeds the next with ``r`` output tokens. Of all batches with no or all
 the budget of prompt tokens the one with the highest worth per second runs.
 
 Maximum pressure (Dai & Lin, Operations Research 53(2) 2005) for the two queues of an engine. It is
-throughput-optimal in the fluid model of the region; it knows output lengths.
+throughput-optimal in the fluid model of the region; it knows output lengths. Here it decodes all
+or none, so it is not where decodes alone can exceed the most productive batch.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class MaxWeight:
     route: Router = field(default_factory=RoundRobin)
     name: ClassVar[str] = "maxweight"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt", "output"})
-    claims: ClassVar[frozenset[str]] = frozenset({"throughput_optimal"})
+    claims: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         Admit(watermark=self.watermark)  # checks it

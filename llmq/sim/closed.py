@@ -30,7 +30,7 @@ from llmq.model.closed import Closed
 from llmq.model.engine import Engine
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
-from llmq.policies.blocks import Policy
+from llmq.policies.blocks import Policy, runs_together
 from llmq.sim.calendar import CalendarEngine, NotTogetherError
 from llmq.sim.desk import Desk
 from llmq.sim.dispatch import EngineChoice, Path, split
@@ -198,7 +198,7 @@ def follow(
             f"router {route.name!r} moves requests between engines, which closed clients do not "
             "support: use another router, or arrivals at a rate"
         )
-    together = policy.blocks.together is not None and not tokens and route.sees <= {"work"}
+    together = runs_together(policy.blocks) and not tokens and route.sees <= {"work"}
     if choice == "vector" or (choice == "calendar" and not together):
         raise InputError(
             f"engine {choice!r} cannot run closed clients of policy {policy.name!r}: "

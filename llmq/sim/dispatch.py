@@ -18,7 +18,7 @@ import numpy.typing as npt
 from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.trace import Trace
-from llmq.policies.blocks import Policy
+from llmq.policies.blocks import Policy, runs_together
 from llmq.sim.audit import Audit
 from llmq.sim.calendar import CalendarEngine, NotTogetherError
 from llmq.sim.desk import Desk, Server, roam
@@ -99,7 +99,7 @@ def serve(
     """
     route = policy.blocks.route
     # Of what the engines hold, the calendar can only tell the outstanding tokens.
-    together = policy.blocks.together is not None and not tokens and route.sees <= {"work"}
+    together = runs_together(policy.blocks) and not tokens and route.sees <= {"work"}
     if choice == "calendar" and not together:
         reason = "records no token times" if tokens else f"cannot run policy {policy.name!r}"
         raise InputError(f"engine 'calendar' {reason}: use engine='reference' or 'auto'")

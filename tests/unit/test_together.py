@@ -401,3 +401,30 @@ def test_one_queue_with_limited_memory_goes_to_the_reference() -> None:
     chunked = llmq.Engine(SECOND, token_budget=16, prefill_chunk=8)
     with pytest.raises(NotTogetherError, match="memory and chunks"):
         llmq.simulate(chunked, trace, policy, engine="calendar")
+
+
+def test_rules_that_only_the_kernel_knows_go_to_the_reference():
+    # A budget of the policy's own, beside decodes that advance together: the calendar ignored it.
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    from llmq.policies.blocks import Blocks, Budget, Together
+
+    @dataclass(frozen=True)
+    class Capped:
+        token_budget: int | None = None
+        name: ClassVar[str] = "capped"
+        sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
+        claims: ClassVar[frozenset[str]] = frozenset()
+
+        @property
+        def blocks(self) -> Blocks:
+            return Blocks(budget=Budget(tokens=10), together=Together())
+
+    chip = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), token_budget=64)
+    trace = llmq.Trace([0.0, 0.0], [40, 40], [3, 3])
+    slow = llmq.simulate(chip, trace, Capped(), engine="reference")
+    assert slow.n_iterations[0] == 11
+    assert llmq.simulate(chip, trace, Capped()).n_iterations[0] == 11
+    with pytest.raises(llmq.InputError, match="cannot run policy 'capped'"):
+        llmq.simulate(chip, trace, Capped(), engine="calendar")
