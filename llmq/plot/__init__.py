@@ -9,6 +9,7 @@ Not covered: regions of fleets with pools that differ, interactive figures.
 """
 
 from llmq.plot.canvas import styled, svg
+from llmq.plot.backlog import draw_backlog
 from llmq.plot.fit import draw_fit
 from llmq.plot.plan import draw_attainment, draw_latency
 from llmq.plot.region import draw_region
@@ -16,6 +17,7 @@ from llmq.plot.residuals import draw_residuals, draw_staircase
 
 __all__ = [
     "draw_attainment",
+    "draw_backlog",
     "draw_fit",
     "draw_latency",
     "draw_region",
