@@ -8,8 +8,8 @@ throughout: theory is a line, simulation is points with 95 % intervals, measurem
 Not covered: regions of fleets with pools that differ, interactive figures.
 """
 
-from llmq.plot.canvas import styled, svg
 from llmq.plot.backlog import draw_backlog
+from llmq.plot.canvas import styled, svg
 from llmq.plot.fit import draw_fit
 from llmq.plot.plan import draw_attainment, draw_latency
 from llmq.plot.region import draw_region
