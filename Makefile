@@ -20,6 +20,10 @@ check: $(LINT)
 	$(PY) -m mypy
 	$(PY) -m pytest -q -n 2 -m slow $(ARGS)
 
+# The quick suite on new random examples: ARGS="--hypothesis-seed=7" repeats a draw.
+explore: $(READY)
+	HYPOTHESIS_PROFILE=explore $(PY) -m pytest -q -n 2 -m "not slow" $(ARGS)
+
 # The ledger of theorems: every lemma is run and every certificate checked.
 proofs: $(READY)
 	$(PY) -m proofs.ledger --run $(ARGS)
@@ -56,4 +60,4 @@ $(LINT): $(READY)
 	   $(PY) -m pip install -q -c constraints.txt -e '.[check]'
 	@touch $@
 
-.PHONY: plan test check proofs figures bench constraints soak
+.PHONY: plan test check explore proofs figures bench constraints soak

@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# One profile everywhere: no deadline (the machines are shared), no database (tests leave no files).
+# No deadline (the machines are shared), no database (tests leave no files). A commit passes or
+# fails for good: the examples are a function of the test. `make explore` draws new ones.
 settings.register_profile(
-    "llmq", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+    "llmq",
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
-settings.load_profile("llmq")
+settings.register_profile("explore", settings.get_profile("llmq"), derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "llmq"))
 
 
 @pytest.fixture(scope="session")
