@@ -16,20 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
-from llmq.model.arrivals import Deterministic, Poisson
+from llmq.model.arrivals import Arrivals, Deterministic, Poisson
 from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.model.workload import Workload
 from llmq.policies import Policy
-from llmq.rng import RngLike
 
 __all__ = ["Burst", "Network", "Sketch", "draw_network", "fitted", "suited"]
 
 
 @dataclass(frozen=True, slots=True)
-class Burst:
+class Burst(Arrivals):
     """Arrivals of which the first all come at time 0.
 
     Parameters
@@ -58,37 +57,11 @@ class Burst:
         """Index of dispersion for counts."""
         return self.process.dispersion
 
-    def times(self, n: int, rng: RngLike) -> npt.NDArray[np.float64]:
-        """Draw arrival times.
-
-        Parameters
-        ----------
-        n : int
-            How many, those at time 0 included.
-        rng : Generator, SeedSequence, int or None
-            Source of randomness.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-            Seconds, ascending.
-        """
+    def _times(self, n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
         first = min(self.first, n)
         return np.concatenate((np.zeros(first), self.process.times(n - first, rng)))
 
-    def at_rate(self, rate: float) -> Burst:
-        """Return the process at another rate.
-
-        Parameters
-        ----------
-        rate : float
-            Requests per second.
-
-        Returns
-        -------
-        Burst
-            As many at time 0.
-        """
+    def at_rate(self, rate: float) -> Burst:  # noqa: D102 (said by the base class)
         return Burst(self.process.at_rate(rate), self.first)
 
 

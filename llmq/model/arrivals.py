@@ -9,9 +9,10 @@ MMPP with rates :math:`r_1, r_2` and switching rates :math:`q_1` (out of state 1
 
 from __future__ import annotations
 
+import abc
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,22 +25,59 @@ __all__ = ["MMPP", "Arrivals", "Batch", "Deterministic", "Poisson", "Renewal"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
-class Arrivals(Protocol):
-    """An arrival process."""
+class Arrivals(abc.ABC):
+    """An arrival process, with a field or property ``rate``: requests per second in the long run.
+
+    A new one says its ``rate``, its ``dispersion``, how it draws (``_times``) and, unless its rate
+    is a field, how it scales (``at_rate``).
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:  # at run time a field of that name would take the property for its default
+
+        @property
+        def rate(self) -> float: ...  # noqa: D102 (said above)
 
     @property
-    def rate(self) -> float:
-        """Requests per second, in the long run."""
-
-    @property
+    @abc.abstractmethod
     def dispersion(self) -> float:
         """Index of dispersion for counts."""
 
-    def times(self, n: int, rng: RngLike) -> Floats:
-        """Return the first ``n`` arrival times, seconds, ascending."""
+    def times(self, n: int, rng: RngLike = None) -> Floats:
+        """Draw the first arrival times.
 
-    def at_rate(self, rate: float) -> Arrivals:
-        """Return the same process, with time scaled to another rate."""
+        Parameters
+        ----------
+        n : int
+            How many.
+        rng : Generator, SeedSequence, int or None
+            Source of randomness.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Seconds, ascending.
+        """
+        return self._times(n, generator(rng))
+
+    def at_rate(self, rate: float) -> Self:
+        """Return the process with its time scaled to another rate.
+
+        Parameters
+        ----------
+        rate : float
+            Requests per second, in the long run.
+
+        Returns
+        -------
+        Arrivals
+            A process of the same kind and the same dispersion.
+        """
+        return replace(self, rate=rate)  # type: ignore[type-var]
+
+    @abc.abstractmethod
+    def _times(self, n: int, rng: np.random.Generator) -> Floats: ...
 
 
 def _positive(name: str, value: float) -> None:
@@ -48,7 +86,7 @@ def _positive(name: str, value: float) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Poisson:
+class Poisson(Arrivals):
     """Poisson arrivals.
 
     Parameters
@@ -72,41 +110,12 @@ class Poisson:
         """Index of dispersion for counts."""
         return 1.0
 
-    def times(self, n: int, rng: RngLike) -> Floats:
-        """Draw arrival times.
-
-        Parameters
-        ----------
-        n : int
-            How many.
-        rng : Generator, SeedSequence, int or None
-            Source of randomness.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-            Seconds, ascending.
-        """
-        return np.cumsum(generator(rng).exponential(1 / self.rate, n))
-
-    def at_rate(self, rate: float) -> Poisson:
-        """Return the process at another rate.
-
-        Parameters
-        ----------
-        rate : float
-            Requests per second.
-
-        Returns
-        -------
-        Poisson
-            The process.
-        """
-        return Poisson(rate)
+    def _times(self, n: int, rng: np.random.Generator) -> Floats:
+        return np.cumsum(rng.exponential(1 / self.rate, n))
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
+class Renewal(Arrivals):
     """Independent gamma gaps with a given coefficient of variation.
 
     Parameters
@@ -135,44 +144,15 @@ class Renewal:
         """Index of dispersion for counts."""
         return self.cv**2
 
-    def times(self, n: int, rng: RngLike) -> Floats:
-        """Draw arrival times.
-
-        Parameters
-        ----------
-        n : int
-            How many.
-        rng : Generator, SeedSequence, int or None
-            Source of randomness.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-            Seconds, ascending.
-        """
+    def _times(self, n: int, rng: np.random.Generator) -> Floats:
         if self.cv < 1e-100:  # below any digit of a gap, and its square would vanish
-            return Deterministic(self.rate).times(n, rng)
+            return Deterministic(self.rate).times(n)
         shape = self.cv**-2
-        return np.cumsum(generator(rng).gamma(shape, 1 / (shape * self.rate), n))
-
-    def at_rate(self, rate: float) -> Renewal:
-        """Return the process at another rate.
-
-        Parameters
-        ----------
-        rate : float
-            Requests per second.
-
-        Returns
-        -------
-        Renewal
-            The process.
-        """
-        return replace(self, rate=rate)
+        return np.cumsum(rng.gamma(shape, 1 / (shape * self.rate), n))
 
 
 @dataclass(frozen=True, slots=True)
-class Deterministic:
+class Deterministic(Arrivals):
     """A clock: the k-th request (k = 1, 2, ...) comes at ``k / rate``.
 
     Parameters
@@ -196,41 +176,12 @@ class Deterministic:
         """Index of dispersion for counts."""
         return 0.0
 
-    def times(self, n: int, rng: RngLike = None) -> Floats:
-        """Return arrival times.
-
-        Parameters
-        ----------
-        n : int
-            How many.
-        rng : Generator, SeedSequence, int or None
-            Not used.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-            Seconds, ascending.
-        """
+    def _times(self, n: int, rng: np.random.Generator) -> Floats:
         return np.arange(1, n + 1) / self.rate
-
-    def at_rate(self, rate: float) -> Deterministic:
-        """Return the process at another rate.
-
-        Parameters
-        ----------
-        rate : float
-            Requests per second.
-
-        Returns
-        -------
-        Deterministic
-            The process.
-        """
-        return Deterministic(rate)
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Arrivals):
     """Requests come ``size`` at a time, the groups as a Poisson process.
 
     Parameters
@@ -260,44 +211,15 @@ class Batch:
         """Index of dispersion for counts."""
         return float(self.size)
 
-    def times(self, n: int, rng: RngLike) -> Floats:
-        """Draw arrival times.
-
-        Parameters
-        ----------
-        n : int
-            How many.
-        rng : Generator, SeedSequence, int or None
-            Source of randomness.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-            Seconds, ascending.
-        """
+    def _times(self, n: int, rng: np.random.Generator) -> Floats:
         if math.isinf(self.rate):
             return np.zeros(n)
         groups = Poisson(self.rate / self.size).times(-(-n // self.size), rng)
         return np.repeat(groups, self.size)[:n]
 
-    def at_rate(self, rate: float) -> Batch:
-        """Return the process at another rate.
-
-        Parameters
-        ----------
-        rate : float
-            Requests per second.
-
-        Returns
-        -------
-        Batch
-            The process.
-        """
-        return replace(self, rate=rate)
-
 
 @dataclass(frozen=True, slots=True)
-class MMPP:
+class MMPP(Arrivals):
     """Poisson arrivals whose rate switches between two values (MMPP-2).
 
     Parameters
@@ -338,47 +260,20 @@ class MMPP:
         (r1, r2), (q1, q2) = self.rates, self.switch
         return 1 + 2 * q1 * q2 * (r1 - r2) ** 2 / ((q1 + q2) ** 2 * (r1 * q2 + r2 * q1))
 
-    def times(self, n: int, rng: RngLike) -> Floats:
-        """Draw arrival times.
-
-        Parameters
-        ----------
-        n : int
-            How many.
-        rng : Generator, SeedSequence, int or None
-            Source of randomness.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-            Seconds, ascending; the state at time 0 is drawn from its stationary law.
-        """
-        stream = generator(rng)
-        operational = np.cumsum(stream.exponential(1.0, n))
-        state = int(stream.random() * sum(self.switch) < self.switch[0])
+    def _times(self, n: int, rng: np.random.Generator) -> Floats:
+        operational = np.cumsum(rng.exponential(1.0, n))
+        state = int(rng.random() * sum(self.switch) < self.switch[0])
         clock, mass = [0.0], [0.0]
         # Invert the integrated rate, which is linear between switches.
         while n > 0 and mass[-1] <= operational[-1]:
-            stays = stream.exponential(1.0, (256, 2)) / np.asarray(self.switch)
+            stays = rng.exponential(1.0, (256, 2)) / np.asarray(self.switch)
             for stay in stays:
                 for part in (state, 1 - state):
                     clock.append(clock[-1] + stay[part])
                     mass.append(mass[-1] + stay[part] * self.rates[part])
         return np.interp(operational, mass, clock)
 
-    def at_rate(self, rate: float) -> MMPP:
-        """Return the process with its time scaled to another rate.
-
-        Parameters
-        ----------
-        rate : float
-            Requests per second.
-
-        Returns
-        -------
-        MMPP
-            The process; the dispersion stays.
-        """
+    def at_rate(self, rate: float) -> MMPP:  # noqa: D102 (said by the base class)
         factor = rate / self.rate
         (r1, r2), (q1, q2) = self.rates, self.switch
         return MMPP((r1 * factor, r2 * factor), (q1 * factor, q2 * factor))

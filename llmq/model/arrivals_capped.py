@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llmq.errors import InputError
-from llmq.model.arrivals import Floats
-from llmq.rng import RngLike, generator
+from llmq.model.arrivals import Arrivals, Floats
 
 __all__ = ["CappedPoisson"]
 
 
 @dataclass(frozen=True, slots=True)
-class CappedPoisson:
+class CappedPoisson(Arrivals):
     """Poisson arrivals whose gaps are cut at ``cap`` nominal mean gaps.
 
     Parameters
@@ -57,35 +56,9 @@ class CappedPoisson:
         mean, tail = -math.expm1(-self.cap), math.exp(-self.cap)
         return 2 * (mean - self.cap * tail) / mean**2 - 1
 
-    def times(self, n: int, rng: RngLike) -> Floats:
-        """Draw arrival times.
-
-        Parameters
-        ----------
-        n : int
-            How many.
-        rng : Generator, SeedSequence, int or None
-            Source of randomness.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-            Seconds, ascending.
-        """
-        gaps = generator(rng).exponential(1 / self.nominal, n)
+    def _times(self, n: int, rng: np.random.Generator) -> Floats:
+        gaps = rng.exponential(1 / self.nominal, n)
         return np.cumsum(np.minimum(gaps, self.cap / self.nominal))
 
-    def at_rate(self, rate: float) -> CappedPoisson:
-        """Return the same process, with time scaled to another rate.
-
-        Parameters
-        ----------
-        rate : float
-            Requests per second, in the long run.
-
-        Returns
-        -------
-        CappedPoisson
-            The process.
-        """
+    def at_rate(self, rate: float) -> CappedPoisson:  # noqa: D102 (said by the base class)
         return replace(self, nominal=self.nominal * rate / self.rate)

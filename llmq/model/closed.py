@@ -18,14 +18,14 @@ from typing import NoReturn
 import numpy as np
 
 from llmq.errors import InputError
-from llmq.model.arrivals import Floats
+from llmq.model.arrivals import Arrivals, Floats
 from llmq.rng import RngLike, generator
 
 __all__ = ["Closed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Arrivals):
     """Users that wait for their answers.
 
     Parameters
@@ -69,46 +69,10 @@ class Closed:
         """Refused, like the rate."""
         self._refuse("has no index of dispersion of its own")
 
-    def times(self, n: int, rng: RngLike) -> Floats:
-        """Refuse: who arrives when depends on who has been answered.
-
-        Parameters
-        ----------
-        n : int
-            Requests.
-        rng : Generator, SeedSequence, int or None
-            Source of randomness.
-
-        Returns
-        -------
-        ndarray
-            Never.
-
-        Raises
-        ------
-        InputError
-            Always.
-        """
+    def _times(self, n: int, rng: np.random.Generator) -> Floats:
         self._refuse("cannot be drawn beforehand")
 
-    def at_rate(self, rate: float) -> Closed:
-        """Refuse: only the number of users can be chosen.
-
-        Parameters
-        ----------
-        rate : float
-            Requests per second.
-
-        Returns
-        -------
-        Closed
-            Never.
-
-        Raises
-        ------
-        InputError
-            Always.
-        """
+    def at_rate(self, rate: float) -> Closed:  # noqa: D102 (refused)
         self._refuse(f"cannot be told to run at {rate} req/s")
 
     def pauses(self, n: int, rng: RngLike) -> Floats:

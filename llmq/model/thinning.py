@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from llmq.errors import InputError
 from llmq.model.arrivals import Arrivals
-from llmq.rng import RngLike, generator
 
 __all__ = ["Thinned"]
 
@@ -24,7 +23,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Thinned:
+class Thinned(Arrivals):
     """One engine's share of a process.
 
     Parameters
@@ -62,43 +61,16 @@ class Thinned:
         kept = self.process.dispersion / self.engines
         return kept if self.in_turn else 1 - 1 / self.engines + kept
 
-    def times(self, n: int, rng: RngLike) -> Floats:
-        """Draw arrival times.
-
-        Parameters
-        ----------
-        n : int
-            How many.
-        rng : Generator, SeedSequence, int or None
-            Source of randomness.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-            Seconds, ascending.
-        """
+    def _times(self, n: int, rng: np.random.Generator) -> Floats:
         if self.engines == 1:
             return self.process.times(n, rng)
-        stream = generator(rng)
         if self.in_turn:
-            return self.process.times(n * self.engines, stream)[self.engines - 1 :: self.engines]
+            return self.process.times(n * self.engines, rng)[self.engines - 1 :: self.engines]
         # Gaps between kept arrivals are geometric.
-        last = np.cumsum(stream.geometric(1 / self.engines, n))
-        return self.process.times(int(last[-1]) if n else 0, stream)[last - 1]
+        last = np.cumsum(rng.geometric(1 / self.engines, n))
+        return self.process.times(int(last[-1]) if n else 0, rng)[last - 1]
 
-    def at_rate(self, rate: float) -> Thinned:
-        """Return the share at another rate.
-
-        Parameters
-        ----------
-        rate : float
-            Requests per second of this engine.
-
-        Returns
-        -------
-        Thinned
-            The share.
-        """
+    def at_rate(self, rate: float) -> Thinned:  # noqa: D102 (said by the base class)
         if not 0 < rate < math.inf:
             raise InputError(f"rate must be positive and finite, got {rate}")
         return replace(self, process=self.process.at_rate(rate * self.engines))
