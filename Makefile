@@ -28,9 +28,14 @@ explore: $(READY)
 proofs: $(READY)
 	$(PY) -m proofs.ledger --run $(ARGS)
 
-# Redraw every figure of paper_figs/.
+# Redraw every figure of paper_figs/ from the committed tables, and the gallery.
 figures: $(READY)
 	$(PY) -m paper_figs $(ARGS)
+
+# Compute the tables again, and the page of claims: ARGS="slai_rates --workers 2" computes one.
+experiments: $(READY)
+	$(PY) -m experiments $(ARGS)
+	$(PY) -m experiments --claims
 
 # The speed table: CPU-seconds and ratios to the naive loop, in one run.
 bench: $(READY)
@@ -60,4 +65,4 @@ $(LINT): $(READY)
 	   $(PY) -m pip install -q -c constraints.txt -e '.[check]'
 	@touch $@
 
-.PHONY: plan test check explore proofs figures bench constraints soak
+.PHONY: plan test check explore proofs figures experiments bench constraints soak

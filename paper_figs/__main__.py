@@ -1,71 +1,64 @@
-"""Draw the figures: ``python -m paper_figs [name ...] [--out docs/img]``.
+"""Draw the figures: ``python -m paper_figs [NAME ...] [--out docs/img]``.
 
-Each is written as SVG and PNG; the hashes on stdout are the same on every run with the same
-versions of the libraries.
+Each is written as SVG and PNG from its committed table; the hashes on stdout are the same on every
+run with the same versions of the libraries. Without names all are drawn and the gallery is written.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import io
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from experiments.table import TABLES
+from llmq.errors import InputError, LlmqError, nearest
 from llmq.io.files import write_text
-from llmq.plot import styled, svg
-from paper_figs import readme
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-ALL = (readme,)
-PLACE = Path(__file__).parent.parent / "docs" / "img"
+from paper_figs.book import GALLERY, IMAGES, figures, gallery, save
 
 
-def main() -> None:
-    """Draw the figures that are named, or all."""
-    known = {module.NAME: module for module in ALL}
-    parser = argparse.ArgumentParser(prog="python -m paper_figs", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of: {', '.join(known)}")
-    parser.add_argument("--out", type=Path, default=PLACE, help="folder (docs/img)")
-    args = parser.parse_args()
-    for name in args.names:
-        if name not in known:
-            parser.error(f"no figure {name!r}; known: {', '.join(known)}")
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name in args.names or known:
-        figure = known[name].draw(known[name].compute())
-        for path in save(figure, args.out / name):
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            print(f"{digest[:16]}  {path.name}")
-
-
-def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write a figure as SVG and PNG.
-
-    Parameters
-    ----------
-    figure : matplotlib figure
-        The figure.
-    stem : Path
-        Path without suffix.
+def main() -> int:
+    """Draw the figures that are named, or all.
 
     Returns
     -------
-    tuple of Path
-        The two files.
+    int
+        Exit code: 2 for bad input.
     """
-    vector, pixels = stem.with_suffix(".svg"), stem.with_suffix(".png")
-    # Pages may be dark: the paper comes with the ink.
-    figure.set_facecolor("white")
-    write_text(vector, svg(figure))
-    raw = io.BytesIO()
-    with styled():
-        figure.savefig(raw, format="png", dpi=110, facecolor="white", metadata={"Software": None})
-    pixels.write_bytes(raw.getvalue())
-    return vector, pixels
+    parser = argparse.ArgumentParser(prog="python -m paper_figs", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="see --list; all if none")
+    parser.add_argument("--out", type=Path, default=IMAGES, help="folder (docs/img)")
+    parser.add_argument("--tables", type=Path, default=TABLES, help="folder (experiments/tables)")
+    parser.add_argument("--list", action="store_true", help="list the figures")
+    parser.add_argument("--gallery", action="store_true", help="write docs/gallery.md only")
+    args = parser.parse_args()
+    try:
+        _run(args)
+    except LlmqError as error:
+        sys.stderr.write(f"paper_figs: error: {error}\n")
+        return 2
+    return 0
+
+
+def _run(args: argparse.Namespace) -> None:
+    known = figures()
+    for name in args.names:
+        if name not in known:
+            raise InputError(f"no figure {name!r}{nearest(name, known)}", value=name)
+    if args.list:
+        sys.stdout.writelines(f"{name:24s} from {table}.csv\n" for name, table in known.items())
+        return
+    for name in [] if args.gallery else args.names or known:
+        if not args.names and not (args.tables / f"{known[name]}.csv").exists():
+            command = f"python -m experiments {known[name]}"
+            sys.stderr.write(f"paper_figs: note: {name} waits for its table: {command}\n")
+            continue
+        for path in save(name, args.out, args.tables):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            sys.stdout.write(f"{digest[:16]}  {path.name}\n")
+    if args.gallery or (not args.names and args.out == IMAGES):
+        write_text(GALLERY, gallery())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -26,6 +26,7 @@ _COMMANDS = {
     "verdict": "whether a policy is throughput-optimal: tests, or a counterexample",
     "calibrate": "from a GPU profile to a law of iteration time, with its error",
     "check": "whether certificates prove what they claim, by an independent checker",
+    "figure": "draw a figure of the gallery from its committed table",
     "convert": "from one trace format to another",
     "engines": "list the catalogue of engines",
     "workloads": "list the named workloads",
