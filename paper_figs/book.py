@@ -154,9 +154,10 @@ def write(made: Figure, path: Path) -> None:
     with look():
         # Pages may be dark: the paper comes with the ink.
         made.set_facecolor("white")
+        more: Any = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
         made.savefig(
-            raw, format=kind, dpi=150, facecolor="white", metadata=dict.fromkeys(keys)
-        )  # fmt: skip
+            raw, format=kind, dpi=120, facecolor="white", metadata=dict.fromkeys(keys), **more
+        )
     if kind == "svg":
         text = raw.getvalue().decode("utf-8")
         write_text(path, text[text.index("<svg") :].rstrip() + "\n")
