@@ -33,6 +33,14 @@ TILED = CHIP.with_(
     law=llmq.BatchTime.tiled(base=0.011, per_tile=TILE * LAW["per_token"], tile=TILE),
     conventions=llmq.THEORY,
 )
+STEPS = np.arange(8, BUDGET + 1, 8)
+STAIRS = CHIP.with_(  # the affine law and a step of 0.5 ms at every tile, measured every 8 tokens
+    law=llmq.BatchTime.table(
+        tokens=STEPS,
+        seconds=LAW["base"] + LAW["per_token"] * STEPS + 5e-4 * np.ceil(STEPS / TILE),
+        per_kv=LAW["per_kv"],
+    )
+)
 
 
 def lengths(
@@ -81,6 +89,7 @@ def cases() -> dict[str, tuple[int, Callable[[], object]]]:
         "vector, Sarathi, R = 1024, KV blocks": (
             512_000, vector(CHIP.with_(kv_tokens=KV), sarathi, many)
         ),
+        "vector, Sarathi, R = 1024, table law": (512_000, vector(STAIRS, sarathi, many)),
         "vector, Sarathi, R = 256": (128_000, vector(CHIP, sarathi, some)),
         "vector, RAD, R = 1024": (512_000, vector(TILED, rad, many)),
     }  # fmt: skip
