@@ -23,6 +23,7 @@ from llmq.sim.audit import Audit
 from llmq.sim.calendar import CalendarEngine, NotTogetherError
 from llmq.sim.desk import Desk, Server, roam
 from llmq.sim.log import Job, Log, Tally
+from llmq.sim.pressure import PressureEngine, fits
 from llmq.sim.reference import ReferenceEngine
 
 __all__ = ["EngineChoice", "Path", "serve", "split"]
@@ -111,6 +112,9 @@ def serve(
         except NotTogetherError:
             if choice == "calendar":
                 raise
+    heavy = server is not None and not check and fits(policy, engines, trace)
+    if choice == "auto" and heavy:
+        return _run(trace, engines, policy, PressureEngine, server, tokens, eligible, rng, link)
     make = _audited if check else ReferenceEngine
     return _run(trace, engines, policy, make, server, tokens, eligible, rng, link)
 
