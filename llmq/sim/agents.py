@@ -109,7 +109,7 @@ def simulate_agents(
     traffic = workload_or_trace
     check_stations(traffic.agents, engines)
     chosen = _policies(engines, policy)
-    own = {name: _with_budget(one, chosen[name]) for name, one in engines.items()}
+    own = {name: _as_run_by(name, one, chosen[name]) for name, one in engines.items()}
     root = seed_sequence(rng)
     tasks = [_Task(traffic, agents, seed, own, chosen, engine) for seed in root.spawn(replications)]
     pairs: list[tuple[AgentTrace, AgentPath]] = []
@@ -151,7 +151,13 @@ def _policies(
     return {name: policy[name] for name in engines}
 
 
-def _with_budget(engine: Engine, policy: Policy) -> Engine:
+def _as_run_by(name: str, engine: Engine, policy: Policy) -> Engine:
+    if engine.prefix_cache:
+        raise InputError(
+            f"station {name!r} finds cached blocks again, but calls of agents share no cache: "
+            "leave prefix_cache out",
+            field="prefix_cache", value=name,
+        )  # fmt: skip
     budget = policy.token_budget
     return engine if budget is None else engine.with_(token_budget=budget)
 

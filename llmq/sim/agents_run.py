@@ -201,7 +201,8 @@ class AgentRun:
         Returns
         -------
         time : ndarray, shape (events,)
-            Seconds, ascending: releases (arrivals with ``future``) and ends of iterations.
+            Seconds, ascending: releases (arrivals with ``future``) and ends of iterations; empty
+            where nobody calls.
         tokens : ndarray, shape (events,)
             Tokens of calls made and not processed by a finished iteration, from that time on.
 

@@ -25,13 +25,15 @@ def level_of(time: Floats, change: Floats) -> tuple[Floats, Floats]:
     Returns
     -------
     time, level : ndarray, shape (events,)
-        Ascending, one entry for each time.
+        Ascending, one entry for each time; empty without changes.
 
     Examples
     --------
     >>> level_of(np.array([2.0, 0.0, 2.0]), np.array([1.0, 5.0, -2.0]))
     (array([0., 2.]), array([5., 4.]))
     """
+    if not len(time):
+        return np.zeros(0), np.zeros(0)
     order = np.argsort(time, kind="stable")
     when, level = time[order], np.cumsum(change[order])
     last = np.append(np.flatnonzero(np.diff(when)), len(when) - 1)
