@@ -1,0 +1,139 @@
+"""PASCAL where half the requests reason much longer than they answer.
+
+Half AlpacaEval-like requests, half of the three reasoning-heavy sets of
+:mod:`experiments.pascal_lengths` in equal shares (answers of 350 tokens, a choice); eight engines,
+1,500 requests a path, four seeds pooled, 1.1 and 1.2 times the capacity of this mix. Tails, cuts
+and losses as in :mod:`experiments.pascal_bins`. Short answers leave little that PASCAL could
+defer, so its gain over RR should shrink.
+
+Small scale: two engines of 30,000 KV tokens and 200 requests a path.
+
+Cho et al., PASCAL, arXiv 2602.11530, section V, figure 16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.claim import Claim, Finding, Status
+from experiments.pascal_bins import BASE, UNITS, loads, one, place
+from experiments.pascal_bins import read as tails
+from experiments.pascal_cluster import SOURCE, serve
+from experiments.runner import PLAIN, Point, Row, Runner, Scale
+from experiments.table import Table
+from llmq.rng import RngLike
+from llmq.sim.stats import share
+
+TITLE = "PASCAL: a mix with half reasoning-heavy requests"
+SEED = 7
+LOADS = (1.1, 1.2)
+PRINTED = {"cut vs FCFS": 0.70, "loss vs FCFS": 0.068, "cut vs RR": 0.139, "loss vs RR": 0.077}
+
+
+def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLAIN) -> Table:
+    """Simulate the mix under FCFS, RR and PASCAL.
+
+    Parameters
+    ----------
+    scale : {"small", "full"}
+        Two engines or eight.
+    rng : Generator, SeedSequence, int or None
+        Of the requests.
+    runner : Runner
+        One point.
+
+    Returns
+    -------
+    Table
+        Tails by bin; cuts, losses and shares of late answers with ``bin`` -1.
+    """
+    size = {"requests": 200, "engines": 2, "kv_tokens": 30_000, "seeds": 3}
+    if scale == "full":
+        size = {"requests": 1500, "engines": 8, "kv_tokens": 90_000, "seeds": 4}
+    rows = runner.run(simulate, [{"rhos": LOADS, **size}], rng)
+    for metric, value in PRINTED.items():
+        rows.append({"work": "mix", "rho": np.nan, "rate": np.nan, "policy": "PASCAL",
+                     "metric": metric, "bin": -1, "value": value, "low": value, "high": value,
+                     "n": 1, "unit": "1", "kind": "printed"})  # fmt: skip
+    about = {
+        "source": f"{SOURCE}, figure 16; rates and the heavy sets' means are not published",
+        "setting": "small: 2 engines of 30,000 KV tokens, 200 requests a path, 3 seeds; "
+        "full: 8 engines of 90,000, 1,500 requests, 4 seeds",
+    }
+    return Table.of("pascal_mix", rows, units=UNITS, about=about)
+
+
+def simulate(point: Point, rng: np.random.SeedSequence) -> Sequence[Row]:
+    """Simulate all loads."""
+    size = {key: value for key, value in point.items() if key != "rhos"}
+    rows: list[Row] = []
+    for runs in serve("mix", point["rhos"], rng, titles=BASE, **size):
+        rows += tails(runs, "mix")
+        for policy in BASE:
+            late = share(runs.logs[policy].qoe < 0.95)
+            rows.append({**runs.labels("mix"), "policy": policy, "metric": "late", "bin": -1,
+                         "value": late.value, "low": late.low, "high": late.high, "n": late.n,
+                         "unit": "1", "kind": "simulated"})  # fmt: skip
+    return rows
+
+
+def against_fcfs(table: Table) -> Finding:
+    """Judge: largest cut 50 to 85 %, no loss of 20 % in bins of 100; cut above loss: direction."""
+    band, above, parts = True, True, []
+    for rho, rows in loads(table, "mix"):
+        cut, loss = (one(rows, f"{m} vs FCFS")["value"] for m in ("cut", "loss_100"))
+        band &= 0.5 <= cut <= 0.85 and loss < 0.2
+        above &= cut > max(loss, 0.0)
+        parts.append(f"{place(rho, rows)}: cut {cut:.0%}, worst {loss:+.1%}")
+    status = Status.BAND if band else Status.DIRECTION if above else Status.NOT
+    return Finding(status, "; ".join(parts))
+
+
+def against_rr(table: Table) -> Finding:
+    """Judge: largest cut below 15 %, no loss of 20 % in bins of 100; at one load: direction."""
+    small, parts = [], []
+    for rho, rows in loads(table, "mix"):
+        cut, loss = (one(rows, f"{m} vs RR")["value"] for m in ("cut", "loss_100"))
+        small.append(cut < 0.15 and loss < 0.2)
+        parts.append(f"{place(rho, rows)}: cut {cut:.1%}, worst {loss:+.1%}")
+    status = Status.DIRECTION if any(small) else Status.NOT
+    return Finding(Status.BAND if all(small) else status, "; ".join(parts))
+
+
+def violations(table: Table) -> Finding:
+    """Judge: PASCAL late at most 1.5 points above RR and below FCFS; not above FCFS: direction."""
+    near, below, parts = True, True, []
+    for rho, rows in loads(table, "mix"):
+        fcfs, rr, mine = (float(one(rows, "late", policy=p)["value"]) for p in BASE)
+        near &= mine <= rr + 0.015 and mine < fcfs
+        below &= mine <= fcfs
+        parts.append(f"{place(rho, rows)}: FCFS {fcfs:.2%}, RR {rr:.2%}, PASCAL {mine:.2%}")
+    status = Status.BAND if near else Status.DIRECTION if below else Status.NOT
+    return Finding(status, "; ".join(parts))
+
+
+CLAIMS = (
+    Claim(
+        id="PASCAL-H12",
+        text="With half reasoning-heavy requests PASCAL cuts the tail TTFT of FCFS by up to 70 % "
+        "for short reasoning and adds 6.8 % for long; band: 50 to 85 %, below 20 %.",
+        source=f"{SOURCE}, figure 16", judge=against_fcfs, figure="pascal_fig16",
+        test="test_pascal.py::test_judges_can_fail",
+    ),
+    Claim(
+        id="PASCAL-H13",
+        text="There it cuts that of RR by up to 13.9 % and adds at most 7.7 %; band: the gain "
+        "shrinks below 15 %, losses stay below 20 %.",
+        source=f"{SOURCE}, figure 16", judge=against_rr, figure="pascal_fig16",
+        least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+    ),
+    Claim(
+        id="PASCAL-H13-SLO",
+        text="There its SLO violations are similar to RR's and below FCFS's; band: at most 1.5 "
+        "points above RR.",
+        source=f"{SOURCE}, figure 16", judge=violations, figure="pascal_fig16",
+        least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+    ),
+)  # fmt: skip
