@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import FormatError, nearest
+from llmq.model.prefix import Prefix
 
 __all__ = ["Cells", "Column", "Rows", "first_record", "read_csv", "read_jsonl"]
 
@@ -66,6 +67,8 @@ class Rows:
         Name of the column with the times.
     notes : tuple of str
         What was left aside.
+    prefix : Prefix, optional
+        Names of the prompt blocks that requests share.
     """
 
     prompt: Ints
@@ -76,6 +79,7 @@ class Rows:
     klass: Sequence[str] | None = None
     clock: str = ""
     notes: tuple[str, ...] = ()
+    prefix: Prefix | None = None
 
 
 @dataclass(frozen=True, slots=True)

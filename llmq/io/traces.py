@@ -117,6 +117,7 @@ def read_trace(
         times, rows.prompt[order], rows.output[order],
         None if rows.reasoning is None else rows.reasoning[order],
         None if codes is None else codes[order], classes, source=name, notes=tuple(notes),
+        prefix=None if rows.prefix is None else rows.prefix.take(order),
     )  # fmt: skip
 
 
@@ -240,7 +241,8 @@ def write_trace(trace: Trace, path: PathLike, *, format: str | None = None) -> N
     Warns
     -----
     TraceWarning
-        The format cannot hold hidden reasoning tokens or classes and the trace has some.
+        The format cannot hold hidden reasoning tokens, classes or names of prefix blocks and the
+        trace has some.
 
     Examples
     --------
@@ -264,12 +266,14 @@ def write_trace(trace: Trace, path: PathLike, *, format: str | None = None) -> N
         lost.append(f"the hidden reasoning tokens of {hidden:,} requests")
     if kind != "native" and len(trace.classes) > 1:
         lost.append(f"the classes ({', '.join(trace.classes)})")
+    if trace.prefix is not None and (kind != "mooncake" or trace.prefix.block != mooncake.BLOCK):
+        lost.append(f"the names of the prefix blocks of {trace.prefix.block} tokens")
     write_text(path, text)
     if lost:
         warnings.warn(
             TraceWarning(
                 f"{path}: the {kind} format cannot hold {' and '.join(lost)}; "
-                "format='native' keeps everything"
+                "format='native' keeps everything but prefix blocks"
             ),
             stacklevel=2,
         )

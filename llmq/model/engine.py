@@ -45,6 +45,9 @@ class Engine:
         Where the numbers come from.
     assumptions : tuple of str
         What they rest on.
+    prefix_cache : bool
+        KV blocks of earlier requests are found again (vLLM ``--enable-prefix-caching``) where a
+        trace names its prompt blocks, and by requests that were evicted. Reference simulator only.
 
     Examples
     --------
@@ -65,6 +68,7 @@ class Engine:
     gpus: int = 1
     source: str = ""
     assumptions: tuple[str, ...] = ()
+    prefix_cache: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.law, BatchTime):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.prefix import Prefix
 
 if TYPE_CHECKING:
     from llmq.model.request import RequestClass
@@ -40,6 +41,8 @@ class Trace:
         Where it comes from.
     notes : tuple of str
         What was changed on the way (sorted, jittered).
+    prefix : Prefix, optional
+        Names of the prompt blocks that requests share.
 
     Examples
     --------
@@ -56,6 +59,7 @@ class Trace:
     classes: tuple[str, ...]
     source: str
     notes: tuple[str, ...]
+    prefix: Prefix | None
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class Trace:
         classes: Sequence[str] | None = None,
         source: str = "",
         notes: tuple[str, ...] = (),
+        prefix: Prefix | None = None,
     ) -> None:
         time = _numbers("arrival", arrival).ravel().copy()
         if not len(time):
@@ -100,6 +105,9 @@ class Trace:
         object.__setattr__(self, "classes", names)
         object.__setattr__(self, "source", source)
         object.__setattr__(self, "notes", tuple(notes))
+        if prefix is not None:
+            prefix.fit(self.prompt)
+        object.__setattr__(self, "prefix", prefix)
 
     def __len__(self) -> int:
         return len(self.arrival)
@@ -160,6 +168,7 @@ class Trace:
         return Trace(
             self.arrival[rows], self.prompt[rows], self.output[rows], self.reasoning[rows],
             self.klass[rows], self.classes, self.source, self.notes,
+            None if self.prefix is None else self.prefix.take(rows),
         )  # fmt: skip
 
     def head(self, n: int) -> Trace:
@@ -220,7 +229,7 @@ class Trace:
         return Trace(
             (self.arrival - self.arrival[0]) / ratio, self.prompt, self.output, self.reasoning,
             self.klass, self.classes, self.source,
-            (*self.notes, f"rate scaled by {ratio:.6g}"),
+            (*self.notes, f"rate scaled by {ratio:.6g}"), self.prefix,
         )  # fmt: skip
 
     def __reduce__(self) -> tuple[object, ...]:

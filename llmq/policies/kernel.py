@@ -13,6 +13,7 @@ needs blocks for all its tokens and the one it is about to make; residents witho
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,8 +23,18 @@ from llmq.policies.view import Batch, View
 __all__ = ["plan"]
 
 
-class _Fill:
-    """The plan while it is being made."""
+class Fill:
+    """The plan while it is being made.
+
+    Parameters
+    ----------
+    view : View
+        The engine at the boundary.
+    blocks : Blocks
+        The policy.
+    chunk : int
+        Most prompt tokens of one row.
+    """
 
     def __init__(self, view: View, blocks: Blocks, chunk: int) -> None:
         budget = blocks.budget
@@ -123,7 +134,9 @@ class _Fill:
             self.prefills += 1
 
 
-def plan(view: View, blocks: Blocks, chunk: int) -> Batch:
+def plan(
+    view: View, blocks: Blocks, chunk: int, make: Callable[[View, Blocks, int], Fill] = Fill
+) -> Batch:
     """Compose one iteration.
 
     Parameters
@@ -134,6 +147,8 @@ def plan(view: View, blocks: Blocks, chunk: int) -> Batch:
         The policy.
     chunk : int
         Most prompt tokens of one row.
+    make : callable
+        Makes the plan's bookkeeping; an engine with a prefix cache has one of its own.
 
     Returns
     -------
@@ -144,7 +159,7 @@ def plan(view: View, blocks: Blocks, chunk: int) -> Batch:
     if blocks.budget.ranked:
         return _ranked(view, blocks, chunk)
     eligible, wake = blocks.gate(view)
-    fill = _Fill(view, blocks, chunk)
+    fill = make(view, blocks, chunk)
     for row in fill.order:
         if fill.left == 0:
             break

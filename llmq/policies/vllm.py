@@ -1,9 +1,22 @@
-"""vLLM v0: whole prompts first, in iterations of their own.
+"""vLLM's two schedulers.
 
-If the first waiting prompt can be admitted, one iteration processes whole prompts in arrival order
-up to the token budget and no decode; otherwise one iteration gives every decode a token. Newest
-resident evicted by recompute. Not throughput-optimal: a steady trickle of prompts starves the
-decodes, and phases never share an iteration (Dai et al. 2504.07347, section 4).
+**v0**: whole prompts first, in iterations of their own. If the first waiting prompt can be
+admitted, one iteration processes whole prompts in arrival order up to the token budget and no
+decode; otherwise one iteration gives every decode a token. Newest resident evicted by recompute.
+Not throughput-optimal: a steady trickle of prompts starves the decodes, and phases never share an
+iteration (Dai et al. 2504.07347, section 4).
+
+**v1** (``vllm/v1/core/sched/scheduler.py``): one token budget. First those that run, in the order
+of their admission, which is that of arrival: a decode takes one token, a started prompt what the
+budget and the engine's ``prefill_chunk`` (``--long-prefill-token-threshold``) leave. Who finds no
+KV block evicts the newest resident, itself at last; then nobody is admitted. Otherwise those that
+wait, first come first served, until one does not fit: its tokens so far must fit beside the
+watermark (``--watermark``, 0 by default), but only the blocks of its first chunk are taken. Before
+vLLM 0.19 (pull request 37307 of 2026) only the first chunk had to fit: ``whole_must_fit=False``.
+:class:`llmq.policies.Sarathi` with ``watermark=0`` differs only in that it takes the blocks of the
+whole prompt at once, which fast simulators can follow.
+
+Not covered: priorities, speculative tokens, encoders, LoRA, remote KV.
 
 :class:`OneKind` is the gate of every policy whose iterations hold one kind: vLLM, FasterTransformer
 and RAD differ in how many decodes make prefill wait.
@@ -11,16 +24,19 @@ and RAD differ in how many decodes make prefill wait.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from llmq.errors import InputError
 from llmq.policies.blocks import Admit, Blocks, Budget, Together
 from llmq.policies.routers import RoundRobin, Router
 from llmq.policies.view import Bools, View
 
-__all__ = ["VLLM", "OneKind"]
+__all__ = ["VLLM", "OneKind", "WholeMustFit", "running_first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,38 +96,112 @@ class OneKind:
 
 
 @dataclass(frozen=True, slots=True)
+class WholeMustFit(Admit):
+    """Admission of vLLM v1: all tokens so far must fit, the blocks of the first chunk are taken.
+
+    Parameters
+    ----------
+    watermark, reserve, bump, most
+        As in :class:`llmq.policies.blocks.Admit`.
+    """
+
+    reserve: Literal["prompt", "chunk", "most"] = "chunk"
+
+    def fits(self, view: View, row: int, free: float, tokens: int | None = None) -> bool:
+        """Whether a new row fits beside the margin.
+
+        Parameters
+        ----------
+        view : View
+            The engine.
+        row : int
+            The new row.
+        free : float
+            Free KV blocks.
+        tokens : int, optional
+            Its first chunk, which does not matter.
+
+        Returns
+        -------
+        bool
+            All its tokens and the margin fit.
+        """
+        return Admit.fits(self, view, row, free, None)
+
+
+def running_first(view: View) -> Sequence[npt.NDArray[np.generic]]:
+    """Key: residents in the order of arrival, then new rows.
+
+    Parameters
+    ----------
+    view : View
+        The engine.
+
+    Returns
+    -------
+    sequence of ndarray
+        Columns, the most significant first.
+    """
+    return np.where(view.resident, 0, 1), view.row
+
+
+@dataclass(frozen=True, slots=True)
 class VLLM:
-    """Whole-prompt prefill iterations before decode iterations.
+    """vLLM's scheduler: prefill before decode (v0), or one budget for both (v1).
 
     Parameters
     ----------
     token_budget : int, optional
-        Prompt tokens per prefill iteration; must hold the longest prompt. None takes the engine's.
-    watermark : float
-        Share of the KV blocks that an admission must leave free.
+        Tokens per iteration; in v0 prompt tokens of a prefill iteration, which must hold the
+        longest prompt. None takes the engine's.
+    watermark : float, optional
+        Share of the KV blocks that an admission must leave free; 0.01 in v0 and 0 in v1 if not
+        given.
     route : Router
         How a fleet splits the arrivals.
+    version : {"v0", "v1"}
+        Which scheduler.
+    whole_must_fit : bool
+        v1: a request is admitted only if all its tokens so far fit, not just the first chunk
+        (``--scheduler-reserve-full-isl``, the default since 0.19).
 
     Examples
     --------
-    >>> VLLM().blocks.budget.whole
-    True
+    >>> VLLM().blocks.budget.whole, VLLM(version="v1").blocks.budget.whole
+    (True, False)
     """
 
     token_budget: int | None = 8192
-    watermark: float = 0.01
+    watermark: float | None = None
     route: Router = field(default_factory=RoundRobin)
+    version: Literal["v0", "v1"] = "v0"
+    whole_must_fit: bool = True
     name: ClassVar[str] = "vllm"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
     claims: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        Admit(watermark=self.watermark)  # checks it
+        if self.version not in ("v0", "v1"):
+            raise InputError(f"version must be 'v0' or 'v1', got {self.version!r}")
+        if self.version == "v0" and not self.whole_must_fit:
+            raise InputError("whole_must_fit=False is a choice of version='v1': v0 cuts no prompt")
+        Admit(watermark=self.margin)  # checks it
+
+    @property
+    def margin(self) -> float:
+        """Share of the KV blocks that an admission must leave free."""
+        if self.watermark is not None:
+            return self.watermark
+        return 0.01 if self.version == "v0" else 0.0
 
     @property
     def blocks(self) -> Blocks:
         """The composition."""
-        admit = Admit(watermark=self.watermark)
+        if self.version == "v1":
+            kind = WholeMustFit if self.whole_must_fit else Admit
+            admit = kind(watermark=self.margin, reserve="chunk")
+            return Blocks(key=running_first, admit=admit, route=self.route)
+        admit = Admit(watermark=self.margin)
         return Blocks(
             gate=OneKind(admit),
             budget=Budget(whole=True),

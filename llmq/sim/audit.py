@@ -8,30 +8,29 @@ at the start, it must say the same; otherwise it keeps something between calls. 
 outside itself and never changes a plan that was seen cannot be found.)
 
 *The engine*, when an iteration ends: time goes on; blocks that are free and held make the total,
-and hold all tokens; no request has more tokens than it asked for; tokens that were processed are in
-the memory of somebody present, in the demand of somebody who finished, or were dropped. At the end
-the request-seconds that were summed on the way are the sum of the times in the system (Little).
+and hold all tokens; no request has more tokens than it asked for; tokens that were processed (or
+found in a prefix cache) are in the memory of somebody present, in the demand of somebody who
+finished, or were dropped. At the end the request-seconds that were summed on the way are the sum of
+the times in the system (Little).
 """
 
 from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llmq.errors import InvariantError
 from llmq.policies.blocks import Blocks, Policy
 from llmq.policies.view import Batch, View
+from llmq.sim.memory import Planner
 
 if TYPE_CHECKING:
     from llmq.sim.reference import ReferenceEngine
 
 __all__ = ["Audit", "ask", "broken", "misshapen"]
-
-Planner: TypeAlias = Callable[[View, Blocks, int], Batch]
 
 ROUNDING = 1e-9
 
@@ -88,7 +87,6 @@ def broken(server: ReferenceEngine, view: View, batch: Batch) -> str | None:
     engine, tokens = server.engine, sum(batch.tokens)
     if tokens > engine.token_budget:
         return f"{tokens} tokens exceed token_budget {engine.token_budget}"
-    free = server.free + sum(int(view.held[i]) for i in batch.evict)
     for i, x, held in zip(batch.rows, batch.tokens, batch.reserve, strict=True):
         row = server.rows[i]
         most = 1 if view.decoding[i] else row.rem(server.lag)
@@ -96,8 +94,7 @@ def broken(server: ReferenceEngine, view: View, batch: Batch) -> str | None:
             return f"request {row.index} gets {x} tokens, it can take 1 to {most}"
         if held * engine.kv_block < row.kv + row.host + x:
             return f"request {row.index} holds too few KV blocks for its tokens"
-        free -= held - row.held
-    if free < 0:
+    if (free := server.left_by(view, batch)) < 0:
         return f"the plan needs {-free:g} KV blocks more than there are"
     limit, used = engine.max_seqs or math.inf, _slots(server, view, batch)
     return f"{used} requests exceed max_seqs {limit:g}" if used > limit else None
@@ -236,17 +233,17 @@ class Audit:
         """
         rows, block, tally = server.rows, server.engine.kv_block, server.tally
         total = server.engine.kv_blocks
-        held = sum(row.held for row in rows)
-        self._hold(server, server.clock >= self.last, "time went back")
-        self._hold(server, server.free >= 0, "more KV blocks are held than there are")
-        self._hold(
+        held = server.occupied()
+        self.hold(server, server.clock >= self.last, "time went back")
+        self.hold(server, server.free >= 0, "more KV blocks are held than there are")
+        self.hold(
             server, math.isinf(total) or server.free + held == total,
             "free and held KV blocks do not make the total",
         )  # fmt: skip
-        self._hold(
+        self.hold(
             server, all(row.kv <= row.held * block for row in rows), "tokens without a KV block"
         )
-        self._hold(
+        self.hold(
             server,
             all(
                 row.generated < row.output and row.kv + row.host <= row.prompt + row.generated
@@ -260,10 +257,10 @@ class Audit:
         here = {row.index for row in rows}
         self.done += sum(need for index, need in self.rows.items() if index not in here)
         kept = sum(row.kv + row.host for row in rows)
-        self._hold(
-            server, tally.tokens == self.done + kept + tally.recomputed,
-            f"{tally.tokens} tokens processed, {self.done} finished, {kept} kept, "
-            f"{tally.recomputed} dropped",
+        self.hold(
+            server, tally.tokens + tally.hits == self.done + kept + tally.recomputed,
+            f"{tally.tokens} tokens processed, {tally.hits} found, {self.done} finished, "
+            f"{kept} kept, {tally.recomputed} dropped",
         )  # fmt: skip
 
     def over(self, server: ReferenceEngine) -> None:
@@ -279,13 +276,29 @@ class Audit:
         arrival, finish = server.job.arrival, server.log.finish
         spent = math.fsum(finish[i] - arrival[i] for i in server.queue)
         slack = ROUNDING * max(1.0, spent, server.clock * len(server.queue))
-        self._hold(
+        self.hold(
             server, abs(spent - server.tally.presence) <= slack,
             f"{server.tally.presence:.12g} request-seconds were summed, the requests spent "
             f"{spent:.12g}",
         )  # fmt: skip
 
-    def _hold(self, server: ReferenceEngine, condition: bool, rule: str) -> None:
+    def hold(self, server: ReferenceEngine, condition: bool, rule: str) -> None:
+        """Count a condition, and give up where it does not hold.
+
+        Parameters
+        ----------
+        server : ReferenceEngine
+            The engine.
+        condition : bool
+            What must be true.
+        rule : str
+            What is wrong if it is not.
+
+        Raises
+        ------
+        InvariantError
+            It does not hold.
+        """
         server.tally.checks += 1
         if not condition:
             n = server.tally.iterations

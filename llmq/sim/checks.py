@@ -68,18 +68,21 @@ def _check_engines(run: Run, r: int, some: Sequence[int], mine: npt.NDArray[np.b
     engine, tallies = run.engines[some[0]], [run.tallies[r][e] for e in some]
     done = sum(tally.tokens for tally in tallies)
     again = sum(tally.recomputed for tally in tallies)
+    found = sum(tally.hits for tally in tallies)
     where = f"replication {r}, engine{'s' * (len(some) > 1)} {', '.join(map(str, some))}"
     prompt, output = run.prompt[r][mine], run.requests.output[r][mine]
     decodes = output - 1 + engine.conventions.lag
     tokens = int((prompt + decodes).sum())
     _hold(
-        done == tokens + again,
-        f"{where}: processed {done} tokens; the requests need {tokens}, and {again} once more",
+        done + found == tokens + again,
+        f"{where}: processed {done} and found {found} tokens; the requests need {tokens}, and "
+        f"{again} once more",
     )
     area = int((decodes * prompt + decodes * (decodes + 1) // 2 + prompt).sum())
     held = sum(tally.kv_area for tally in tallies)
     _hold(held >= area, f"{where}: KV area {held:g} below the least, {area}")
-    if any(run.engines[e] != engine for e in some):
+    # What was found need not be paid for.
+    if found or any(run.engines[e] != engine for e in some):
         return
     everything = {"all": RequestClass(Lengths(prompt), Lengths(output), paired=True)}
     region = stability_region(engine, everything)

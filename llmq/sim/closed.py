@@ -16,10 +16,10 @@ throughput over the capacity.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
-from typing import SupportsIndex, cast
+from typing import SupportsIndex, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ from llmq.sim.calendar import CalendarEngine, NotTogetherError
 from llmq.sim.desk import Desk
 from llmq.sim.dispatch import EngineChoice, Path, split
 from llmq.sim.log import Job, Log
+from llmq.sim.prefix import reference_engine
 from llmq.sim.reference import ReferenceEngine
 from llmq.sim.stability import Slopes, Verdict, judge
 
@@ -44,6 +45,7 @@ __all__ = ["follow", "lengths_of", "serve_closed", "throughput", "verdict_closed
 END, ANSWER, SEND, START = range(4)
 
 Server = CalendarEngine | ReferenceEngine
+Maker: TypeAlias = Callable[[Job, Log], Server]
 Eligible = tuple[npt.NDArray[np.bool_], ...] | None
 
 
@@ -198,7 +200,8 @@ def follow(
             f"router {route.name!r} moves requests between engines, which closed clients do not "
             "support: use another router, or arrivals at a rate"
         )
-    together = runs_together(policy.blocks) and not tokens and route.sees <= {"work"}
+    cached = any(engine.prefix_cache for engine in engines)
+    together = runs_together(policy.blocks) and not tokens and route.sees <= {"work"} and not cached
     if choice == "vector" or (choice == "calendar" and not together):
         raise InputError(
             f"engine {choice!r} cannot run closed clients of policy {policy.name!r}: "
@@ -207,8 +210,8 @@ def follow(
     server = split(lengths, len(engines), policy, draws, eligible)
     state = draws.bit_generator.state
     rest = np.broadcast_to(np.asarray(pauses, dtype=np.float64), (len(lengths),)).tolist()
-    simulators: list[type[Server]] = [CalendarEngine] if together and choice != "reference" else []
-    for simulator in [*simulators, ReferenceEngine]:
+    simulators: list[Maker] = [CalendarEngine] if together and choice != "reference" else []
+    for simulator in [*simulators, reference_engine]:
         draws.bit_generator.state = state
         loop = _Loop(lengths, users, engines, policy, rest, simulator, tokens)
         try:
@@ -224,7 +227,7 @@ class _Loop:
 
     def __init__(
         self, lengths: Trace, users: int, engines: tuple[Engine, ...], policy: Policy,
-        pauses: list[float], simulator: type[Server], tokens: bool,
+        pauses: list[float], simulator: Maker, tokens: bool,
     ) -> None:  # fmt: skip
         n = len(lengths)
         self.lengths, self.policy, self.pauses = lengths, policy, pauses
@@ -232,7 +235,7 @@ class _Loop:
         self.answers = self.log.finish = _Answers(n)
         self.arrival = [math.inf] * n
         columns = (x.tolist() for x in (lengths.prompt, lengths.output, lengths.reasoning))
-        shared = *columns, lengths.klass.tolist(), lengths.classes
+        shared = *columns, lengths.klass.tolist(), lengths.classes, lengths.prefix
         self.servers: list[Server] = [
             simulator(Job(engine, policy, self.arrival, *shared), self.log) for engine in engines
         ]
@@ -281,7 +284,7 @@ class _Loop:
         old = self.lengths
         trace = Trace(
             self.arrival, old.prompt, old.output, old.reasoning, old.klass, old.classes,
-            old.source, old.notes,
+            old.source, old.notes, old.prefix,
         )  # fmt: skip
         tallies = tuple(one.tally for one in self.servers)
         return trace, Path(self.log, tallies, np.array(self.place, dtype=np.int64))

@@ -15,11 +15,13 @@ import numpy as np
 from llmq.errors import InputError
 from llmq.model.closed import Closed
 from llmq.model.metrics import RequestTimes, e2e
+from llmq.model.prefix import unshared
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.result import Kind, provenance
 from llmq.sim.block import Block, Task, join
 from llmq.sim.closed import throughput, verdict_closed
+from llmq.sim.prefix import said_of_prefixes
 from llmq.sim.record import Run
 from llmq.sim.replicate import chosen_engine, run_block
 from llmq.sim.stability import Slopes, Verdict, judge, offered_load, slopes
@@ -162,7 +164,12 @@ def _verdict(task: Task, path: Slopes, seen: Block, measured: tuple[int, int]) -
         allowed = tuple(allowed[names.index(name)] for name in mix)
     # Classes that do not occur in a trace have no lengths.
     rates = {name: traffic.rates[name] for name in mix}
-    return judge(path, offered_load(task.engines, mix, rates, allowed))
+    load = offered_load(task.engines, mix, rates, allowed)
+    if isinstance(traffic, Trace) and traffic.prefix and task.engines[0].prefix_cache:
+        # Less than what an endless cache leaves is never to be done.
+        least = unshared(traffic, kv_block=task.engines[0].kv_block).mix()
+        load = offered_load(task.engines, least, rates, allowed)[0], load[1]
+    return judge(path, load)
 
 
 def _words(
@@ -180,6 +187,7 @@ def _words(
             f"router: {task.policy.blocks.route.name}",
             f"requests {measured[0]} to {measured[1] - 1} of each path are measured",
             *engines[0].assumptions,
+            *said_of_prefixes(engines[0], traffic),
             *notes,
         ),
         "source": engines[0].source,

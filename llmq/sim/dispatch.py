@@ -23,6 +23,7 @@ from llmq.sim.audit import Audit
 from llmq.sim.calendar import CalendarEngine, NotTogetherError
 from llmq.sim.desk import Desk, Server, roam
 from llmq.sim.log import Job, Log, Tally
+from llmq.sim.prefix import reference_engine
 from llmq.sim.pressure import PressureEngine, fits
 from llmq.sim.reference import ReferenceEngine
 
@@ -100,9 +101,11 @@ def serve(
     """
     route = policy.blocks.route
     # Of what the engines hold, the calendar can only tell the outstanding tokens.
-    together = runs_together(policy.blocks) and not tokens and route.sees <= {"work"}
+    cached = any(engine.prefix_cache for engine in engines)
+    together = runs_together(policy.blocks) and not tokens and route.sees <= {"work"} and not cached
     if choice == "calendar" and not together:
         reason = "records no token times" if tokens else f"cannot run policy {policy.name!r}"
+        reason = "knows no prefix cache" if cached else reason
         raise InputError(f"engine 'calendar' {reason}: use engine='reference' or 'auto'")
     server = split(trace, len(engines), policy, rng, eligible)
     if choice != "reference" and together:
@@ -112,10 +115,10 @@ def serve(
         except NotTogetherError:
             if choice == "calendar":
                 raise
-    heavy = server is not None and not check and fits(policy, engines, trace)
+    heavy = server is not None and not check and not cached and fits(policy, engines, trace)
     if choice == "auto" and heavy:
         return _run(trace, engines, policy, PressureEngine, server, tokens, eligible, rng, link)
-    make = _audited if check else ReferenceEngine
+    make = _audited if check else reference_engine
     return _run(trace, engines, policy, make, server, tokens, eligible, rng, link)
 
 
@@ -176,7 +179,7 @@ def _run(
     arrival, klass = trace.arrival.tolist(), trace.klass.tolist()
     lengths = trace.prompt.tolist(), trace.output.tolist(), trace.reasoning.tolist()
     servers: list[Server] = [
-        simulator(Job(engine, policy, arrival, *lengths, klass, trace.classes), log)
+        simulator(Job(engine, policy, arrival, *lengths, klass, trace.classes, trace.prefix), log)
         for engine in engines
     ]
     if server is not None:
@@ -191,7 +194,7 @@ def _run(
 
 
 def _audited(job: Job, log: Log) -> ReferenceEngine:
-    return ReferenceEngine(job, log, Audit(job.policy))
+    return reference_engine(job, log, Audit(job.policy))
 
 
 def _ask(desk: Desk) -> npt.NDArray[np.int64]:

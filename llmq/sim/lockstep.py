@@ -47,9 +47,9 @@ def can_lockstep(task: Task) -> bool:
     Returns
     -------
     bool
-        False with token times, an audit, or a router that a lockstep does not know.
+        False with token times, an audit, a prefix cache, or a router that a lockstep does not know.
     """
-    if task.tokens or task.check:
+    if task.tokens or task.check or any(engine.prefix_cache for engine in task.engines):
         return False
     policy, route = task.policy, task.policy.blocks.route
     if runs_ranked(task.engines, policy):

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 
 from llmq.model.engine import Engine
+from llmq.model.prefix import Prefix
 from llmq.policies.blocks import Policy
 
 __all__ = ["Job", "Log", "Tally"]
@@ -46,6 +47,11 @@ class Tally:
         KV tokens that came from another engine.
     checks : int
         Conditions that an audit looked at (``check=True``).
+    hits : int
+        Tokens whose KV was found in the prefix cache, after evictions too.
+    asked, shared : int
+        Prompt tokens of the requests that a prefix cache let in for the first time, and those of
+        them that it found.
     """
 
     iterations: int = 0
@@ -60,6 +66,9 @@ class Tally:
     swapped: int = 0
     moved: int = 0
     checks: int = 0
+    hits: int = 0
+    asked: int = 0
+    shared: int = 0
 
     def rest(
         self, iterations: int, tokens: int, kv_area: float, busy: float, clock: float, last: int
@@ -133,6 +142,8 @@ class Job:
         Tokens, and class codes.
     classes : tuple of str
         Class names by code.
+    prefix : Prefix, optional
+        Names of the prompt blocks that requests share.
     """
 
     engine: Engine
@@ -143,3 +154,4 @@ class Job:
     hidden: list[int]
     klass: list[int] = field(default_factory=list)
     classes: tuple[str, ...] = ()
+    prefix: Prefix | None = None

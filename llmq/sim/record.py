@@ -111,6 +111,12 @@ class Run:
         return sum(t.evictions for row in self.tallies for t in row)
 
     @property
+    def hit_rate(self) -> float:
+        """Share of the prompt tokens that a prefix cache found at first admissions; NaN without."""
+        asked = sum(t.asked for row in self.tallies for t in row)
+        return sum(t.shared for row in self.tallies for t in row) / asked if asked else math.nan
+
+    @property
     def checks(self) -> int:
         """Conditions that were looked at while it ran (``simulate(..., check=True)``)."""
         return sum(t.checks for row in self.tallies for t in row)

@@ -16,6 +16,7 @@ from llmq.policies.kernel import plan
 from llmq.policies.view import Batch, View
 from llmq.sim.audit import Audit, ask, broken, misshapen
 from llmq.sim.log import Job, Log, Tally
+from llmq.sim.memory import CountedMemory
 from llmq.sim.rows import Row, view_of
 
 __all__ = ["ReferenceEngine"]
@@ -25,7 +26,7 @@ __all__ = ["ReferenceEngine"]
 WAITS, LOST = 10_000, 10
 
 
-class ReferenceEngine:
+class ReferenceEngine(CountedMemory):
     """One engine that is advanced from boundary to boundary.
 
     Parameters
@@ -182,11 +183,12 @@ class ReferenceEngine:
         if not any(row.held for row in self.rows):
             self.started = 0
         view = self._marked(self._view(self.rows, self.clock))
-        batch = ask(self, plan, view, self.blocks)
+        planner = self.planner() or plan
+        batch = ask(self, planner, view, self.blocks)
         if (rule := misshapen(view, batch)) is not None:
             self.refuse(rule)
         if self.audit is not None:
-            self.audit.planned(self, plan, view, batch)
+            self.audit.planned(self, planner, view, batch)
         if batch.rows:
             self._start(view, batch)
         else:
@@ -251,7 +253,7 @@ class ReferenceEngine:
             row = self.rows[i]
             swapped += 0 if row.landed else row.host
             row.kv, row.host = row.kv + row.host, 0
-            self.free -= held - row.held
+            self.reserve(row, tokens, held)
             self.started += not row.held
             row.held = held
             kv += row.kv + tokens
@@ -303,7 +305,7 @@ class ReferenceEngine:
                 log.first_token[row.index] = row.first = self.clock
             if row.generated == row.output:
                 log.finish[row.index] = self.clock
-                self.free += row.held
+                self.release(row)
                 done.add(i)
             elif not view.decoding[i]:
                 self.ended.append(row)
@@ -342,7 +344,7 @@ class ReferenceEngine:
     def _evict(self, row: Row) -> int:
         """Take a row off the device; the tokens that move to the host."""
         self.tally.evictions += 1
-        self.free += row.held
+        self.release(row)
         moved, row.kv, row.held = row.kv, 0, 0
         if self.blocks.swap:
             row.host += moved

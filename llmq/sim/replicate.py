@@ -46,7 +46,9 @@ def chosen_engine(task: Task, lanes: int) -> EngineChoice:
     closed = isinstance(traffic, Workload) and traffic.is_closed
     together = can_lockstep(task) and not closed
     if task.choice == "vector" and not together:
+        cached = any(engine.prefix_cache for engine in task.engines)
         extra = " and token times" if task.tokens else " and closed clients" if closed else ""
+        extra += " and a prefix cache" if cached else ""
         raise InputError(
             f"engine 'vector' cannot run {task.policy.name!r} with router {route.name!r}{extra}: "
             "use engine='auto' or 'reference'",
