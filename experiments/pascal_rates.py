@@ -319,34 +319,34 @@ CLAIMS = (
         id="PASCAL-H8",
         text="At the highest rate the P99 of KV transfers is 0.14 s (AlpacaEval 2.0) and 0.25 s "
         "(Arena-Hard); band: within 25 %.",
-        source=f"{SOURCE}, section V", judge=transfers, figure="pascal_fig13",
+        source=f"{SOURCE}, section V", judge=transfers, figure="pascal_fig13_load",
         least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
         id="PASCAL-H9",
         text="Without migration the P99 blocking latency reaches 27.39 s, with it near zero; "
         "band: a factor 2, and PASCAL below 0.5 s.",
-        source=f"{SOURCE}, figure 13(c)", judge=blocking, figure="pascal_fig13",
+        source=f"{SOURCE}, figure 13(c)", judge=blocking, figure="pascal_fig13_load",
         least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
         id="PASCAL-13D",
         text="Without migration SLO violations are markedly higher; band: at least 3 times.",
         source=f"{SOURCE}, figure 13(d)", judge=late_ratio("NoMigration", 3.0),
-        figure="pascal_fig13", least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+        figure="pascal_fig13_load", least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
         id="PASCAL-H10",
         text="At the top rate SLO violations are 7.45 % without the adaptive override and 0.69 % "
         "with it; band: at least 3 times.",
         source=f"{SOURCE}, figure 15(b)", judge=late_ratio("NonAdaptive", 3.0),
-        figure="pascal_fig15", least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+        figure="pascal_fig15_load", least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
         id="PASCAL-H11",
         text="Without the adaptive override the median end-to-end latency is 20.1 % longer, the "
         "tail 9.7 %; band: half to 1.5 times that.",
-        source=f"{SOURCE}, figure 15(c)", judge=slower, figure="pascal_fig15",
+        source=f"{SOURCE}, figure 15(c)", judge=slower, figure="pascal_fig15_load",
         least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
     ),
 )  # fmt: skip

@@ -1,0 +1,45 @@
+"""Tail TTFT with half reasoning-heavy requests (the paper's figure 16)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from paper_figs.marks import legend, simulated
+from paper_figs.pascal_fig11 import percent
+from paper_figs.pascal_marks import ALL, BASE, TITLES, tails
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from experiments.table import Table
+
+TABLE = "pascal_mix"
+GROUP = "PASCAL"
+CAPTION = "Figure 16."
+SIZE = (3.0, 2.6)
+
+
+def _panel(table: Table, ax: Axes, *, rho: float) -> Axes:
+    tails(ax, table.where(work="mix", rho=rho, kind="simulated"), BASE)
+    legend(ax, columns=3, bbox_to_anchor=(0.0, 1.07), columnspacing=0.8)
+    return ax
+
+
+def late(table: Table, ax: Axes) -> Axes:
+    """Draw the share of late answers."""
+    shares = percent(table)
+    for policy in BASE:
+        rows = shares.where(metric="late", policy=policy)
+        simulated(ax, rows, "rho", "value", i=ALL.index(policy), label=policy, linestyle="-",
+                  linewidth=0.8)  # fmt: skip
+    ax.set_ylim(bottom=0)
+    ax.set_xlim(1.05, 1.25)
+    ax.set_title(TITLES["mix"])
+    ax.set_xlabel("load ρ (rate / fluid capacity)")
+    ax.set_ylabel("answers with QoE < 0.95 (%)")
+    legend(ax, columns=3, bbox_to_anchor=(0.0, 1.07), columnspacing=0.8)
+    return ax
+
+
+PANELS = (partial(_panel, rho=1.1), partial(_panel, rho=1.2), late)

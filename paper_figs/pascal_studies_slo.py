@@ -1,0 +1,27 @@
+"""PASCAL's constants and cluster, one varied at a time: late answers."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from paper_figs.pascal_fig11 import percent
+from paper_figs.pascal_studies import STUDIES, panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from experiments.table import Table
+
+TABLE = "pascal_studies"
+GROUP = "PASCAL"
+CAPTION = "Beyond the paper."
+SIZE = (2.9, 2.5)
+COLUMNS = 3
+
+
+def _panel(table: Table, ax: Axes, *, study: str) -> Axes:
+    return panel(percent(table), ax, study=study, metric="late", name="QoE < 0.95 (%)")
+
+
+PANELS = tuple(partial(_panel, study=study) for study in STUDIES)
