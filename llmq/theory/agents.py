@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from llmq.errors import InputError
 from llmq.model.agents import Agent, call_class, check_stations
@@ -44,6 +45,7 @@ __all__ = [
     "every_policy",
     "is_feed_forward",
     "station_mix",
+    "two_station_network",
 ]
 
 
@@ -256,6 +258,39 @@ def every_policy(
     >>> every_policy(case.agents, case.engines, half).epsilon > 0
     True
     """
+    return two_station(**two_station_network(agents, engines, rates))
+
+
+def two_station_network(
+    agents: Mapping[str, Agent], engines: Mapping[str, Engine], rates: Rates
+) -> dict[str, dict[str, Any]]:
+    """Return chains of calls as the classes of a network with one job at a time.
+
+    Parameters
+    ----------
+    agents, engines, rates
+        As in :func:`every_policy`.
+
+    Returns
+    -------
+    dict of str to dict
+        ``station``, ``mean_service`` (seconds of full batches), ``successor`` and ``arrivals`` by
+        class: arguments of :func:`llmq.lyapunov.two_station` and of
+        :func:`llmq.theory.certificate_finite.certify_network`.
+
+    Raises
+    ------
+    InputError
+        As :func:`every_policy`.
+
+    Examples
+    --------
+    >>> from llmq.theory.agents_case import exit_priority_case
+    >>> case = exit_priority_case()
+    >>> network = two_station_network(case.agents, case.engines, case.rates)
+    >>> network["mean_service"]["ab.2"], network["successor"]["ab.1"]
+    (Fraction(17, 24), 'ab.2')
+    """
     check_stations(agents, engines)
     rate_vector(rates, tuple(agents))  # checks them
     used = {name: engine for name, engine in engines.items() if station_mix(agents, name)}
@@ -270,12 +305,15 @@ def every_policy(
         for call, made in agent.calls.items():
             key, after = call_class(name, call), agent.successors[call]
             lag = engines[made.station].conventions.lag
-            tokens = as_fraction(made.request.prompt.mean + made.request.output.mean) - 1 + lag
+            lengths = made.request.prompt, made.request.output
+            tokens = sum(as_fraction(one.mean) for one in lengths) - 1 + lag
             station[key] = made.station
             service[key] = tokens / speed[made.station]
             successor[key] = call_class(name, after[0]) if after else None
             arrivals[key] = Fraction(0) if made.after else as_fraction(rates.get(name, 0))
-    return two_station(station, service, successor, arrivals)
+    return {
+        "station": station, "mean_service": service, "successor": successor, "arrivals": arrivals,
+    }  # fmt: skip
 
 
 def _full_rate(name: str, engine: Engine) -> Fraction:
