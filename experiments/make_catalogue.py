@@ -4,9 +4,9 @@
 
 One file for each model and GPU type, with every tensor-parallel degree whose weights fit and whose
 kernels were measured inside vLLM; a comment says why the others are absent. The law is a roofline
-where it is within 3 % on unseen steps, otherwise the best form. Laws that were published before
-(``PUBLISHED``) keep their coefficients, and their degree stays the default of their file. Equal
-packages give equal files.
+where it is within 3 % on unseen steps, otherwise the best form. Laws of one GPU that were published
+before (``PUBLISHED``) keep their coefficients, and the degree that was published first (``USUAL``)
+stays the default of its file. Equal packages give equal files.
 """
 
 from __future__ import annotations
@@ -37,17 +37,10 @@ KEYS = ("floor", "floor_per_token", "base", "per_token", "per_kv", "per_kv_mixed
 PUBLISHED = {
     ("Llama-3.1-8B", "a100", 1): (
         0.011, 1.02e-5, 0.00858, 4.73e-5, 8.51e-8, 8.11e-8, 5.29e-9, 0.024, 0.024),
-    ("Qwen3-32B", "a100", 2): (
-        0.0243, 3.2e-5, 0.0191, 0.000126, 9.01e-8, 9.28e-8, 3.65e-9, 0.027, 0.027),
-    ("Llama-3.1-70B", "a100", 4): (
-        0.0277, 8.23e-5, 0.0212, 0.000165, 5.93e-8, 6.26e-8, 0.0, 0.014, 0.015),
     ("Llama-3.1-8B", "h100", 1): (
         0.00603, 9.51e-6, 0.00113, 1.82e-5, 4.12e-8, 4.36e-8, 7.31e-10, 0.024, 0.024),
-    ("Qwen3-32B", "h100", 2): (
-        0.0132, 2.54e-5, 0.0046, 5.03e-5, 4.19e-8, 4.61e-8, 2.2e-9, 0.022, 0.022),
-    ("Llama-3.1-70B", "h100", 4): (
-        0.0147, 4.07e-5, 0.00834, 6.48e-5, 2.64e-8, 2.87e-8, 1.91e-9, 0.014, 0.014),
 }  # fmt: skip
+USUAL = {"Llama-3.1-8B": 1, "Qwen3-32B": 2, "Llama-3.1-70B": 4}  # degree, on the first two GPUs
 VERSION = {"a100": "0.14.0", "h100": "0.24.0"}
 ASSUMPTIONS = (
     "GPU kernel times, summed: no overlap, launch gaps or CPU time (an engine adds roughly 0.3-1 ms"
@@ -131,6 +124,7 @@ def entry(shape: Geometry, kind: Gpu) -> tuple[list[str], list[str]]:
         "roofline fitted to whole iterations composed from AIConfigurator kernel tables "
         f"(vLLM {VERSION[kind.name]}), 2026" if old else None
     )  # fmt: skip
+    usual = USUAL.get(shape.name)
     parts: list[str] = []
     absent = []
     for tp in DEGREES:
@@ -156,7 +150,7 @@ def entry(shape: Geometry, kind: Gpu) -> tuple[list[str], list[str]]:
         "kv_block = 16        # vLLM default",
         f"source = {text(source or '')}",
         f"assumptions = [{', '.join(map(text, ASSUMPTIONS))}]",
-        *([f"default_tp = {old[0]}"] if old else []),
+        *([f"default_tp = {usual}"] if usual and kind.name in VERSION else []),
         "", "[memory]", f"gpu_bytes = {int(kind.memory)}",
         f"utilisation = {UTILISATION}  # vLLM gpu_memory_utilization",
         f"weight_bytes = {shape.weight_bytes}  # matrices of the model, 2 bytes a parameter",

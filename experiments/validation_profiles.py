@@ -193,8 +193,8 @@ class Profiles:
                 if not sizes.size:
                     continue
                 time = 2 * shape.layers * MILLISECOND * table["latency"][rows][first]
-                each = 2 * shape.hidden  # bytes of a token
-                return (lambda n: np.interp(each * n, sizes, time)), f"all-reduce from {name}"  # noqa: B023
+                width = shape.hidden  # sizes are numbers of values: docs/decisions/0020
+                return (lambda n: np.interp(width * n, sizes, time)), f"all-reduce from {name}"  # noqa: B023
         return np.zeros_like, "no all-reduce in the profile: counted as 0"
 
     def _aiconfigurator(self, settings: Settings, shape: Geometry) -> Source | None:

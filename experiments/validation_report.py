@@ -29,8 +29,8 @@ WHY = {
     "vllm_bench": "What is left has the sign and the size of CPU time between iterations (0.3-1 ms "
     "on small models): see the variant.",
     "silicon": "Measured TTFT includes the wait for a free slot, about one completion: see the "
-    "third line. With TP the all-reduces of long prefills are those of vLLM's tables, TensorRT-LLM "
-    "fuses its own; short prefills are bound by launches, which no kernel table shows.",
+    "third line. Simulated TPOT is too small, and the more so the more GPUs share an iteration: "
+    "launches and CPU time between kernels, which no kernel table shows, do not shrink with them.",
     "blis means": "Lengths and rates are the presets of the Llama-2-7B runs; how turns grow the "
     "prompts and how arrivals are spread was not published.",
     "llmpilot": "TGIS spends 0.56 ms (A100) and 0.41 ms (H100) of every decode step on each "

@@ -1,7 +1,7 @@
 r"""From kernel tables and the shape of a model to the kernels of an iteration.
 
 A table lists measured times of one kernel: matrix products by tokens x width x depth, attention by
-batch and length, all-reduce by bytes, experts by tokens. One iteration of a dense model is
+batch and length, all-reduce by values, experts by tokens. One iteration of a dense model is
 
 .. math:: L\,(\text{QKV} + \text{attention} + \text{output} + \text{gate, up} + \text{down}
           + 2\,\text{all-reduce}) + \text{LM head};
@@ -40,7 +40,6 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 MISSING = ("norms and activations", "embedding", "sampler", "engine overhead")
 ROUTING = "power_law_1.01"
-_BYTES = 2
 _SIXTEEN_BITS = ("bfloat16", "bf16", "float16", "fp16")
 _ALIKE = 2.0  # repeats of a measurement differ by a few per cent
 
@@ -247,8 +246,8 @@ def kernels_of(
     dense = shape.layers * layer
     if tp > 1:
         sizes, times = _all_reduce(table("custom_allreduce"), tp, all_reduce)
-        message = tokens * shape.hidden * _BYTES
-        dense = dense + 2 * shape.layers * np.interp(message, sizes, times)
+        # The size of a message is its number of values, not of bytes: docs/decisions/0020.
+        dense = dense + 2 * shape.layers * np.interp(tokens * shape.hidden, sizes, times)
     rows, head = _sum_products(gemm, ((shape.vocabulary // tp, shape.hidden),), source.path)
     return Kernels(
         dense=lambda n: token_time(n, tokens, dense),

@@ -145,7 +145,7 @@ def test_composition_is_an_exact_sum(
     else:
         layer = layer + product(n, 2048 // tp, 256) + product(n, 256, 1024 // tp)
     if tp > 1:
-        layer = layer + 2 * tp * (1e-3 + 1e-9 * n * 256 * 2)
+        layer = layer + 2 * tp * (1e-3 + 1e-9 * n * 256)
     layer = layer + np.where(decodes > 0, 0.01 + 1e-6 * decodes * context, 0)
     layer = layer + np.where(chunk > 0, 0.02 + 1e-5 * chunk, 0)
     head = product(decodes + (chunk > 0), 512 // tp, 256)
@@ -162,7 +162,7 @@ def test_gpus_beyond_the_kv_heads_hold_copies(writer: Write, tmp_path: Path) -> 
     alone = profile.tokens == 1
     assert alone.any()
     layer = product(1, 128 + 2 * 128, 256) + product(1, 256, 128)
-    layer += product(1, 512, 256) + product(1, 256, 256) + 2 * 4 * (1e-3 + 1e-9 * 512)
+    layer += product(1, 512, 256) + product(1, 256, 256) + 2 * 4 * (1e-3 + 1e-9 * 256)
     layer += 0.01 + 1e-6 * profile.kv[alone]
     expected = (3 * layer + product(1, 128, 256)) * 1e-3
     decoding = alone & ~profile.mixed
@@ -442,9 +442,8 @@ def test_more_and_faster_gpus_are_faster() -> None:
         except InputError:
             continue
         engine = load_engine(entry.name, entry.tp)
-        # L40S are joined by PCIe; two GB200 reduce 16 MiB in 0.217 ms (two B200: 0.087 ms). There
-        # the measured all-reduce eats what sharing a batch of 2048 tokens saves.
-        if "l40s" in entry.name or ("/gb200" in entry.name and entry.tp == 2):
+        # L40S are joined by PCIe: on four the all-reduce eats what sharing 2048 tokens saves.
+        if "l40s" in entry.name and entry.tp > 2:
             continue
         assert engine.law(2048, 50_000) < half.law(2048, 50_000), entry
     for model in ("llama-3.1-8b", "qwen3-32b", "mixtral-8x7b"):

@@ -219,7 +219,7 @@ def test_aiconfigurator_is_an_exact_sum(tmp_path: Path, backend: str, times: int
 
     # Two GPUs: 2 query heads and 1 KV head of 128 each; gate and up projection are one product.
     layer = product(512, 256) + product(256, 256) + product(1024, 256) + product(256, 512)
-    layer = layer + 2 * times * 2 * (1e-3 + 1e-9 * n * 256 * 2)
+    layer = layer + 2 * times * 2 * (1e-3 + 1e-9 * n * 256)
     layer = layer + np.where(decodes > 0, 0.01 + 1e-6 * decodes * context, 0)
     layer = layer + np.where(chunk > 0, 0.02 + 1e-5 * chunk, 0)
     head = product(256, 256, decodes + (chunk > 0))

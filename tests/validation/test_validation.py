@@ -78,11 +78,13 @@ def test_closed_loops_on_h100(data_dir):
     rows = [r for r in validation.compute(data_dir, "silicon") if isinstance(r, Row)]
     llama = [r for r in rows if "Llama-3.1-8B" in r.settings.model]
     one = [r for r in llama if r.settings.tp == 1]
-    some = [r for r in llama if r.settings.tp in (2, 4)]
-    assert (len(one), len(some)) == (42, 90)
+    assert len(one) == 42
     for law in ("table", "roofline"):
         assert mape(one, "tpot mean", law) <= 0.06
-        assert mape(some, "tpot mean", law) <= 0.12
+        for tp in (2, 4):
+            some = [r for r in llama if r.settings.tp == tp]
+            assert len(some) == 45
+            assert mape(some, "tpot mean", law) <= 0.12
     # What TTFT lacks is the wait for a slot: with one completion more than half of the error goes.
     assert mape(one, WAITED) < 0.5 * mape(one, "ttft mean")
     # A server, a model and a degree the rule was not made on.
@@ -362,9 +364,9 @@ def test_all_reduces_of_the_same_gpu_are_added(unseen, tmp_path):
     plain_, summed = (Profiles(place).find(settings) for place in (unseen, tmp_path))
     assert plain_.notes == ("no all-reduce in the profile: counted as 0",)
     assert summed.notes == ("all-reduce from custom_allreduce.csv",)
-    # 36 layers, two each; a token has 2 x 4096 bytes.
+    # 36 layers, two each; a token has 4096 values.
     more = summed.timer([(300, 0)], [], 1) - plain_.timer([(300, 0)], [], 1)
-    assert more == pytest.approx(72 * (1e-5 + 1e-11 * 300 * 8192), rel=1e-6)
+    assert more == pytest.approx(72 * (1e-5 + 1e-11 * 300 * 4096), rel=1e-6)
 
 
 @pytest.mark.parametrize(
