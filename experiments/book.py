@@ -50,7 +50,11 @@ def modules_with(folder: Path, name: str) -> dict[str, str]:
     """
     found = {}
     for path in sorted(folder.glob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        try:
+            body = ast.parse(path.read_text(encoding="utf-8")).body
+        except SyntaxError:
+            continue  # somebody is writing it: the others can be computed and drawn
+        for node in body:
             if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Constant):
                 continue
             if any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
