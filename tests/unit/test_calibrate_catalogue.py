@@ -47,7 +47,7 @@ def test_entries_are_the_calibrated_rooflines(name: str, tp: int) -> None:
     if tp > 1:  # the table takes messages for twice their size: docs/decisions/0020
         table = BatchTime.roofline(**dict(zip(COEFFICIENTS, values, strict=True)))
         assert engine.law(16, 10_000) == pytest.approx(table(16, 10_000), rel=0.03)
-        assert 0.85 < engine.law(2048, 10_000) / table(2048, 10_000) < 0.99
+        assert 0.8 < engine.law(2048, 10_000) / table(2048, 10_000) < 0.99
         return
     assert tuple(getattr(engine.law, c) for c in COEFFICIENTS) == tuple(values)
     assert (engine.gpus, engine.token_budget, engine.max_seqs, engine.kv_block) == (
