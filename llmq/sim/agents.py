@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,8 @@ def simulate_agents(
     Returns
     -------
     AgentRun
-        Event times of all calls, verdict, latencies with intervals, backlog over time.
+        Event times of all calls, verdict, latencies with intervals, backlog over time. After an
+        interrupt (Ctrl-C) it holds the replications that were done, and says so in its assumptions.
 
     Raises
     ------
@@ -113,11 +114,19 @@ def simulate_agents(
     root = seed_sequence(rng)
     tasks = [_Task(traffic, agents, seed, own, chosen, engine) for seed in root.spawn(replications)]
     pairs: list[tuple[AgentTrace, AgentPath]] = []
-    for pair in mapped(workers, _run, tasks):
-        pairs.append(pair)
-        if progress is not None:
-            progress(len(pairs), replications)
-    return _as_run(pairs, tasks[0], warmup, root)
+    try:
+        for pair in mapped(workers, _run, tasks):
+            pairs.append(pair)
+            if progress is not None:
+                progress(len(pairs), replications)
+    except KeyboardInterrupt:
+        if not pairs:
+            raise
+    run = _as_run(pairs, tasks[0], warmup, root)
+    if len(pairs) == replications:
+        return run
+    notes = f"interrupted: {len(pairs)} of {replications} replications"
+    return replace(run, assumptions=(*run.assumptions, notes))
 
 
 def _check_arguments(replications: int, agents: int, traffic: Any, engine: str) -> None:

@@ -50,7 +50,7 @@ def can_window(policy: Policy, engine: Engine) -> bool:
     known = isinstance(policy, Priority) or blocks.key in (decodes_first, arrival_order)
     simple = blocks.gate is everyone and blocks.mark is None and not blocks.swap
     plain = blocks.budget == Budget(whole=blocks.budget.whole, chunk=blocks.budget.chunk)
-    return known and simple and plain and engine.kv_tokens is None
+    return known and simple and plain and not blocks.admit.bump and engine.kv_tokens is None
 
 
 class WindowEngine(ReferenceEngine):

@@ -6,7 +6,8 @@ the order, forks, joins and pauses. Station ``s`` therefore needs
 :math:`\rho_s = \rho^{(s)}(\lambda)`, the load of its stability region
 (:mod:`llmq.theory.region`) with the calls made there as classes. No policy is stable where
 :math:`\max_s \rho_s > 1`: this is the static planning problem of the network, whose activities
-share nothing between stations.
+share nothing between stations. Its certificate is the one of ``stability_region(engines[s],
+station_mix(agents, s))`` at the bottleneck.
 
 **Feed-forward and fork-join networks.** If no call returns to a station upstream, and full batches
 are the most productive, every work-conserving policy is stable where all loads are below 1 (Dai et

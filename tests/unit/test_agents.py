@@ -104,6 +104,10 @@ def test_shapes_of_agents():
     assert [call.pause for call in chain.calls.values()] == [0.0, 0.5, 0.5]
     assert not tree().is_chain
     assert tree().successors["plan"] == ("left", "right")
+    # plan, then write at once or after a look: the longest way counts.
+    look = {"plan": Call("a", HOP), "look": Call("b", HOP, ("plan",)),
+            "write": Call("a", HOP, ("plan", "look"))}  # fmt: skip
+    assert Agent(look).remaining == {"plan": 3, "look": 2, "write": 1}
     two_roots = Agent({"x": Call("a", HOP), "y": Call("a", HOP)})
     assert not two_roots.is_chain
     assert Call("a", HOP, ("x", "x")).after == ("x",)
@@ -434,6 +438,16 @@ def test_workers_do_not_change_the_result():
     assert np.array_equal(one.finish, two.finish)
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert not np.array_equal(one.finish[0], one.finish[1])
+
+
+def test_an_interrupt_keeps_what_is_done():
+    def stop(done, n):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    run = stream(2.0, BOTH, replications=5, agents=30, progress=stop)
+    assert run.arrival.shape == (2, 30)
+    assert run.assumptions[-1] == "interrupted: 2 of 5 replications"
 
 
 def test_windows_of_measurement():
