@@ -1,46 +1,65 @@
 r"""A network on which a policy fails: searched, shrunk, confirmed, proved where that is possible.
 
-**Search.** Small networks in whole numbers (:class:`llmq.networks.Sketch`) are drawn at random and
-measured by the share of the work that piles up on a short path at the load
-(:mod:`llmq.verdict`). Some are drawn towards what breaks policies: a budget just past the most
-productive batch, prompts near the budget, one class alone.
+**Search.** Small networks in whole numbers are drawn at random and measured by the share of the
+work that piles up on a short path at the load (:mod:`llmq.verdict`). Three families: one engine
+(:class:`llmq.networks.Sketch`), one whose memory binds (:mod:`llmq.networks_memory`), and unequal
+engines where the speed depends on class and engine (:mod:`llmq.networks_fleet`). Some are drawn
+towards what breaks policies: a budget just past the most productive batch, a memory of a few
+requests, one class alone.
 
 **Shrinking.** The worst one is made simpler, the boldest step first, as long as a good part of the
 growth remains: a class less, an affine law, the least number, half of it, one less.
 
-**Confirmation.** The sequential test at a small ``alpha`` with fresh random numbers. Where the
-shrunk network has one class, fixed lengths, and the policy reads only the head of the queue, the
-saturated cycle (:mod:`llmq.saturation`) gives the largest stable rate as a fraction: then the
-counterexample is a proof.
+**Confirmation.** The sequential test at a small ``alpha`` with fresh random numbers. Then a proof
+is tried:
 
-To find nothing is no proof of stability.
+* one class, fixed lengths, a policy that reads only the head of the queue: the saturated cycle
+  (:mod:`llmq.saturation`) gives the largest stable rate as a fraction;
+* one class at equal gaps: a period after which more requests are there
+  (:mod:`llmq.saturation_open`); it covers policies that prefill first;
+* a fleet whose router does not look at the class: an exact bound (:mod:`llmq.saturation_blind`).
+
+With a limit of memory load 1 is where an explicit schedule ends, so that "fails below load 1" says
+that another policy carries the load. To find nothing is no proof of stability. Agents that call
+each other in a cycle: :mod:`llmq.instability_priority`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-import numpy as np
-
-from llmq.errors import InputError, PolicyError
-from llmq.model.batchtime import BatchTime
+from llmq.errors import InputError, nearest
+from llmq.instability_search import (
+    FAMILIES,
+    LAWS,
+    AnyNetwork,
+    Maker,
+    confirm,
+    draw,
+    draw_sketch,
+    exact_capacity,
+    growth,
+    shrink,
+    suit,
+)
 from llmq.model.engine import Engine
-from llmq.networks import Network, Sketch, fitted
-from llmq.policies import RAD, Policy, parse, text
+from llmq.model.fleet import Fleet
+from llmq.networks_fleet import FleetNetwork
+from llmq.policies import Policy, parse, text
 from llmq.result import Kind
 from llmq.rng import RngLike, generator
 from llmq.saturation import SaturatedCycle, has_cycle, saturated_cycle
-from llmq.theory.tiling import best_batch
-from llmq.verdict import StabilityTest, shares, stability_test
+from llmq.saturation_blind import BlindBound, blind_bound, is_blind
+from llmq.saturation_open import OpenCycle, binary_gap, has_open_cycle, open_cycle
+from llmq.verdict import StabilityTest
 
 __all__ = ["Instability", "draw_sketch", "find_instability", "replay"]
 
 # Share of the work that must pile up before a network counts as a find, and remain while shrinking.
 LEAST = 0.02
-# Any engine: what shape of policy a function makes.
-_PLAIN = Engine(BatchTime.affine(base=1.0, per_token=1.0), token_budget=1)
+# Share at which the search looks no further.
+PLENTY = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,56 +70,84 @@ class Instability:
     ----------
     policy : str
         The policy as :func:`llmq.policies.parse` reads it, fitted to the engine.
-    network : Network
-        Engine, classes, rates at load 1.
+    network : Network, MemoryNetwork or FleetNetwork
+        Engine or fleet, classes, rates at load 1.
     load : float
         Offered load, below 1.
     test : StabilityTest
         What the sequential test said.
-    cycle : SaturatedCycle or None
-        The exact cycle, where there is one.
+    cycle : SaturatedCycle, OpenCycle, BlindBound or None
+        The proof, where there is one.
     kind, assumptions, source
-        As in every result; exact where the cycle is a proof.
+        As in every result; exact where there is a proof.
     """
 
     policy: str
-    network: Network
+    network: AnyNetwork
     load: float
     test: StabilityTest
-    cycle: SaturatedCycle | None
+    cycle: SaturatedCycle | OpenCycle | BlindBound | None
     kind: Kind
     assumptions: tuple[str, ...]
     source: str
 
     @property
+    def system(self) -> Engine | Fleet:
+        """What serves."""
+        return self.network.fleet if isinstance(self.network, FleetNetwork) else self.network.engine
+
+    @property
     def exact_reach(self) -> Fraction | None:
-        """Load up to which the policy is stable, exactly; None without a cycle."""
-        if self.cycle is None:
+        """Load above which the policy is unstable, exactly.
+
+        None without a proof, with one at equal gaps (it is about one rate), and with a limit of
+        memory: there load 1 is a float.
+        """
+        capacity = exact_capacity(self.network)
+        if self.cycle is None or isinstance(self.cycle, OpenCycle) or capacity is None:
             return None
-        (request,) = self.network.mix.values()
-        engine = self.network.engine
-        work = request.prompt.low + engine.conventions.decode_iterations(request.output.low)
-        return self.cycle.exact_rate * work / best_batch(engine.law, engine.token_budget).exact_rate
+        return self.cycle.exact_rate / capacity
+
+    @property
+    def reach(self) -> float | None:
+        """Load above which the policy is unstable; None without a cycle of a saturated engine."""
+        if self.cycle is None or isinstance(self.cycle, OpenCycle):
+            return None
+        return self.cycle.rate / sum(self.network.rates.values())
 
     def __str__(self) -> str:
-        engine = self.network.engine
         classes = ", ".join(
             f"{name}: {one.prompt.low} + {one.output.low} tokens"
             for name, one in self.network.mix.items()
         )
-        reach = self.exact_reach
-        proof = (
-            "" if reach is None else f"; exactly: stable up to load {reach} = {float(reach):.4g}"
-        )
-        return f"{self.policy}, budget {engine.token_budget}, {classes}: {self.test}{proof}"
+        return f"{self.policy}, {_system(self.system)}, {classes}: {self.test}{self._proof()}"
+
+    def _proof(self) -> str:
+        if isinstance(self.cycle, OpenCycle):
+            return f"; exactly: {self.cycle}"
+        if (exact := self.exact_reach) is not None:
+            return f"; exactly: unstable above load {exact} = {float(exact):.4g}"
+        reach = self.reach
+        return "" if reach is None else f"; unstable above load {reach:.4g}"
+
+
+def _system(system: Engine | Fleet) -> str:
+    engines = system.engines if isinstance(system, Fleet) else (system,)
+    words = [f"{len(engines)} engines"] if len(engines) > 1 else []
+    words.append("budget " + " and ".join(str(one.token_budget) for one in engines))
+    if (kv := engines[0].kv_tokens) is not None:
+        words.append(f"memory {kv}")
+    return ", ".join(words)
 
 
 def find_instability(
-    policy: Policy | Callable[[Engine], Policy],
+    policy: Maker,
     *,
     load: float = 0.9,
     tries: int = 60,
     tiles_divide: bool = False,
+    networks: str = "plain",
+    laws: tuple[str, ...] = LAWS,
     alpha: float = 0.002,
     rng: RngLike = None,
 ) -> Instability | None:
@@ -109,15 +156,20 @@ def find_instability(
     Parameters
     ----------
     policy : Policy or callable
-        The policy, or a function from the engine to it. RAD's tile is set to the engine's most
+        The policy, or a function to it: from the engine, or for fleets from the
+        :class:`~llmq.networks_fleet.FleetNetwork`. RAD's tile is set to the engine's most
         productive batch.
     load : float
         Offered load, below 1.
     tries : int
         Networks drawn.
     tiles_divide : bool
-        Only networks whose full budget is the most productive batch, prompts multiples of it
-        where the policy fills tiles and short ones where it does not split them.
+        Plain engines: only those whose full budget is the most productive batch, prompts multiples
+        of it where the policy fills tiles and short ones where it does not split them.
+    networks : {"plain", "memory", "fleet"}
+        Engines without limits, engines whose memory binds, or two unequal engines.
+    laws : tuple of {"affine", "tiled", "hinge"}
+        Plain engines: forms of their laws.
     alpha : float
         Most probability that the test calls a stable system growing.
     rng : Generator, SeedSequence, int or None
@@ -131,7 +183,8 @@ def find_instability(
     Raises
     ------
     InputError
-        A load outside (0, 1), or no tries.
+        A load outside (0, 1), no tries, an unknown family or law, or a policy that needs what the
+        networks lack: deadlines of classes, or anything but prompt and output lengths.
 
     Examples
     --------
@@ -140,163 +193,86 @@ def find_instability(
     >>> found.test.status, found.kind
     ('grows', <Kind.EXACT: 'exact'>)
     """
+    _check(load, tries, networks, laws, tiles_divide)
+    random = generator(rng)
+    drawn = [draw(policy, networks, random, tiles_divide, laws) for _ in range(tries)]
+    suit(policy, drawn[0].network())  # refuses a policy that needs what they all lack
+    worst = []
+    for sketch in drawn:
+        worst.append((growth(policy, sketch, load), sketch))
+        if worst[-1][0] > PLENTY:
+            break
+    for share, sketch in sorted(worst, key=lambda pair: -pair[0])[:3]:
+        if share < LEAST:
+            break
+        small = shrink(policy, sketch, load, max(LEAST, share / 3), tiles_divide, laws)
+        network = small.network()
+        chosen = suit(policy, network)
+        test = confirm(chosen, network, load, alpha, random)
+        if test.status == "grows":
+            return _proved(text(chosen), chosen, network, load, test)
+    return None
+
+
+def _check(
+    load: float, tries: int, networks: str, laws: tuple[str, ...], tiles_divide: bool
+) -> None:
     if not 0 < load < 1 or tries < 1:
         raise InputError(
             f"find_instability needs a load in (0, 1) and at least 1 try, got {load} and {tries}",
             value=load,
         )
-    random = generator(rng)
-    shape = fitted(policy, _PLAIN).blocks
-    drawn = [
-        draw_sketch(
-            random,
-            whole=shape.budget.whole,
-            tiles_divide=tiles_divide,
-            fill=tiles_divide and isinstance(policy, RAD),
-        )
-        for _ in range(tries)
-    ]
-    worst: list[tuple[float, Sketch]] = []
-    for sketch in drawn:
-        worst.append((_growth(policy, sketch, load), sketch))
-        if worst[-1][0] > 0.15:
-            break
-    for growth, sketch in sorted(worst, key=lambda pair: -pair[0])[:3]:
-        if growth < LEAST:
-            break
-        small = _shrunk(policy, sketch, load, max(LEAST, growth / 3), tiles_divide)
-        if (found := _confirmed(policy, small, load, alpha, random)) is not None:
-            return found
-    return None
+    if networks not in FAMILIES:
+        raise InputError(f"no networks {networks!r}{nearest(networks, FAMILIES)}", field="networks")
+    for law in laws:
+        if law not in LAWS:
+            raise InputError(f"no law {law!r}{nearest(law, LAWS)}", field="laws", value=law)
+    if not laws or (tiles_divide and set(laws) == {"hinge"}):
+        raise InputError("laws leave nothing to search", field="laws", value=laws)
 
 
-def draw_sketch(
-    rng: np.random.Generator,
-    *,
-    whole: bool = False,
-    tiles_divide: bool = False,
-    fill: bool = False,
-) -> Sketch:
-    """Draw a small network in whole numbers.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-    whole : bool
-        Prompts fit in the budget.
-    tiles_divide : bool
-        A full budget is the most productive batch; with ``whole`` prompts are short.
-    fill : bool
-        Prompts are multiples of the budget.
-
-    Returns
-    -------
-    Sketch
-        The network.
-
-    Examples
-    --------
-    >>> draw_sketch(np.random.default_rng(1)).law
-    'tiled'
-    """
-    law = str(rng.choice(["affine", "tiled"] if tiles_divide else ["affine", "tiled", "hinge"]))
-    step = int(rng.integers(2, 9))
-    budget = step * int(rng.integers(1, 4))
-    if not tiles_divide and rng.random() < 0.5:
-        budget += int(rng.integers(1, 3))
-    base, slope = (int(x) for x in rng.integers(1, 17, size=2))
-    longest = max(budget // (8 if tiles_divide else 1), 1) if whole else 2 * budget
-    part = budget if fill else 1
-    classes = tuple(
-        (part * int(rng.integers(1, longest // part + 1)), int(rng.integers(1, 13)))
-        for _ in range(rng.integers(1, 3))
-    )
-    return Sketch(law, base, slope, step, budget, classes)
-
-
-def _allowed(sketch: Sketch, policy: Policy | Callable[[Engine], Policy]) -> bool:
-    """Whether nothing but the policy's way of sharing an iteration can be at fault."""
-    whole = not isinstance(policy, RAD) and fitted(policy, _PLAIN).blocks.budget.whole
-    fill = isinstance(policy, RAD)
-    fits = sketch.law != "tiled" or sketch.budget % sketch.step == 0
-    if whole:
-        fits = fits and all(8 * prompt <= sketch.budget for prompt, _ in sketch.classes)
-    if fill:
-        fits = fits and all(prompt % sketch.budget == 0 for prompt, _ in sketch.classes)
-    return fits and sketch.law != "hinge"
-
-
-def _growth(
-    policy: Policy | Callable[[Engine], Policy], sketch: Sketch, load: float, n: int = 60
-) -> float:
-    """Share that piles up on two short paths; minus infinity where the policy cannot run."""
-    try:
-        network = sketch.network()
-        parts = shares(fitted(policy, network.engine), network, load, n, replications=2, rng=0)
-    except (InputError, PolicyError):
-        return -np.inf
-    return float(parts.min())
-
-
-def _shrunk(
-    policy: Policy | Callable[[Engine], Policy],
-    sketch: Sketch,
-    load: float,
-    least: float,
-    tiles_divide: bool,
-) -> Sketch:
-    """Make simpler while at least so much piles up."""
-    tried, found = {sketch}, True
-    while found:
-        found = False
-        for simpler in sketch.simpler():
-            if simpler in tried or (tiles_divide and not _allowed(simpler, policy)):
-                continue
-            tried.add(simpler)
-            if _growth(policy, simpler, load, 80) >= least:
-                sketch, found = simpler, True
-                break
-    return sketch
-
-
-def _confirmed(
-    policy: Policy | Callable[[Engine], Policy],
-    sketch: Sketch,
-    load: float,
-    alpha: float,
-    rng: np.random.Generator,
-) -> Instability | None:
-    network = sketch.network()
-    chosen = fitted(policy, network.engine)
-    test = stability_test(chosen, network, load, alpha=alpha, requests=100, looks=6, rng=rng)
-    if test.status != "grows":
+def _proof(
+    policy: Policy, network: AnyNetwork, load: float
+) -> SaturatedCycle | OpenCycle | BlindBound | None:
+    """Prove that the load is not carried, if one of the three ways applies."""
+    offered = load * sum(network.rates.values())
+    if isinstance(network, FleetNetwork):
+        blind = blind_bound(network) if is_blind(policy.blocks.route) else None
+        return blind if blind and blind.rate < offered else None
+    request = next(iter(network.mix.values()))
+    if len(network.mix) > 1:
         return None
-    return _proved(text(chosen), chosen, network, load, test)
+    if has_cycle(policy, request):
+        cycle = saturated_cycle(policy, network.engine, request)
+        if cycle.rate < offered:
+            return cycle
+    if not has_open_cycle(policy, request):
+        return None
+    gap = binary_gap(offered)
+    found = (
+        open_cycle(policy, network.engine, request, gap, first=first)
+        for first in (0, 8 * network.engine.token_budget)
+    )
+    return next((one for one in found if one is not None), None)
 
 
 def _proved(
-    name: str, policy: Policy, network: Network, load: float, test: StabilityTest
+    name: str, policy: Policy, network: AnyNetwork, load: float, test: StabilityTest
 ) -> Instability:
-    """Add the cycle where there is one and it lies below the load."""
-    request = next(iter(network.mix.values()))
-    if len(network.mix) == 1 and has_cycle(policy, request):
-        cycle = saturated_cycle(policy, network.engine, request)
-        found = Instability(
-            name, network, load, test, cycle,
-            kind=Kind.EXACT, assumptions=cycle.assumptions, source="saturated cycle [SAT]",
-        )  # fmt: skip
-        assert found.exact_reach is not None
-        if found.exact_reach < load:
-            return found
+    """Add the proof where there is one."""
+    try:
+        cycle = _proof(policy, network, load)
+    except InputError:  # no period within the iterations that are tried, or times that floats round
+        cycle = None
+    base = test if cycle is None else cycle
     return Instability(
-        name, network, load, test, None,
-        kind=test.kind, assumptions=test.assumptions, source="sequential test of stability",
+        name, network, load, test, cycle, kind=base.kind, assumptions=base.assumptions,
+        source="sequential test of stability" if cycle is None else cycle.source,
     )  # fmt: skip
 
 
 def replay(found: Instability, *, rng: RngLike = None) -> Instability:
-    """Run a counterexample again with fresh random numbers, and derive its cycle again.
+    """Run a counterexample again with fresh random numbers, and derive its proof again.
 
     Parameters
     ----------
@@ -318,7 +294,5 @@ def replay(found: Instability, *, rng: RngLike = None) -> Instability:
     True
     """
     policy = parse(found.policy)
-    test = stability_test(
-        policy, found.network, found.load, alpha=found.test.alpha, requests=100, looks=6, rng=rng
-    )
+    test = confirm(policy, found.network, found.load, found.test.alpha, rng)
     return _proved(found.policy, policy, found.network, found.load, test)

@@ -13,56 +13,25 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from llmq.errors import InputError
-from llmq.model.arrivals import Arrivals, Deterministic, Poisson
 from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.model.workload import Workload
+from llmq.networks_traffic import Burst, check_classes, traffic
 from llmq.policies import Policy
 
-__all__ = ["Burst", "Network", "Sketch", "draw_network", "fitted", "suited"]
-
-
-@dataclass(frozen=True, slots=True)
-class Burst(Arrivals):
-    """Arrivals of which the first all come at time 0.
-
-    Parameters
-    ----------
-    process : Poisson or Deterministic
-        The others.
-    first : int
-        How many come at time 0.
-
-    Examples
-    --------
-    >>> Burst(Deterministic(2.0), 2).times(4, rng=1)
-    array([0. , 0. , 0.5, 1. ])
-    """
-
-    process: Poisson | Deterministic
-    first: int
-
-    @property
-    def rate(self) -> float:
-        """Requests per second, in the long run."""
-        return self.process.rate
-
-    @property
-    def dispersion(self) -> float:
-        """Index of dispersion for counts."""
-        return self.process.dispersion
-
-    def _times(self, n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        first = min(self.first, n)
-        return np.concatenate((np.zeros(first), self.process.times(n - first, rng)))
-
-    def at_rate(self, rate: float) -> Burst:  # noqa: D102 (said by the base class)
-        return Burst(self.process.at_rate(rate), self.first)
+__all__ = [
+    "Burst",
+    "Network",
+    "Sketch",
+    "below",
+    "draw_network",
+    "fitted",
+    "suited",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +71,7 @@ class Network:
                     f"a bracket and a load is not exact; got {getattr(self.engine, limit)}",
                     field=limit,
                 )
-        if set(self.rates) != set(self.mix):
-            raise InputError(
-                f"a network has a rate for each class: {sorted(self.mix)}, got {sorted(self.rates)}"
-            )
+        check_classes(self.mix, self.rates)
 
     def at(self, load: float, *, deterministic: bool = False, first: int = 0) -> Workload:
         """Return the traffic at a load.
@@ -129,11 +95,7 @@ class Network:
         InputError
             A load outside (0, 2).
         """
-        if not 0 < load < 2:
-            raise InputError(f"load must lie between 0 and 2, got {load}", value=load)
-        total = load * sum(self.rates.values())
-        process = Deterministic(total) if deterministic else Poisson(total)
-        return Workload(Burst(process, first) if first else process, self.mix, self.rates)
+        return traffic(self.mix, self.rates, load, deterministic=deterministic, first=first)
 
 
 def draw_network(
@@ -289,20 +251,20 @@ class Sketch:
             yield replace(self, law="affine", step=1)
         for name, least in (("budget", 1), ("base", 1), ("slope", 0), ("step", 1)):
             value: int = getattr(self, name)
-            for smaller in _below(value, least):
+            for smaller in below(value, least):
                 yield self._with(name, smaller)
             if name == "budget" and all(prompt % value == 0 for prompt, _ in self.classes):
-                for k in _below(value, 1):
+                for k in below(value, 1):
                     scaled = tuple((k * (prompt // value), out) for prompt, out in self.classes)
                     yield replace(self, budget=k, step=min(self.step, k), classes=scaled)
             if name == "step":  # a tile and a budget of as many tiles and as many tokens more
-                for k in _below(value, least):
+                for k in below(value, least):
                     whole, rest = divmod(self.budget, value)
                     if whole:
                         yield replace(self, step=k, budget=whole * k + min(rest, k - 1))
         for i, pair in enumerate(self.classes):
             for j in (0, 1):
-                for smaller in _below(pair[j], 1):
+                for smaller in below(pair[j], 1):
                     new = (smaller, pair[1]) if j == 0 else (pair[0], smaller)
                     yield replace(self, classes=(*self.classes[:i], new, *self.classes[i + 1 :]))
 
@@ -316,8 +278,24 @@ class Sketch:
         return numbers + sum(map(sum, self.classes))
 
 
-def _below(value: int, least: int) -> list[int]:
-    """Numbers to try instead of one: the least, halfway, one less."""
+def below(value: int, least: int) -> list[int]:
+    """Return numbers to try instead of one.
+
+    Parameters
+    ----------
+    value, least : int
+        The number, and the least that makes sense.
+
+    Returns
+    -------
+    list of int
+        The least, halfway, one less: those that are smaller, ascending.
+
+    Examples
+    --------
+    >>> below(9, 1)
+    [1, 5, 8]
+    """
     tried = (least, (value + least) // 2, value - 1)
     return sorted({number for number in tried if least <= number < value})
 

@@ -8,18 +8,22 @@ finitely many states, so the path repeats, and
 
 is a fraction. *Claim*: with arrivals at a rate above ``mu`` (Poisson, or renewal with gaps of
 finite mean) the system is not positive recurrent; below it the queue drains whenever it is long.
-*Proof*: while the queue never falls below a budget of requests, departures are those of the cycle,
-``mu t`` up to a constant. Arrivals less departures are then a random walk with positive drift
-(within bounded error), which stays above its start for ever with positive probability; from a state
-with enough requests waiting, which Poisson arrivals reach with positive probability, the number
-present therefore tends to infinity with positive probability. Below ``mu`` the drift is negative
-and Foster's criterion applies.
+*Proof*: the run starts as a busy period does, with one request alone, and then the queue is full.
+While the queue never falls below a budget of requests, departures are those of the cycle, ``mu t``
+up to a constant. Arrivals less departures are then a random walk with positive drift (within
+bounded error), which stays above its start for ever with positive probability; that as many
+requests as it takes come during the first iteration has positive probability too, so the number
+present tends to infinity with positive probability. Below ``mu`` the drift is negative whenever
+this cycle is the one that a long queue ends in, and Foster's criterion applies.
 
 So where ``mu`` lies below the rate at load 1 of :mod:`llmq.theory.region`, the policy is not
-throughput-optimal, for any reader who checks one period by hand.
+throughput-optimal, for any reader who checks one period by hand. With a limit of memory the state
+includes the requests that were evicted: greedy admission fills the memory with prompts, the
+requests outgrow it, and some are computed again.
 
 Not covered: several classes or random lengths (a chain instead of a cycle), policies that read the
-whole queue or the clock, and prefill-first policies: saturated, they only ever prefill.
+whole queue or the clock, and prefill-first policies: saturated, they only ever prefill (see
+:mod:`llmq.saturation_open`).
 """
 
 from __future__ import annotations
@@ -30,13 +34,16 @@ from fractions import Fraction
 
 from llmq.errors import InputError
 from llmq.model.engine import Engine
+from llmq.model.exacttime import ExactBatchTime
 from llmq.model.request import RequestClass
 from llmq.policies import Policy, SimpleChunking
 from llmq.result import Kind
 from llmq.sim.log import Job, Log
 from llmq.sim.reference import ReferenceEngine
+from llmq.theory.bounds import check_fits
+from llmq.theory.demand import demand
 
-__all__ = ["SaturatedCycle", "has_cycle", "saturated_cycle"]
+__all__ = ["SaturatedCycle", "has_cycle", "saturated_cycle", "step"]
 
 _ASSUMED = (
     "one class of fixed lengths, a queue that never empties",
@@ -116,7 +123,7 @@ def saturated_cycle(
     policy : Policy
         The policy; a token budget of its own replaces the engine's.
     engine : Engine
-        The engine, without memory and slot limits.
+        The engine.
     request : RequestClass
         One class of fixed lengths.
     most : int
@@ -130,7 +137,8 @@ def saturated_cycle(
     Raises
     ------
     InputError
-        Lengths that vary, limits of memory or slots, a policy without such a cycle, or none found.
+        Lengths that vary, a request that does not fit the memory, a policy without such a cycle, or
+        none found.
 
     Examples
     --------
@@ -148,8 +156,7 @@ def saturated_cycle(
             "fixed lengths and a policy that reads the head of the queue and decodes under load",
             policy=policy.name,
         )
-    if engine.kv_tokens is not None or engine.max_seqs is not None:
-        raise InputError("a saturated cycle needs an engine without memory and slot limits")
+    check_fits(engine, "request", demand(request, engine))
     if policy.token_budget is not None:
         engine = engine.with_(token_budget=policy.token_budget)
     server = _server(policy, engine, request, most)
@@ -157,22 +164,50 @@ def saturated_cycle(
     seen: dict[tuple[object, ...], int] = {}
     times, ends = [Fraction(0)], [0]
     batches: list[tuple[int, int]] = []
+    server.queue.append(0)  # the first request finds the engine empty
     while len(batches) < most:
-        _supply(server)
         state = _state(server, math.inf if cycle is None else cycle.cycle)
-        if (start := seen.setdefault(state, len(batches))) < len(batches):
+        if batches and (start := seen.setdefault(state, len(batches))) < len(batches):
             return SaturatedCycle(
-                times[-1] - times[start], ends[-1] - ends[start], tuple(batches[start:]),
+                times[-1] - times[start], ends[-1] - ends[start], _turned(batches[start:]),
                 kind=Kind.EXACT, assumptions=_ASSUMED, source="saturated cycle [SAT]",
             )  # fmt: skip
-        server.begin()
-        tokens, kv, work, decodes = _batch(server)
-        times.append(times[-1] + law(tokens, kv, work, mixed=tokens > decodes))
+        tokens, decodes, seconds = step(server, law)
+        times.append(times[-1] + seconds)
         batches.append((tokens - decodes, decodes))
         present = len(server.rows)
         server.complete()
         ends.append(ends[-1] + present - len(server.rows))
+        _supply(server)
     raise InputError(f"no cycle within {most} iterations: raise most=", value=most)
+
+
+def step(server: ReferenceEngine, law: ExactBatchTime) -> tuple[int, int, Fraction]:
+    """Start an iteration: its tokens, its decodes, and how long it takes.
+
+    Parameters
+    ----------
+    server : ReferenceEngine
+        Between iterations, with somebody present; may let rows go before it serves others.
+    law : ExactBatchTime
+        The engine's law.
+
+    Returns
+    -------
+    tuple of int, int and fractions.Fraction
+        Tokens, decodes among them, seconds.
+    """
+    server.begin()
+    while server.running is None:  # it only evicted; a policy that waits for ever is refused
+        server.begin()
+    tokens, kv, work, decodes = _batch(server)
+    return tokens, decodes, law(tokens, kv, work, mixed=tokens > decodes)
+
+
+def _turned(batches: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Let a period begin with its largest prefill, whichever iteration was seen first."""
+    turns = (batches[i:] + batches[:i] for i in range(len(batches)))
+    return tuple(max(turns)) if len(batches) < 100 else tuple(batches)
 
 
 def _server(policy: Policy, engine: Engine, request: RequestClass, most: int) -> ReferenceEngine:
@@ -185,17 +220,18 @@ def _server(policy: Policy, engine: Engine, request: RequestClass, most: int) ->
 
 def _supply(server: ReferenceEngine) -> None:
     """Let more wait than an iteration could start."""
-    waiting = sum(not row.held for row in server.rows)
+    waiting = sum(not (row.held or row.generated) for row in server.rows)
+    waiting += len(server.queue) - server.joined
     first = len(server.queue)
     server.queue.extend(range(first, first + server.engine.token_budget + 1 - waiting))
 
 
 def _state(server: ReferenceEngine, cycle: float) -> tuple[object, ...]:
     """Everything that the policy can tell apart from now on."""
-    here = [row for row in server.rows if row.held]
+    here = [row for row in server.rows if row.held or row.generated or row.host]
     order = sorted(range(len(here)), key=lambda i: here[i].queued)
     ended = tuple(i for i, row in enumerate(here) if row in server.ended)
-    rows = tuple((row.kv, row.generated) for row in here)
+    rows = tuple((row.kv, row.host, row.held, row.generated) for row in here)
     started = server.started if cycle < math.inf and here else 0
     return rows, tuple(order), ended, started, server.prefilled
 

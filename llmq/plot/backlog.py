@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llmq.model.fleet import Fleet
+from llmq.networks_fleet import engine_seconds
 from llmq.plot.canvas import GREY, axes_for, colour, label, legend_below, styled
-from llmq.policies import Sarathi, parse
+from llmq.policies import Policy, PriceWeighted, Sarathi, parse
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.run import simulate
 
@@ -45,26 +47,23 @@ def draw_backlog(
     Returns
     -------
     matplotlib axes
-        A solid line per path of the policy, a dashed one per path of Sarathi-Serve with the most
-        productive batch as its budget; a dotted line of the growth that the cycle predicts, where
-        there is one.
+        A solid line per path of the policy; a dashed one per path of one that carries the load
+        (Sarathi-Serve with the most productive batch as its budget, on a fleet routed by price;
+        none where memory binds); a dotted line of the growth that the proof predicts, where it
+        is one of a saturated system.
 
     Raises
     ------
     MissingDependencyError
         matplotlib is not installed.
     """
-    from llmq.theory.tiling import best_batch
-
-    engine = found.network.engine
-    full = Sarathi(token_budget=best_batch(engine.law, engine.token_budget).tokens)
     traffic = found.network.at(found.load)
     with styled():
         ax = axes_for(ax)
         handles, labels = [], []
-        for number, policy in enumerate((parse(found.policy), full)):
+        for number, policy in enumerate((parse(found.policy), *_better(found))):
             for seed in np.random.SeedSequence(seed_sequence(rng).entropy).spawn(paths):
-                run = simulate(engine, traffic, policy, requests=requests, rng=seed)
+                run = simulate(found.system, traffic, policy, requests=requests, rng=seed)
                 came, gone = run.requests.arrival[0], np.sort(run.requests.finish[0])
                 present = np.arange(1, requests + 1) - np.searchsorted(gone, came, "right")
                 (line,) = ax.plot(
@@ -72,9 +71,8 @@ def draw_backlog(
                     linewidth=1.0,
                 )  # fmt: skip
             handles.append(line)
-            name = found.policy if number == 0 else f"full batches of {full.token_budget} tokens"
-            labels.append(label(name))
-        if found.cycle is not None:
+            labels.append(label(_title(found, policy, number)))
+        if found.reach is not None and found.cycle is not None:
             rate = sum(traffic.rates.values())
             end = requests / rate
             (line,) = ax.plot(
@@ -88,3 +86,25 @@ def draw_backlog(
         ax.set_ylabel("requests present")
         legend_below(ax, handles, labels)
     return ax
+
+
+def _better(found: Instability) -> tuple[Policy, ...]:
+    """Policies that carry the load: none that is shipped where memory binds."""
+    from llmq.theory.tiling import best_batch
+
+    system = found.system
+    if isinstance(system, Fleet):
+        prices = engine_seconds(system, found.network.mix)
+        route = PriceWeighted({name: tuple(map(float, row)) for name, row in prices.items()})
+        return (Sarathi(route=route),)
+    if system.kv_tokens is not None:
+        return ()
+    return (Sarathi(token_budget=best_batch(system.law, system.token_budget).tokens),)
+
+
+def _title(found: Instability, policy: Policy, number: int) -> str:
+    if number == 0:
+        return found.policy
+    if isinstance(found.system, Fleet):
+        return f"{policy.name}, routed by price"
+    return f"full batches of {policy.token_budget} tokens"

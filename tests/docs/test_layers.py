@@ -17,8 +17,10 @@ LAYERS = (
     ("theory", "policies"),
     ("sim", "calibrate"),
     (
-        *("alone", "capacity", "instability", "io", "networks", "plan", "plan_json", "saturation"),
-        *("search", "sweep", "verdict"),
+        *("alone", "capacity", "instability", "instability_priority", "instability_search", "io"),
+        *("networks", "networks_fleet", "networks_memory", "networks_traffic", "plan", "plan_json"),
+        *("saturation", "saturation_blind", "saturation_fluid", "saturation_open", "search"),
+        *("sweep", "verdict"),
     ),
     ("plot", "report", "cli", "__main__"),
 )
