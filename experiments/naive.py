@@ -1,13 +1,25 @@
 """The yardstick: a plain per-slot loop, as one would write it in an afternoon.
 
 One engine, decodes first, chunked prefill, no memory limit, affine law. Every iteration touches
-every resident. Speeds of llmq's engines are quoted as multiples of this loop in the same run.
+every resident. Speeds of llmq's engines are quoted as multiples of this loop in the same run; the
+engine that most of them serve has the constants that stand here.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+LAW = {"base": 0.011, "per_token": 4e-5, "per_kv": 2.9e-7}
+BUDGET, SLOTS, KV = 512, 128, 131_072
+
+
+def cpu(call: Callable[[], object]) -> float:
+    """CPU-seconds of one call."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
 
 
 def simulate_naive(

@@ -16,7 +16,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -25,14 +24,12 @@ import numpy as np
 
 import llmq
 from experiments import speed_pascal, speed_slots, speed_vector
-from experiments.naive import simulate_naive
+from experiments.naive import BUDGET, KV, LAW, SLOTS, cpu, simulate_naive
 from llmq.search import MaxRate
 from llmq.sim.calendar import CalendarEngine
 from llmq.sim.log import Job, Log
 from llmq.sim.slots import run_slots
 
-LAW = {"base": 0.011, "per_token": 4e-5, "per_kv": 2.9e-7}
-BUDGET, SLOTS, KV = 512, 128, 131_072
 # Requests per CPU-second, and as a multiple of the yardstick.
 TARGETS = {
     "simulate, calendar, no KV limit": "200,000, 3",
@@ -42,13 +39,6 @@ TARGETS = {
     "slots, SLAI, OpenChat, R = 256": "30,000, 0.4",
     "ranked, PASCAL, 8 engines, 10/s, R = 64": "20,000, 0.3",
 }
-
-
-def cpu(call: Callable[[], object]) -> float:
-    """CPU-seconds of one call."""
-    start = time.process_time()
-    call()
-    return time.process_time() - start
 
 
 def calendar(chip: llmq.Engine, trace: llmq.Trace) -> CalendarEngine:
@@ -182,6 +172,29 @@ def plan_azure(path: Path) -> None:
     llmq.plan_capacity(trace, slo, llmq.load_engine("llama-3.1-8b/h100"))
 
 
+def rates(data: Path, repeat: int) -> dict[str, float]:
+    """Time every case in turn.
+
+    Parameters
+    ----------
+    data : Path
+        Folder with ``bench/w10k.csv``.
+    repeat : int
+        Rounds; the best of each case counts.
+
+    Returns
+    -------
+    dict of str to float
+        Requests per CPU-second, the yardstick first.
+    """
+    table = cases(data) | many(data)
+    best = dict.fromkeys(table, float("inf"))
+    for _ in range(repeat):
+        for name, (_, call) in table.items():
+            best[name] = min(best[name], cpu(call))
+    return {name: n / best[name] for name, (n, _) in table.items()}
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
@@ -192,15 +205,10 @@ def main() -> None:
         parser.exit(2, "speed: set LLMQ_DATA or give --data: the folder with bench/w10k.csv\n")
     data = Path(args.data)
     azure = data / "traces" / "azure_llm_2023_conv.csv"
-    table = cases(data) | many(data)
-    best = dict.fromkeys(table, float("inf"))
-    for _ in range(args.repeat):
-        for name, (_, call) in table.items():
-            best[name] = min(best[name], cpu(call))
-    rates = {name: n / best[name] for name, (n, _) in table.items()}
-    yardstick = rates["naive per-slot loop"]
+    found = rates(data, args.repeat)
+    yardstick = found["naive per-slot loop"]
     print(f"{'':42s} {'req/CPU-s':>10s} {'x naive':>8s}   target")
-    for name, rate in rates.items():
+    for name, rate in found.items():
         print(f"{name:42s} {rate:10,.0f} {rate / yardstick:8.2f}   {TARGETS.get(name, '')}")
     search = min(cpu(capacity_search) for _ in range(args.repeat))
     print(f"capacity search, 8 probes x 2000 requests with an interval: {search:.2f} CPU-s (0.3)")

@@ -11,19 +11,19 @@ others.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 
 import numpy as np
 
 import llmq
+from experiments.naive import cpu
 from experiments.speed_vector import naive
 from llmq import policies
 from llmq.io.workloads import load_workload
 from llmq.policies import Policy
 from llmq.sim.ranked import run_ranked
 
-__all__ = ["chip", "cpu", "draw", "main", "rows"]
+__all__ = ["chip", "draw", "main", "rows"]
 
 LINK = 12.5e9 / 262_144
 
@@ -90,13 +90,6 @@ def lockstep(policy: Policy, rate: float, replications: int, requests: int) -> C
         assert not log.undone.any()
 
     return call
-
-
-def cpu(call: Callable[[], object]) -> float:
-    """CPU-seconds of one call."""
-    start = time.process_time()
-    call()
-    return time.process_time() - start
 
 
 def rows(repeat: int = 3, replications: int = 64, requests: int = 1000) -> dict[str, float]:

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import llmq
-from experiments.naive import simulate_naive
-from experiments.speed import BUDGET, LAW, SLOTS, cpu
+from experiments.naive import BUDGET, LAW, SLOTS, cpu, simulate_naive
 from llmq.sim.slots import run_slots
 from llmq.sim.vector import Lanes
 

@@ -14,19 +14,17 @@ from __future__ import annotations
 
 import argparse
 import resource
-import time
 from collections.abc import Callable
 
 import numpy as np
 
 import llmq
-from experiments.naive import simulate_naive
+from experiments.naive import BUDGET, KV, LAW, SLOTS, cpu, simulate_naive
 from llmq.policies import Policy
 from llmq.policies.rad import RAD
 from llmq.sim.vector import Lanes, run_lanes
 
-LAW = {"base": 0.011, "per_token": 4e-5, "per_kv": 2.9e-7}
-BUDGET, SLOTS, RATE, KV = 512, 128, 6.0, 131_072
+RATE = 6.0
 TILE = 128  # tokens: a decode batch and a chunk of a prompt fill one
 CHIP = llmq.Engine(llmq.BatchTime.affine(**LAW), token_budget=BUDGET, max_seqs=SLOTS)
 TILED = CHIP.with_(
@@ -93,13 +91,6 @@ def cases() -> dict[str, tuple[int, Callable[[], object]]]:
         "vector, Sarathi, R = 256": (128_000, vector(CHIP, sarathi, some)),
         "vector, RAD, R = 1024": (512_000, vector(TILED, rad, many)),
     }  # fmt: skip
-
-
-def cpu(call: Callable[[], object]) -> float:
-    """CPU-seconds of one call."""
-    start = time.process_time()
-    call()
-    return time.process_time() - start
 
 
 def rows(repeat: int = 3) -> dict[str, float]:

@@ -153,8 +153,10 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_experiment_at_small_scale(name: str) -> None:
+def test_experiment_at_small_scale(name: str, request: pytest.FixtureRequest) -> None:
     module = experiment(name)
+    if getattr(module, "NEEDS_DATA", False):
+        request.getfixturevalue("data_dir")
     table = compute(name, "small")
     assert len(table)
     assert table.about["source"]

@@ -1,0 +1,114 @@
+"""Judges of our own claims say no to doctored tables; hand-made rows give the published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments import (
+    bracket,
+    decode_occupancy,
+    price_gpus,
+    speed_table,
+    tile_staircase,
+    validation_scatter,
+)
+from experiments.claim import Status
+from experiments.table import TABLES, Table, read_table
+
+
+def doctored(name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Table:
+    """The committed table with every row changed."""
+    table = read_table(TABLES / f"{name}.csv")
+    rows = [row | change(row) for row in table.rows()]
+    return Table.of(name, rows, about=table.about)
+
+
+def kept(_: dict[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+def scaled(factor: float, **where: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Multiply the values of the rows that match."""
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        if any(row[key] != value for key, value in where.items()):
+            return {}
+        names = [n for n in ("y", "low", "high", "load", "price", "predicted") if n in row]
+        return {name: factor * row[name] for name in names}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("judge", "changes"),
+    [
+        (decode_occupancy.occupied, [("occupancy", 1.1), ("gaps", 1.2)]),
+        (decode_occupancy.stays, [("stay, no limit", 1.1), ("stay, 8 slots", 0.8)]),
+    ],
+)
+def test_occupancy_can_fail(judge: Callable, changes: list[tuple[str, float]]) -> None:
+    assert judge(doctored("decode_occupancy", kept)).status is Status.VERIFIED
+    for part, factor in changes:
+        wrong = doctored("decode_occupancy", scaled(factor, part=part, kind="simulated"))
+        assert judge(wrong).status is Status.NOT
+
+
+def test_bracket_can_fail() -> None:
+    for judge, kind, factor in (
+        (bracket.closes, "inner", 0.9), (bracket.below, "simulated", 1.2),
+        (bracket.below, "simulated", 0.8),
+    ):  # fmt: skip
+        assert judge(doctored("bracket", kept)).status is Status.BAND
+        assert judge(doctored("bracket", scaled(factor, kind=kind))).status is Status.NOT
+
+
+def test_prices_can_fail() -> None:
+    assert price_gpus.adds_up(doctored("price_gpus", kept)).status is Status.PROVED
+    wrong = doctored("price_gpus", scaled(1.01, gpu="h100", klass="chat", part="prompt"))
+    assert price_gpus.adds_up(wrong).status is Status.NOT
+
+
+def test_tiles_can_fail() -> None:
+    for judge in (tile_staircase.steps, tile_staircase.budget):
+        assert judge(doctored("tile_staircase", kept)).status is Status.BAND
+    flat = doctored(
+        "tile_staircase",
+        lambda row: {"y": row["x"]} if (row["part"], row["kind"]) == ("layers", "measured") else {},
+    )
+    assert tile_staircase.steps(flat).status is Status.NOT
+    for factor, what in ((0.1, "table, TPOT"), (-1.0, "table, TPOT")):
+        wrong = doctored("tile_staircase", scaled(factor, what=what, kind="simulated"))
+        assert tile_staircase.budget(wrong).status is Status.NOT
+
+
+def test_runs_can_fail() -> None:
+    for judge, metric in ((validation_scatter.bench, "e2e"), (validation_scatter.loops, "tpot")):
+        assert judge(doctored("validation_scatter", kept)).status is Status.BAND
+        wrong = doctored("validation_scatter", scaled(1.2, metric=metric))
+        assert judge(wrong).status is Status.NOT
+
+
+def test_the_fluid_of_o12_is_that_of_the_oracle() -> None:
+    rows = read_table(TABLES / "decode_occupancy.csv").where(part="occupancy", kind="fluid")
+    assert rows["x"].tolist() == [6.0]
+    law = read_table(TABLES / "decode_occupancy.csv").where(part="occupancy", kind="theory")
+    # O12: P(N = 0) = 0.8^25, in six digits.
+    assert law["y"][0] == pytest.approx(0.8**25, rel=1e-5)
+    assert np.sum(law["x"] * law["y"]) == pytest.approx(6.25, rel=0.005)  # 20 terms of it
+
+
+def test_speed_can_fail() -> None:
+    rows = [
+        {"who": "yardstick", "case": "naive", "times": 1.0, "target_times": np.nan},
+        {"who": "llmq", "case": "fast", "times": 9.0, "target_times": 8.0},
+        {"who": "llmq", "case": "slow", "times": 0.2, "target_times": 0.3},
+    ]
+    table = Table.of("speed_table", rows)
+    assert speed_table.targets(table).status is Status.DIRECTION
+    assert speed_table.targets(table).measured == "1 of 2 targets met; missed: slow 0.2 x"
+    assert speed_table.targets(table.where(case=["naive", "fast"])).status is Status.BAND
+    assert speed_table.targets(table.where(case="slow")).status is Status.NOT
