@@ -17,7 +17,7 @@ GROUP = "PASCAL"
 CAPTION = (
     "Figure 2, exactly: on two slots with a quantum of 4 tokens, C has its first answer token "
     "after 7 units under FCFS and after 3 under RR, where B pauses 3 units and C stops at 8. "
-    "Without reasoning PASCAL is RR."
+    "Without reasoning PASCAL is RR. Triangles: first answer tokens; ticks: arrivals."
 )
 SIZE = (2.7, 1.9)
 END = 16

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TABLE = "pascal_scatter"
 GROUP = "PASCAL"
 CAPTION = (
-    "Figure 9: at low load FCFS and RR coincide and PASCAL is 5 % faster; at the high load (a "
+    "Figure 9: at low load FCFS and RR coincide and PASCAL is 4 to 6 % faster; at the high load (a "
     "transient: 4,000 and 3,000 requests) FCFS keeps short reasoning waiting. 50 requests of "
     "each path, single observations."
 )
