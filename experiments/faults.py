@@ -1,11 +1,13 @@
-r"""Ten broken policies, and whether the test of optimality catches each.
+r"""Twelve broken policies, and whether the test of optimality catches each.
 
     python -m experiments.faults [--tries 40]
 
-Each looks like Sarathi-Serve or RAD, claims optimality and loses capacity by one slip: an iteration
-in ``k`` half empty, a capped batch, a wrong switch of mode. Networks are drawn one after the other,
-those on which the sound policies are optimal; a fault is caught where the sequential test says that
-the backlog grows at load 0.9. The sound policies pass on the same networks.
+Each looks like Sarathi-Serve, RAD or MaxWeight, claims optimality and loses capacity by one slip:
+an iteration in ``k`` half empty, a capped batch, a wrong switch of mode, priorities the wrong way
+round, a time that is left out. Networks are drawn one after the other, those on which the sound
+policies are optimal (for a MaxWeight without time, those on which a full budget is not the most
+productive batch); a fault is caught where the sequential test says that the backlog grows at load
+0.9. The sound policies pass on the same networks.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from llmq.model.batchtime import BatchTime
 from llmq.networks import Network, draw_network, fitted
-from llmq.policies import RAD, Blocks, Policy, RoundRobin, Sarathi
+from llmq.policies import RAD, Blocks, MaxWeight, Policy, RoundRobin, Sarathi
 from llmq.policies.blocks import Admit, Budget, Together, View
+from llmq.policies.maxweight import heaviest
 from llmq.policies.vllm import OneKind
 from llmq.verdict import StabilityTest, stability_test
 
@@ -41,7 +45,7 @@ class Broken:
     token_budget: int | None = None
     route: RoundRobin = field(default_factory=RoundRobin)
     name: ClassVar[str] = "broken"
-    sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
+    sees: ClassVar[frozenset[str]] = frozenset({"prompt", "output"})
     claims: ClassVar[frozenset[str]] = frozenset({"throughput_optimal"})
 
     @property
@@ -78,6 +82,18 @@ def _one_kind(until: float, rows: float = 1, cycle: float = np.inf) -> Blocks:
     return Blocks(gate=OneKind(Admit(), False, together), together=together)
 
 
+def _lower_pressure(view: View) -> tuple[np.ndarray, None]:
+    """MaxWeight the wrong way round: the kind with the lower pressure, alone."""
+    group = heaviest(view, Admit()).group
+    decodes = view.decoding.all() or (group[view.decoding] == 2).any()  # prompts weigh more
+    return view.decoding if decodes else ~view.decoding, None
+
+
+def _timeless(view: View) -> int:
+    """MaxWeight for the most worth, not the most worth per second."""
+    return heaviest(view._replace(law=BatchTime.affine(base=1.0, per_token=1e-12)), Admit()).tokens
+
+
 FAULTS: dict[str, Callable[[int], Blocks]] = {
     "one iteration in three takes one token": lambda b: Blocks(
         budget=Budget(tokens=_every_third_small)
@@ -93,13 +109,26 @@ FAULTS: dict[str, Callable[[int], Blocks]] = {
     "nobody starts beside two others": lambda b: Blocks(gate=_one_started),
     "RAD switches to decodes at half a tile": lambda b: _one_kind(max(b // 2, 1)),
     "RAD drains after every two prompts": lambda b: _one_kind(b, cycle=2),
+    "MaxWeight serves the kind with the lower pressure": lambda b: Blocks(gate=_lower_pressure),
+    "MaxWeight forgets to divide by the time": lambda b: Blocks(budget=Budget(tokens=_timeless)),
 }
+# Where a fault shows only if the full budget is not the most productive batch.
+MISMATCHED = ("MaxWeight forgets to divide by the time",)
+
+
+def drawn(fault: str, number: int) -> Network:
+    """Network on which to look for a fault."""
+    return (
+        draw_network(number, mismatched=True)
+        if fault in MISMATCHED
+        else draw_network(number, fill=True)
+    )
 
 
 def caught(fault: str, tries: int = 40) -> tuple[int, Network, StabilityTest] | None:
     """Return number and network on which a fault shows, and the test; None if on none."""
     for number in range(tries):
-        network = draw_network(number, fill=True)
+        network = drawn(fault, number)
         policy = Broken(FAULTS[fault](network.engine.token_budget), fault)
         test = stability_test(
             policy, network, 0.9, replications=4, requests=40, looks=5, rng=number
@@ -110,10 +139,15 @@ def caught(fault: str, tries: int = 40) -> tuple[int, Network, StabilityTest] | 
 
 
 def sound(number: int) -> bool:
-    """Whether the sound policies pass on a network of the same kind."""
-    network = draw_network(number, fill=True)
-    chosen: list[Policy] = [Sarathi(), fitted(RAD(), network.engine)]
-    return all(stability_test(one, network, 0.9, rng=number).status == "stable" for one in chosen)
+    """Whether the sound policies pass on networks of the same kinds."""
+    network, odd = (drawn(fault, number) for fault in ("", *MISMATCHED))
+    chosen: list[tuple[Policy, Network]] = [
+        (Sarathi(), network), (fitted(RAD(), network.engine), network), (MaxWeight(), network),
+        (MaxWeight(), odd),
+    ]  # fmt: skip
+    return all(
+        stability_test(one, where, 0.9, rng=number).status == "stable" for one, where in chosen
+    )
 
 
 def main() -> None:

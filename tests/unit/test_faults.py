@@ -7,8 +7,9 @@ import pytest
 from experiments.faults import FAULTS, caught, sound
 
 
-def test_there_are_ten():
-    assert len(FAULTS) == 10
+def test_there_are_ten_and_two_of_maxweight():
+    assert len(FAULTS) == 12
+    assert sum(fault.startswith("MaxWeight") for fault in FAULTS) == 2
 
 
 @pytest.mark.parametrize("fault", FAULTS)
