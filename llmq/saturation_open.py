@@ -8,7 +8,8 @@ period later except that one run of alike requests has become longer by ``m > 0`
 *Claim*: the backlog grows by ``m`` requests in every further period, for ever. *Proof*: the run is
 longer than the period has tokens, so in no iteration of the period are all its requests served. A
 plan is filled in order: behind a request of the run that gets nothing, a copy of it gets nothing
-either, for the same reason, and changes nothing for those after it. So from the longer run the
+either, for the same reason, and changes nothing for those after it (where memory or slots are
+limited, the requests of the run must hold none). So from the longer run the
 period is the same, and the run is longer by ``m`` again. (That a policy's gate does not count the
 copies is checked by running two periods more.)
 
@@ -25,6 +26,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
+from typing import cast
 
 from llmq.errors import InputError
 from llmq.model.engine import Engine
@@ -234,12 +236,19 @@ def _found(
         (begin, before), (second, after) = start
         place = next(i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b)
         done = tokens[second + 1] - tokens[begin + 1]
-        if before[place] > done + server.engine.token_budget:
+        if before[place] > done + server.engine.token_budget and _free(server, shape, place):
             return OpenCycle(
                 gap, first, begin, second - begin, after[place] - before[place], before[place],
                 done, kind=Kind.EXACT, assumptions=_ASSUMED, source="open cycle [OC]",
             )  # fmt: skip
     return None
+
+
+def _free(server: ReferenceEngine, shape: Shape, place: int) -> bool:
+    """Whether copies of the run's requests take nothing that is scarce."""
+    engine, runs = server.engine, cast("tuple[tuple[int, ...], ...]", shape[0])
+    held = runs[place][2]
+    return held == 0 or (engine.kv_tokens is None and engine.max_seqs is None)
 
 
 def _thrice(seen: Seen) -> tuple[tuple[int, tuple[int, ...]], tuple[int, tuple[int, ...]]] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from llmq.networks import Sketch
+from llmq.networks_fleet import FleetSketch
+from llmq.networks_memory import MemorySketch
 
 
 @st.composite
@@ -25,3 +27,25 @@ def sketches(
         draw(st.sampled_from(kinds)), draw(st.integers(1, 16)), draw(st.integers(0, 16)), step,
         budget, tuple(classes),
     )  # fmt: skip
+
+
+@st.composite
+def memory_sketches(draw: st.DrawFn, *, classes: int = 2) -> MemorySketch:
+    """Engines with a memory of at least the largest request; whether it binds is for the test."""
+    pairs = draw(
+        st.lists(st.tuples(st.integers(1, 8), st.integers(1, 12)), min_size=1, max_size=classes)
+    )
+    memory = max(map(sum, pairs)) + draw(st.integers(0, 16))
+    base, slope, read = draw(st.integers(1, 8)), draw(st.integers(0, 8)), draw(st.integers(0, 2))
+    return MemorySketch(base, slope, read, draw(st.integers(1, 12)), memory, tuple(pairs))
+
+
+@st.composite
+def fleet_sketches(draw: st.DrawFn, *, attention: bool = True) -> FleetSketch:
+    """Two engines and two classes; without attention work the speed does not depend on both."""
+    engine = st.tuples(
+        st.integers(1, 8), st.integers(0, 2),
+        st.integers(0, 8) if attention else st.just(0), st.integers(1, 12),
+    )  # fmt: skip
+    pair = st.tuples(st.integers(1, 12), st.integers(1, 8))
+    return FleetSketch((draw(engine), draw(engine)), (draw(pair), draw(pair)))

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import llmq
 from llmq import policies
-from llmq.instability import find_instability
-from llmq.instability_priority import AgentSketch, find_priority_trap, remaining_share
+from llmq.instability import Instability, find_instability
+from llmq.instability_priority import (
+    AgentSketch,
+    PriorityTrap,
+    find_priority_trap,
+    remaining_share,
+)
 from llmq.instability_search import confirm
 from llmq.networks_fleet import FleetNetwork, FleetSketch, engine_seconds
 from llmq.networks_memory import MemoryNetwork, MemorySketch
@@ -24,8 +30,13 @@ from llmq.saturation_open import binary_gap, open_cycle
 from llmq.theory.lyapunov import cyclic_agents, two_station
 
 HALF = Fraction(1, 2)
+SHELF = Path(__file__).parents[2] / "docs" / "counterexamples"
 MEMORY = MemorySketch(1, 2, 0, 3, 8, ((1, 6),))
 FLEET = FleetSketch(((1, 0, 0, 2), (1, 0, 2, 8)), ((8, 1), (1, 1)))
+
+
+def _stem(path):
+    return path.stem
 
 
 # Memory --------------------------------------------------------------------------------------
@@ -63,7 +74,8 @@ def test_greedy_admission_is_refuted_where_memory_binds():
     assert found.exact_reach is None  # load 1 is the end of a schedule, a float
     network = found.network
     region = llmq.stability_region(network.engine, network.mix)
-    assert region.load_bracket(network.rates)[1] == pytest.approx(1)
+    assert region.load_bracket(network.rates) == pytest.approx((network.least, 1))
+    assert network.least < 1
     assert region.binding(network.rates)[0] == "memory"
     assert "memory" in str(found)
     assert "unstable above load" in str(found)
@@ -167,15 +179,11 @@ def test_the_bound_of_a_blind_router_by_hand():
 
 
 @pytest.mark.slow
-def test_joining_the_shortest_queue_is_refuted_and_prices_carry_the_load():
-    blind = policies.Sarathi(route=policies.ShortestQueue())
-    found = find_instability(blind, networks="fleet", tries=30, rng=1)
-    assert found.kind is llmq.Kind.EXACT
-    assert found.exact_reach < Fraction(9, 10)
-    assert found.policy == "sarathi:route=shortest-queue"
+def test_prices_carry_what_the_shortest_queue_does_not():
+    path = SHELF / "fleets" / "shortest-queue.json"
+    found = from_json(Instability, path.read_text(encoding="utf-8"))
     network = found.network
-    region = llmq.stability_region(network.fleet, network.mix)
-    assert region.load(network.rates) == pytest.approx(1, rel=1e-9)
+    assert found.exact_reach < Fraction(9, 10)
     prices = engine_seconds(network.fleet, network.mix)
     route = policies.PriceWeighted({name: tuple(map(float, row)) for name, row in prices.items()})
     test = confirm(policies.Sarathi(route=route), network, 0.9, 0.01, 1)
@@ -306,13 +314,23 @@ def test_two_station_traps_are_found_and_shrunk():
     assert find_priority_trap("entry_first", tries=100, rng=1) is None
 
 
-def test_one_type_that_returns_to_both_stations_is_found():
-    # Lu and Kumar: the first and the last call at one station, the others at the other.
-    found = find_priority_trap("any", chains=1, rng=1)
-    (chain,) = found.sketch.chains
-    assert [station for station, _ in chain] in ([0, 1, 1, 0], [1, 0, 0, 1])
+@pytest.mark.parametrize("path", sorted((SHELF / "priority").glob("*.json")), ids=_stem)
+def test_priority_traps_replay(path):
+    found = from_json(PriorityTrap, path.read_text(encoding="utf-8"))
+    assert fluid_cycle(found.stations) == found.cycle
     assert found.cycle.growth > 1
     assert max(found.stations.loads) == Fraction(9, 10)
+    assert found.cycle.exact_slope > 0
+
+
+def test_every_family_is_drawn():
+    pytest.importorskip("matplotlib")
+    from llmq.plot import draw_backlog
+
+    for name, lines in (("memory/sarathi", 3), ("fleets/shortest-queue", 5), ("vllm", 4)):
+        found = from_json(Instability, (SHELF / f"{name}.json").read_text(encoding="utf-8"))
+        ax = draw_backlog(found, requests=40, paths=2, rng=1)
+        assert len(ax.lines) == lines
 
 
 def test_a_trap_diverges_in_the_simulator_too():
