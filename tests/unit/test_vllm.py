@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,3 +264,18 @@ def test_versions_and_margins():
         policies.VLLM(whole_must_fit=False)
     with pytest.raises(llmq.InputError, match="cannot run policy 'vllm'"):
         llmq.simulate(llmq.Engine(LAW), llmq.Trace([0.0], [8], [2]), V1, engine="calendar")
+
+
+def test_the_guide_names_what_exists():
+    text = (Path(__file__).parents[2] / "docs" / "from-vllm.md").read_text(encoding="utf-8")
+    rows = [row.split("|")[2] for row in text.splitlines() if row.startswith("| ")]
+    fields = [name for row in rows for name in re.findall(r"`Engine\((\w+)=", row)]
+    assert len(fields) == 6
+    assert all(name in llmq.Engine.__dataclass_fields__ for name in fields)
+    options = [name for row in rows for name in re.findall(r"VLLM\(([^)]*)\)", row)]
+    words = {word.split("=")[0].strip() for one in options for word in one.split(",") if word}
+    assert {"version", "whole_must_fit", "watermark"} <= words
+    assert words <= {*policies.VLLM.__dataclass_fields__}
+    for name in ("poisson", "renewal", "closed"):
+        assert f"`Workload.{name}(" in text
+        assert hasattr(llmq.Workload, name)
