@@ -130,10 +130,12 @@ def read(runs: Runs, policy: str) -> dict[str, Row]:
 # ------------------------------------------------------------------------------------ judging
 
 
-def curve(table: Table, study: str, policy: str, metric: str) -> dict[int, float]:
+def curve(
+    table: Table, study: str, policy: str, metric: str, column: str = "value"
+) -> dict[int, float]:
     """Return the values of a study by level."""
     rows = table.where(study=study, policy=policy, metric=metric)
-    pairs = zip(rows["level"], rows["value"], strict=True)
+    pairs = zip(rows["level"], rows[column], strict=True)
     return {int(level): float(value) for level, value in pairs}
 
 
@@ -156,16 +158,36 @@ def near_base(
 
 
 def below_fcfs(study: str) -> Callable[[Table], Finding]:
-    """Judge: short requests wait less than under FCFS at every level (at most levels)."""
+    """Judge: short requests wait less than under FCFS at every level; intervals apart: band."""
 
     def judge(table: Table) -> Finding:
         mine, fcfs = (curve(table, study, p, "ttft P99 short") for p in ("PASCAL", "FCFS"))
-        wins = [mine[level] < fcfs[level] for level in mine]
-        if not wins:
+        if not mine:
             return Finding(Status.NOT, "not run at this scale")
+        most = curve(table, study, "PASCAL", "ttft P99 short", "high")
+        least = curve(table, study, "FCFS", "ttft P99 short", "low")
         words = ", ".join(f"{level}: {mine[level]:.3g} / {fcfs[level]:.3g} s" for level in mine)
-        status = Status.DIRECTION if np.mean(wins) > 0.5 else Status.NOT
-        return Finding(Status.BAND if all(wins) else status, words)
+        apart = [level for level in mine if most[level] < least[level]]
+        status = Status.DIRECTION if all(mine[x] < fcfs[x] for x in mine) else Status.NOT
+        status = Status.BAND if len(apart) == len(mine) else status
+        return Finding(status, f"{words}; intervals apart at {apart or 'none'}")
+
+    return judge
+
+
+def later(study: str, level: int, than: tuple[str, int]) -> Callable[[Table], Finding]:
+    """Judge: PASCAL's answers are late more often at a level than elsewhere, intervals apart."""
+
+    def judge(table: Table) -> Finding:
+        policy, other = than
+        low, high = (
+            curve(table, study, p, "late", end) for p, end in (("PASCAL", "low"), (policy, "high"))
+        )
+        if level not in low or other not in high:
+            return Finding(Status.NOT, "not run at this scale")
+        mine, base = (curve(table, study, p, "late") for p in ("PASCAL", policy))
+        words = f"PASCAL at {level}: {mine[level]:.2%}; {policy} at {other}: {base[other]:.2%}"
+        return Finding(Status.BAND if low[level] > high[other] else Status.NOT, words)
 
     return judge
 
@@ -197,5 +219,18 @@ CLAIMS = (
         "1.1).",
         source=OURS, judge=below_fcfs("engines"), figure="pascal_studies", least=Status.NOT,
         test="test_pascal.py::test_judges_can_fail",
+    ),
+    Claim(
+        id="PASCAL-S5",
+        text="More engines make PASCAL's answers late at the same load and requests an engine: at "
+        "16 engines more often than RR's.",
+        source=OURS, judge=later("engines", 16, ("RR", 16)), figure="pascal_studies_slo",
+        least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+    ),
+    Claim(
+        id="PASCAL-S6",
+        text="A quantum of 2000 tokens makes more answers late than one of 500.",
+        source=OURS, judge=later("quantum", 2000, ("PASCAL", 500)), figure="pascal_studies_slo",
+        least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
     ),
 )  # fmt: skip

@@ -297,7 +297,10 @@ CASES = [
     ("PASCAL-S1", "value", NOT, [({"study": "fabric", "level": 10}, 1e3)]),
     ("PASCAL-S2", "value", NOT, [({"study": "demotion", "level": 20_000}, 1e3)]),
     ("PASCAL-S3", "value", NOT, [({"study": "memory", "policy": "PASCAL"}, 1e3)]),
+    ("PASCAL-S3", "value", BAND, [({"study": "memory", "policy": "PASCAL"}, 1.0)]),
     ("PASCAL-S4", "value", NOT, [({"study": "engines", "policy": "PASCAL"}, 1e3)]),
+    ("PASCAL-S5", "value", NOT, [({"study": "engines", "policy": "RR"}, 0.03)]),
+    ("PASCAL-S6", "value", NOT, [({"study": "quantum", "level": 2000}, 0.0)]),
 ]  # fmt: skip
 
 
