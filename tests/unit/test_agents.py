@@ -528,18 +528,21 @@ def test_peaks():
 # ------------------------------------------------------------------------ Dai et al. section 5.4
 
 
-def swing(load, waiting, span, make):
+DAI = 768, (32, 32), (512, 32)
+
+
+def swing(load, waiting, span, make, hops=DAI):
     """Dai's network from a queue of first hops at station a, without noise."""
-    case = exit_priority_case(load=load)
+    case = exit_priority_case(*hops, load=load)
     rates = {name: float(rate) for name, rate in case.rates.items()}
     trace = AgentTrace.clockwork(case.agents, rates, span, first={"ab": waiting})
     run = simulate_agents(case.engines, trace, make(case.agents))
     heights = []
     for station in case.engines:
         time, tokens = run.backlog(station)
-        # Neither the queue at the start nor the work of some iterations (768 tokens) is a swing.
+        # Neither the queue at the start nor the work of some iterations is a swing.
         pairs = zip(*peaks(time, tokens), strict=True)
-        heights += [(t, x) for t, x in pairs if 1.0 < t <= span and x > 12_000.0]
+        heights += [(t, x) for t, x in pairs if 1.0 < t <= span and x > 15 * hops[0]]
     return case, run, [x for _, x in sorted(heights)]
 
 
@@ -549,8 +552,8 @@ def test_exit_priority_swings_as_the_theory_says():
     run.check()
     assert len(high) == 3
     assert high == pytest.approx([85e3, 340e3, 1.4e6], rel=0.04)
-    # A queue Q is drained by the other station in T = Q m2 / (1 - rate m2) iterations, up to the
-    # call in progress at its end: 33 iterations, or a share 33 / T of the next queue.
+    # A queue Q is drained by the other station in T = Q m2 / (1 - rate m2) iterations in the fluid,
+    # where calls take no time by themselves; here they take 33 iterations, a share 33 / T.
     work = Fraction(544, 768)
     rate, queue = case.rates["ab"], Fraction(150)
     for low, tall in itertools.pairwise(high):
@@ -560,6 +563,44 @@ def test_exit_priority_swings_as_the_theory_says():
     assert high[2] / high[1] == pytest.approx(153 / 37, rel=0.015)
     assert run.verdict.status == "overloaded"
     assert "this policy does not carry it" in run.verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("hops", "load", "took"),
+    [((60, (5, 1), (41, 1)), Fraction(9, 10), 2), ((50, (3, 2), (30, 5)), Fraction(4, 5), 3)],
+)
+def test_short_calls_come_nearer_to_the_theory(hops, load, took):
+    case, _, high = swing(load, 100, 1800.0, Priority.exit_first, hops)
+    assert len(high) == 3
+    work, growth = Fraction(sum(hops[2]), hops[0]), float(case.growth)
+    queue = Fraction(100)
+    for low, tall in itertools.pairwise(high):
+        drain = queue * work / (1 - case.rates["ab"] * work)
+        # A first hop takes so many iterations: the drain ends earlier, and so its arrivals too.
+        assert tall / low == pytest.approx(growth, rel=(1 + growth) * took / float(drain))
+        queue = case.rates["ab"] * drain
+
+
+def test_the_lyapunov_function_bounds_the_time_to_drain_and_exit_first_takes_it():
+    # From 200 first hops V falls by epsilon a second under every work-conserving policy. Each
+    # station may put either class first; or both are served in the order of arrival.
+    case = exit_priority_case(60, (5, 1), (41, 1), load=Fraction(1, 2))
+    place = case.lyapunov.classes.index("ab.1")
+    height = max(200 * row[place] for row in case.lyapunov.weights)
+    bound = float(height / case.lyapunov.epsilon)
+    assert bound == 1120.0
+    rates = {name: float(rate) for name, rate in case.rates.items()}
+    trace = AgentTrace.clockwork(case.agents, rates, bound + 100, first={"ab": 200})
+    drained = {}
+    for order in [(), *((a, b) for a in ("ab.1", "ba.2") for b in ("ba.1", "ab.2"))]:
+        time, present = simulate_agents(case.engines, trace, Priority(order)).present()
+        # 5 agents are present when nobody waits: 1.25 a second, each for 4 iterations.
+        drained[order] = float(time[(present > 10) & (time <= bound + 100)].max())
+    assert max(drained.values()) < bound
+    slowest = max(drained, key=lambda order: drained[order])
+    assert set(slowest) == {"ab.2", "ba.2"}
+    assert drained[slowest] > 0.95 * bound
+    assert drained[("ab.1", "ba.1")] < 0.3 * bound
 
 
 def test_below_the_critical_load_the_same_swings_die_out():
