@@ -25,10 +25,15 @@ What the first fill of the engine and requests in progress at ``T`` add to the s
 inverse proportion to the length of the path; a sign that is due to it alone comes nearer by more
 than half.
 
+**What many networks say.** Where ``k`` of ``n`` networks drawn at random are not called stable,
+the share ``p`` of such networks on which the policy fails is bounded by the exact binomial limit:
+each of them is called stable with probability ``alpha`` at most, so that ``p (1 - alpha)`` is at
+most the chance of a bad answer (:func:`failure_bound`); for ``k = 0`` and 95 % about ``3 / n``.
+
 Each wrong answer has probability at most ``alpha`` where means are normal and the first fill has
 passed; ``experiments/verdicts.py`` counts the wrong ones. Tests of this kind refute; "stable on
-1,000 networks" is evidence, not proof. A theorem, where there is one, stands beside it in
-``proofs/THEOREMS.md``.
+1,000 networks" is evidence, not proof. Where the hypotheses of a theorem in ``proofs/THEOREMS.md``
+hold, :func:`theorem` names it.
 """
 
 from __future__ import annotations
@@ -43,7 +48,7 @@ import numpy.typing as npt
 from llmq.errors import InputError
 from llmq.model.workload import Workload
 from llmq.networks import Network
-from llmq.policies import Policy
+from llmq.policies import RAD, MaxWeight, Policy, Sarathi
 from llmq.result import Estimate, Kind
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.calendar import NotTogetherError
@@ -51,7 +56,7 @@ from llmq.sim.record import Run
 from llmq.sim.run import simulate
 from llmq.sim.stats import student
 
-__all__ = ["StabilityTest", "served", "shares", "stability_test"]
+__all__ = ["StabilityTest", "failure_bound", "served", "shares", "stability_test", "theorem"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +278,90 @@ def shares(
         last = run.requests.arrival[:, -1]
         found[r] = 1 - float((served(run, last) / last).item()) / (load * offered)
     return found
+
+
+def failure_bound(failed: int, n: int, *, alpha: float = 0.01, level: float = 0.95) -> float:
+    """Bound the share of networks on which a policy fails, from tests on some of them.
+
+    Parameters
+    ----------
+    failed : int
+        Networks that were not called stable, undecided ones too.
+    n : int
+        Networks tested, drawn independently.
+    alpha : float
+        Most probability that the test calls a growing backlog stable.
+    level : float
+        Confidence, one-sided.
+
+    Returns
+    -------
+    float
+        At most 1.
+
+    Raises
+    ------
+    InputError
+        Counts or probabilities that cannot be.
+
+    Examples
+    --------
+    >>> round(failure_bound(0, 1000, alpha=0.0), 5)
+    0.00299
+    """
+    if not (0 <= failed <= n and n >= 1 and 0 <= alpha < 1 and 0 < level < 1):
+        raise InputError(
+            "a bound needs 0 <= failed <= n, n of 1 at least, alpha in [0, 1) and level in (0, 1), "
+            f"got {failed}, {n}, {alpha} and {level}"
+        )
+    from scipy.special import betaincinv
+
+    limit = 1.0 if failed == n else float(betaincinv(failed + 1, n - failed, level))
+    return min(limit / (1 - alpha), 1.0)
+
+
+def theorem(policy: Policy, network: Network) -> str | None:
+    """Name the entry of ``proofs/THEOREMS.md`` that proves a policy stable below load 1.
+
+    Parameters
+    ----------
+    policy : Policy
+        The policy, fitted to the engine.
+    network : Network
+        The network.
+
+    Returns
+    -------
+    str or None
+        None where no hypothesis holds: the policy may still be optimal.
+
+    Examples
+    --------
+    >>> from llmq.networks import draw_network
+    >>> from llmq.policies import MaxWeight, Sarathi
+    >>> network = draw_network(0, mismatched=True)
+    >>> theorem(Sarathi(), network), theorem(MaxWeight(), network)
+    (None, 'S1')
+    """
+    from llmq.theory.tiling import best_batch
+
+    engine = network.engine
+    budget = min(policy.token_budget or engine.token_budget, engine.token_budget)
+    law, whole = engine.law, best_batch(engine.law, engine.token_budget)
+    if law.per_kv or law.per_kv_mixed or law.per_work:
+        return None
+    full = budget / law.exact()(budget) == whole.exact_rate
+    if isinstance(policy, Sarathi):
+        return "S1" if full else None
+    if isinstance(policy, MaxWeight):
+        return "S1" if best_batch(law, budget).exact_rate == whole.exact_rate else None
+    if isinstance(policy, RAD):
+        chunk = policy.chunk or policy.tile
+        tiles = all(one.prompt.is_fixed and one.prompt.low % chunk == 0
+                    for one in network.mix.values())  # fmt: skip
+        best = chunk == policy.tile == whole.tokens <= budget
+        return "RAD2" if tiles and best and policy.cycle is None else None
+    return None
 
 
 def _path(

@@ -50,21 +50,22 @@ def run(args: argparse.Namespace) -> int:
     """
     from llmq.instability import find_instability
     from llmq.networks import fitted, suited
-    from llmq.verdict import stability_test
+    from llmq.verdict import stability_test, theorem
 
-    policy, tests = build_policy(args.policy), []
+    policy, tests, entries = build_policy(args.policy), [], set[str | None]()
     found = find_instability(
         policy, load=args.load, tries=args.networks, tiles_divide=not args.any, rng=args.seed
     )
     for number in range(args.networks if found is None else 0):
         network = suited(policy, number)
-        tests.append(
-            stability_test(fitted(policy, network.engine), network, args.load, rng=args.seed)
-        )
+        chosen = fitted(policy, network.engine)
+        entries.add(theorem(chosen, network))
+        tests.append(stability_test(chosen, network, args.load, rng=args.seed))
+    (proof,) = entries if len(entries) == 1 else (None,)
     if args.json:
-        print_json(_facts(args.policy, args.load, tests, found))
+        print_json(_facts(args.policy, args.load, tests, found, proof))
     else:
-        sys.stdout.write(_text(args.policy, args.load, tests, found))
+        sys.stdout.write(_text(args.policy, args.load, tests, found, proof))
     return 3 if found is not None or any(test.status == "grows" for test in tests) else 0
 
 
@@ -75,35 +76,60 @@ def _counts(tests: list[StabilityTest]) -> dict[str, int]:
     }
 
 
-def _verdict(tests: list[StabilityTest], found: Instability | None) -> str:
+def _verdict(tests: list[StabilityTest], found: Instability | None, proof: str | None) -> str:
     counts = _counts(tests)
     if found is not None or counts["grows"]:
         return "not optimal"
+    if proof is not None:
+        return f"proved [{proof}]"
     return "undecided" if counts["undecided"] else "tested optimal"
 
 
+def _bound(tests: list[StabilityTest]) -> float | None:
+    """Share of such networks on which the policy fails, at most, at 95 %."""
+    from llmq.verdict import failure_bound
+
+    if not tests:
+        return None
+    failed = len(tests) - _counts(tests)["stable"]
+    return failure_bound(failed, len(tests), alpha=tests[0].alpha)
+
+
 def _facts(
-    policy: str, load: float, tests: list[StabilityTest], found: Instability | None
-) -> dict[str, Any]:
+    policy: str, load: float, tests: list[StabilityTest], found: Instability | None,
+    proof: str | None,
+) -> dict[str, Any]:  # fmt: skip
     import json
 
     from llmq.result import to_json
 
     return {
-        "policy": policy, "load": load, "verdict": _verdict(tests, found), "tests": _counts(tests),
+        "policy": policy, "load": load, "verdict": _verdict(tests, found, proof),
+        "tests": _counts(tests),
+        "fails_on_at_most": _bound(tests), "theorem": proof,
         "counterexample": None if found is None else json.loads(to_json(found)),
     }  # fmt: skip
 
 
-def _text(policy: str, load: float, tests: list[StabilityTest], found: Instability | None) -> str:
-    verdict = _verdict(tests, found)
+def _text(
+    policy: str,
+    load: float,
+    tests: list[StabilityTest],
+    found: Instability | None,
+    proof: str | None,
+) -> str:
+    verdict = _verdict(tests, found, proof)
     lines = [f"{policy}: {verdict} at load {load:g}"]
     if found is not None:
         lines.append(f"  {found}")
-    if tests:
+    if (bound := _bound(tests)) is not None:
         said = ", ".join(f"{n} {status}" for status, n in _counts(tests).items() if n)
-        lines.append(
-            f"  {len(tests)} networks: {said} (each wrong answer at most {tests[0].alpha:g})"
-        )
+        lines += [
+            f"  {len(tests)} networks: {said} (each wrong answer at most {tests[0].alpha:g})",
+            f"  it fails on {100 * bound:.2g} % of such networks at most (95 %)",
+        ]
+    if proof is not None:
+        lines.append(f"  proofs/THEOREMS.md, entry {proof}: its hypotheses hold on all of them")
+    elif tests:
         lines.append("  tests refute; that nothing was found is evidence, not proof")
     return "\n".join(lines) + "\n"

@@ -7,8 +7,8 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.networks import Network, draw_network, suited
-from llmq.verdict import served, shares, stability_test
+from llmq.networks import Network, draw_network, fitted, suited
+from llmq.verdict import failure_bound, served, shares, stability_test, theorem
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -137,3 +137,54 @@ def test_networks_outside_the_model_are_refused_by_name(limit):
         Network(network.engine.with_(**limit), network.mix, network.rates)
     with pytest.raises(llmq.InputError, match="a rate for each class"):
         Network(network.engine, network.mix, {"chat": 1.0})
+
+
+@pytest.mark.parametrize(("failed", "n"), [(0, 20), (1, 20), (3, 10), (19, 20), (0, 1000)])
+def test_the_bound_is_the_exact_binomial_limit(failed, n):
+    from math import comb
+
+    p = failure_bound(failed, n, alpha=0.0)
+    tail = sum(comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(failed + 1))
+    assert tail == pytest.approx(0.05, rel=1e-9)
+    assert failure_bound(failed, n, alpha=0.2) == pytest.approx(min(p / 0.8, 1))
+
+
+def test_nothing_is_bounded_where_all_fail():
+    assert failure_bound(5, 5) == failure_bound(19, 20, alpha=0.4) == 1
+    assert failure_bound(0, 1000, alpha=0.0) == pytest.approx(3 / 1000, rel=5e-3)
+
+
+@pytest.mark.parametrize("wrong", [(2, 1), (-1, 3), (0, 0)])
+def test_counts_that_cannot_be_are_refused(wrong):
+    with pytest.raises(llmq.InputError, match="0 <= failed <= n"):
+        failure_bound(*wrong)
+
+
+def test_theorems_are_named_where_their_hypotheses_hold():
+    full, cut = draw_network(0), draw_network(0, mismatched=True)
+    tiles = draw_network(0, fill=True)
+    rad = fitted(policies.RAD(), tiles.engine)
+    assert theorem(policies.Sarathi(), full) == "S1"
+    assert theorem(policies.Sarathi(), cut) is None
+    assert theorem(policies.MaxWeight(), cut) == "S1"
+    assert theorem(policies.MaxWeight(token_budget=1), cut) is None
+    assert theorem(rad, tiles) == "RAD2"
+    assert theorem(fitted(policies.RAD(cycle=1), tiles.engine), tiles) is None
+    ragged = {n: llmq.RequestClass(one.prompt.low + 1, one.output) for n, one in tiles.mix.items()}
+    if rad.tile > 1:
+        assert theorem(rad, Network(tiles.engine, ragged, tiles.rates)) is None
+    for policy in (policies.Orca(), policies.SLAI(), policies.VLLM()):
+        assert theorem(policy, full) is None
+    slow = llmq.BatchTime.affine(base=1.0, per_token=0.1, per_kv=1e-3)
+    assert (
+        theorem(policies.Sarathi(), Network(full.engine.with_(law=slow), full.mix, full.rates))
+        is None
+    )
+
+
+def test_a_theorem_and_the_test_agree():
+    for number in range(6):
+        network = draw_network(number, mismatched=True)
+        policy = policies.MaxWeight()
+        assert theorem(policy, network) == "S1"
+        assert stability_test(policy, network, 0.95, rng=number).status == "stable"

@@ -19,9 +19,20 @@ SHELF = Path(__file__).parents[2] / "docs" / "counterexamples"
 def test_full_batches_pass(capsys):
     assert main(["verdict", "sarathi", "--networks", "3"]) == 0
     said = capsys.readouterr().out
-    assert "tested optimal at load 0.9" in said
+    assert "sarathi: proved [S1] at load 0.9" in said
     assert "3 networks: 3 stable" in said
-    assert "evidence, not proof" in said
+    # (1 - p)^3 = 0.05, over 1 - 0.01: 63.8 %.
+    assert "it fails on 64 % of such networks at most (95 %)" in said
+    assert "proofs/THEOREMS.md, entry S1" in said
+
+
+def test_what_no_theorem_covers_is_tested(capsys):
+    assert main(["verdict", "slai", "--networks", "1", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["verdict"], said["theorem"]) == ("tested optimal", None)
+    assert said["fails_on_at_most"] == pytest.approx(0.95 / 0.99)
+    assert main(["verdict", "slai", "--networks", "1"]) == 0
+    assert "evidence, not proof" in capsys.readouterr().out
 
 
 def test_a_counterexample_is_printed_and_can_be_read_back(capsys):
@@ -31,7 +42,7 @@ def test_a_counterexample_is_printed_and_can_be_read_back(capsys):
     found = from_json(Instability, json.dumps(said["counterexample"]))
     assert found.exact_reach < 0.9
     assert main(["verdict", "sarathi", "--any"]) == 3
-    assert "exactly: stable up to load" in capsys.readouterr().out
+    assert "exactly: unstable above load" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
