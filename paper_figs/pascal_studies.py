@@ -50,7 +50,7 @@ def panel(table: Table, ax: Axes, *, study: str, metric: str, name: str) -> Axes
     matplotlib axes
         The same.
     """
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
     rows = table.where(study=study, metric=metric)
     for policy in ALL:
@@ -67,6 +67,8 @@ def panel(table: Table, ax: Axes, *, study: str, metric: str, name: str) -> Axes
     )
     if study == "fabric" and metric != "late":
         ax.set_yscale("log")
+        ax.set_ylim(10, 1000)
+        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     else:
         ax.set_ylim(bottom=0)
