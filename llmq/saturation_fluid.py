@@ -26,8 +26,9 @@ from fractions import Fraction
 
 from llmq.errors import InputError
 from llmq.result import Kind
+from llmq.theory.certificate_record import Certificate, ratio, seal
 
-__all__ = ["FluidCycle", "Stations", "fluid_cycle"]
+__all__ = ["FluidCycle", "Stations", "certify_fluid", "fluid_cycle"]
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
 
@@ -215,6 +216,49 @@ def fluid_cycle(net: Stations, *, pieces: int = 60) -> FluidCycle | None:
         if found is not None:
             return found
     return None
+
+
+def certify_fluid(net: Stations, found: FluidCycle) -> Certificate:
+    """Certify that fluid queues grow for ever.
+
+    Parameters
+    ----------
+    net : Stations
+        The stations, with arrivals.
+    found : FluidCycle
+        A path of theirs that comes back larger.
+
+    Returns
+    -------
+    Certificate
+        Claim ``fluid_cycle``; ``proofs/check.py`` replays the path without this package.
+
+    Examples
+    --------
+    >>> routes, exit_first = (1, None, 3, None), (1, 3, 0, 2)
+    >>> stations = Stations((0, 1, 1, 0), (2, 3) * 2, routes, (1, 0, 1, 0), exit_first)
+    >>> net = stations.scaled(Fraction(9, 10))
+    >>> certify_fluid(net, fluid_cycle(net)).body["fluid"]["growth"]
+    '729/529'
+    """
+    names = [f"class {k + 1}" for k in range(len(net.station))]
+    classes = {
+        names[k]: {
+            "station": f"station {net.station[k] + 1}", "service": ratio(net.work[k]),
+            "next": None if (then := net.after[k]) is None else names[then],
+            "arrivals": ratio(net.arrivals[k]),
+        }
+        for k in range(len(names))
+    }  # fmt: skip
+    return seal(
+        "fluid_cycle",
+        {"classes": classes, "order": [names[k] for k in net.order]},
+        fluid={
+            "start": {name: ratio(q) for name, q in zip(names, found.start, strict=True)},
+            "times": [ratio(t) for t in found.times],
+            "growth": ratio(found.growth),
+        },
+    )
 
 
 def _path(net: Stations, queues: list[Fraction], pieces: int) -> FluidCycle | None:

@@ -16,6 +16,7 @@ claim                    what is proved                                         
 ``pl_lyapunov`` (C5)     two stations are stable under work conservation        check_network.py
 ``quadratic_maxweight``  a bound of the mean backlog under MaxWeight (C6)       check_drift.py
 ``finite_chain`` (C7)    the only stationary law of a chain, and means          check_chain.py
+``fluid_cycle``          fluid queues under priorities grow for ever            check_fluid.py
 ``tile_inequality`` (C8)  no batch has a higher token rate than a full one      check_chain.py
 ``tile_counterexample``  a batch has, and this one the highest of all (C8)
 =======================  =====================================================  ==================
@@ -43,6 +44,7 @@ if "proofs" not in sys.modules:
 
 from proofs.check_chain import check_chain, check_tiles
 from proofs.check_drift import check_foster, check_maxweight
+from proofs.check_fluid import check_fluid
 from proofs.check_network import check_network
 from proofs.check_planning import check_load
 from proofs.check_reading import Malformed, Rejected, canonical, parse, require, table
@@ -58,6 +60,7 @@ CLAIMS: dict[str, tuple[Check, tuple[str, ...]]] = {
     "pl_lyapunov": (check_network, ("lyapunov",)),
     "quadratic_maxweight": (check_maxweight, ("maxweight",)),
     "finite_chain": (check_chain, ("stationary", "means")),
+    "fluid_cycle": (check_fluid, ("fluid",)),
     "tile_inequality": (check_tiles, ("full",)),
     "tile_counterexample": (check_tiles, ("full", "best")),
 }

@@ -18,6 +18,7 @@ from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
+from llmq.saturation_fluid import Stations, certify_fluid, fluid_cycle
 from llmq.theory.certificate import Certificate, certify, certify_problem
 from llmq.theory.certificate_finite import certify_chain, certify_network, certify_tiles
 from llmq.theory.chains_examples import decode_first, slot_engine
@@ -110,13 +111,22 @@ def _drifts() -> Iterator[tuple[str, Certificate]]:
 
 
 def _finite() -> Iterator[tuple[str, Certificate]]:
-    """C5, C7 and C8."""
+    """C5, C7, C8 and fluid cycles."""
     for name, first, second in (("a", 0.1, 0.4), ("b", 0.1, 0.49), ("c", 0.55, 0.44)):
         classes = {
             "station": ("s1", "s2", "s2", "s1"), "mean_service": (first, second) * 2,
             "successor": (1, None, 3, None), "arrivals": (1, 0, 1, 0),
         }  # fmt: skip
         yield f"o15-agents-{name}", certify_network(**classes)
+    for name, station, order in (
+        ("two-types", (0, 1, 1, 0), (1, 3, 0, 2)), ("one-type", (0, 1, 1, 0), (3, 1, 0, 2)),
+    ):  # fmt: skip
+        after = (1, None, 3, None) if name == "two-types" else (1, 2, 3, None)
+        arrivals = (1, 0, 1, 0) if name == "two-types" else (1, 0, 0, 0)
+        net = Stations(station, (2, 3) * 2, after, arrivals, order).scaled(Fraction(9, 10))
+        found = fluid_cycle(net)
+        assert found is not None
+        yield f"fluid-{name}", certify_fluid(net, found)
     slots = slot_engine(Fraction(3, 10), capacity=4)
     present = {"present": slots.present}
     yield "o16-chain", certify_chain(slots.chain(decode_first), present)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 
 import llmq
-from experiments.verdicts import _one_class
 from llmq import policies
 from llmq.instability import Instability, draw_sketch, find_instability, replay
 from llmq.networks import Network, Sketch, fitted
@@ -145,6 +145,15 @@ def test_policies_are_fitted_to_the_engine():
 def test_bad_searches_are_refused(fields):
     with pytest.raises(llmq.InputError, match="load in"):
         find_instability(policies.Sarathi(), **fields)
+
+
+def _one_class(number):
+    """One class of fixed lengths, and the load at which exclusive phases become unstable."""
+    sketch = draw_sketch(np.random.default_rng((number, 7)), tiles_divide=True)
+    network = replace(sketch, classes=sketch.classes[:1]).network()
+    (request,) = network.mix.values()
+    cycle = saturated_cycle(policies.FasterTransformer(), network.engine, request)
+    return network, cycle.rate / sum(network.rates.values())
 
 
 @pytest.mark.parametrize("number", range(12))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -25,14 +28,21 @@ from llmq.policies.priority import Priority
 from llmq.result import from_json, to_json
 from llmq.saturation import saturated_cycle
 from llmq.saturation_blind import blind_bound
-from llmq.saturation_fluid import Stations, fluid_cycle
+from llmq.saturation_fluid import Stations, certify_fluid, fluid_cycle
 from llmq.saturation_open import binary_gap, open_cycle
+from llmq.theory.certificate_record import canonical_digest
 from llmq.theory.lyapunov import cyclic_agents, two_station
 
 HALF = Fraction(1, 2)
-SHELF = Path(__file__).parents[2] / "docs" / "counterexamples"
+ROOT = Path(__file__).parents[2]
+SHELF = ROOT / "docs" / "counterexamples"
 MEMORY = MemorySketch(1, 2, 0, 3, 8, ((1, 6),))
 FLEET = FleetSketch(((1, 0, 0, 2), (1, 0, 2, 8)), ((8, 1), (1, 1)))
+
+
+def _checked(path):
+    command = [sys.executable, "-I", "-S", "proofs/check.py", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
 def _stem(path):
@@ -321,6 +331,53 @@ def test_priority_traps_replay(path):
     assert found.cycle.growth > 1
     assert max(found.stations.loads) == Fraction(9, 10)
     assert found.cycle.exact_slope > 0
+
+
+@pytest.mark.parametrize("name", ["two-types", "one-type"])
+def test_fluid_certificates_are_checked_without_the_package(name, tmp_path):
+    found = from_json(
+        PriorityTrap, (SHELF / "priority" / f"{name}.json").read_text(encoding="utf-8")
+    )
+    made = certify_fluid(found.stations, found.cycle)
+    made.save(tmp_path / "fluid.json")
+    said = _checked(tmp_path / "fluid.json")
+    assert said.returncode == 0, said.stdout
+    assert f"growth {found.cycle.growth}" in said.stdout
+    shipped = ROOT / "proofs" / "certificates" / f"fluid-{name}.json"
+    assert _checked(shipped).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [
+        (("fluid", "growth"), "2/1", "not 2 times"),
+        (("fluid", "growth"), "1/2", "not above 1"),
+        (("fluid", "times", 0), "1/1", "class"),
+        (("fluid", "times", 1), "1/7", "class"),
+        (("fluid", "start", "class 2"), "1/1", "class"),
+        (("problem", "classes", "class 1", "service"), "1/1", "class"),
+        (("problem", "classes", "class 1", "arrivals"), "1/2", "nothing is proved by growth"),
+        (("problem", "order"), ["class 1", "class 2", "class 3", "class 4"], "class"),
+        (("problem", "order"), ["class 1", "class 2", "class 3"], "every class once"),
+        (("problem", "classes", "class 2", "next"), "class 1", "never leave"),
+        (("problem", "classes", "class 2", "station"), "station 1", ""),
+    ],
+)
+def test_wrong_fluid_certificates_are_rejected(place, value, reason, tmp_path):
+    shipped = ROOT / "proofs" / "certificates" / "fluid-two-types.json"
+    body = json.loads(shipped.read_text(encoding="utf-8"))
+    del body["seal"]
+    part = body
+    for key in place[:-1]:
+        part = part[key]
+    assert part[place[-1]] != value
+    part[place[-1]] = value
+    body["digest"] = canonical_digest(body["problem"])
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps({**body, "seal": canonical_digest(body)}), encoding="utf-8")
+    said = _checked(changed)
+    assert said.returncode == 4
+    assert reason in said.stdout
 
 
 def test_every_family_is_drawn():
