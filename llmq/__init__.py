@@ -12,7 +12,11 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it; a name that is a module maps to itself.
 _HOME = {
+    "Agent": "llmq.model.agents",
+    "AgentTrace": "llmq.model.agents_trace",
+    "AgentWorkload": "llmq.model.agents",
     "BatchTime": "llmq.model.batchtime",
+    "Call": "llmq.model.agents",
     "Candidate": "llmq.plan",
     "Conventions": "llmq.model.conventions",
     "ENGINE": "llmq.model.conventions",
@@ -33,6 +37,7 @@ _HOME = {
     "UndecidedError": "llmq.errors",
     "UnstableError": "llmq.errors",
     "Workload": "llmq.model.workload",
+    "agent_load": "llmq.theory.agents",
     "calibrate": "llmq.calibrate",
     "chains": "llmq.theory.chains",
     "compare": "llmq.sim.compare",
@@ -54,6 +59,7 @@ _HOME = {
     "read_trace": "llmq.io.traces",
     "routing": "llmq.theory.routing",
     "simulate": "llmq.sim.run",
+    "simulate_agents": "llmq.sim.agents",
     "stability_region": "llmq.theory.region",
     "symbolic": "llmq.theory.symbolic",
     "tiling": "llmq.theory.tiling",
@@ -64,7 +70,11 @@ _HOME = {
 }
 
 __all__ = [
+    "Agent",
+    "AgentTrace",
+    "AgentWorkload",
     "BatchTime",
+    "Call",
     "Candidate",
     "Conventions",
     "ENGINE",
@@ -85,6 +95,7 @@ __all__ = [
     "UndecidedError",
     "UnstableError",
     "Workload",
+    "agent_load",
     "calibrate",
     "chains",
     "compare",
@@ -106,6 +117,7 @@ __all__ = [
     "read_trace",
     "routing",
     "simulate",
+    "simulate_agents",
     "stability_region",
     "symbolic",
     "tiling",
@@ -151,6 +163,8 @@ if TYPE_CHECKING:
     from llmq.io.profiles import read_profile
     from llmq.io.traces import read_trace, write_trace
     from llmq.io.workloads import load_workload, workloads
+    from llmq.model.agents import Agent, AgentWorkload, Call
+    from llmq.model.agents_trace import AgentTrace
     from llmq.model.batchtime import BatchTime
     from llmq.model.conventions import ENGINE, THEORY, Conventions
     from llmq.model.engine import Engine
@@ -163,6 +177,7 @@ if TYPE_CHECKING:
     from llmq.plan import Candidate
     from llmq.result import Estimate, Kind
     from llmq.search import max_rate
+    from llmq.sim.agents import simulate_agents
     from llmq.sim.compare import compare
     from llmq.sim.run import simulate
     from llmq.theory import (
@@ -176,6 +191,7 @@ if TYPE_CHECKING:
         symbolic,
         tiling,
     )
+    from llmq.theory.agents import agent_load
     from llmq.theory.fluid_engine import fluid_model
     from llmq.theory.region import stability_region
     from llmq.theory.tiling_lp import tiling_lp

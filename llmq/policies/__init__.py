@@ -7,7 +7,7 @@ contract suite then runs on it unasked.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from llmq.errors import InputError, nearest
 from llmq.policies.blocks import Blocks, Policy
@@ -15,6 +15,7 @@ from llmq.policies.fastertransformer import FasterTransformer
 from llmq.policies.maxweight import MaxWeight
 from llmq.policies.orca import Orca
 from llmq.policies.pascal import PASCAL
+from llmq.policies.priority import Priority
 from llmq.policies.rad import RAD
 from llmq.policies.ranked import FCFS, RR
 from llmq.policies.routers import (
@@ -46,6 +47,7 @@ __all__ = [
     "Policy",
     "PowerOfD",
     "PriceWeighted",
+    "Priority",
     "RAD",
     "RR",
     "Random",
@@ -148,7 +150,7 @@ def text(policy: Policy) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
-        return "+".join(f"{name}:{number}" for name, number in value)
+        return "+".join(x if isinstance(x, str) else f"{x[0]}:{x[1]}" for x in value)
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     return str(getattr(value, "name", value))
@@ -177,6 +179,8 @@ def _value(policy: str, field: str, text: str, hint: Any) -> Any:
     choices = get_args(hint)
     if field == "deadlines":
         return _pairs(policy, text)
+    if get_origin(hint) is tuple:
+        return tuple(text.split("+"))
     if hint is bool:
         if text not in ("true", "false"):
             raise InputError(f"policy {policy}: {field} must be true or false, got {text!r}")

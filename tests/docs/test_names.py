@@ -17,7 +17,11 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Adding a name is a line here; taking one away breaks somebody's script.
 PUBLIC = (
+    "Agent",
+    "AgentTrace",
+    "AgentWorkload",
     "BatchTime",
+    "Call",
     "Candidate",
     "Conventions",
     "ENGINE",
@@ -38,6 +42,8 @@ PUBLIC = (
     "UndecidedError",
     "UnstableError",
     "Workload",
+    "__version__",
+    "agent_load",
     "calibrate",
     "chains",
     "compare",
@@ -59,6 +65,7 @@ PUBLIC = (
     "read_trace",
     "routing",
     "simulate",
+    "simulate_agents",
     "stability_region",
     "symbolic",
     "tiling",
@@ -66,7 +73,6 @@ PUBLIC = (
     "workloads",
     "write_engine",
     "write_trace",
-    "__version__",
 )
 
 
