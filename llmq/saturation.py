@@ -36,7 +36,7 @@ from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.exacttime import ExactBatchTime
 from llmq.model.request import RequestClass
-from llmq.policies import Policy, SimpleChunking
+from llmq.policies import FCFS, PASCAL, RR, Policy, SimpleChunking
 from llmq.result import Kind
 from llmq.sim.log import Job, Log
 from llmq.sim.reference import ReferenceEngine
@@ -98,7 +98,8 @@ def has_cycle(policy: Policy, request: RequestClass) -> bool:
     Returns
     -------
     bool
-        False for lengths that vary, policies that read the whole queue, and prefill first.
+        False for lengths that vary, policies that read the whole queue or rank by anything but
+        arrival, and prefill first.
 
     Examples
     --------
@@ -109,8 +110,16 @@ def has_cycle(policy: Policy, request: RequestClass) -> bool:
     together = policy.blocks.together
     fixed = request.prompt.is_fixed and request.output.is_fixed and not request.reasoning.high
     if together is None:
-        return fixed and isinstance(policy, SimpleChunking)
+        return fixed and (isinstance(policy, SimpleChunking) or _by_arrival(policy, request))
     return fixed and (together.mixed or together.until < math.inf)
+
+
+def _by_arrival(policy: Policy, request: RequestClass) -> bool:
+    """Whether a ranked policy orders the requests by arrival: no quantum ends before they do."""
+    most = request.output.high
+    if isinstance(policy, PASCAL):
+        return most < policy.quantum and request.prompt.high + most < policy.demote
+    return isinstance(policy, FCFS) or (isinstance(policy, RR) and most < policy.quantum)
 
 
 def saturated_cycle(
@@ -157,6 +166,10 @@ def saturated_cycle(
             policy=policy.name,
         )
     check_fits(engine, "request", demand(request, engine))
+    if policy.blocks.mark is not None and engine.conventions.lag:
+        raise InputError("a cycle under marks needs conventions in which prefill gives a token")
+    if policy.blocks.swap and engine.per_swap:
+        raise InputError("a saturated cycle does not count the time of swaps", field="per_swap")
     if policy.token_budget is not None:
         engine = engine.with_(token_budget=policy.token_budget)
     server = _server(policy, engine, request, most)
