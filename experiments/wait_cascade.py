@@ -1,7 +1,7 @@
 """WAIT: what first come first served loses in the long run when memory is just M*.
 
 Setting: that of ``wait_equilibrium`` with a memory of C = M* = 316,667 KV tokens, from an empty
-start, twenty minutes at the full scale. FCFS admits what fits now; where memory runs out the latest
+start, ten minutes at the full scale. FCFS admits what fits now; where memory runs out the latest
 rows are evicted and start again, which makes the line longer, which keeps memory full. WAIT has the
 largest thresholds in proportion to the rates with ``M(n) <= C``, (16, 8): whole numbers, so it
 serves a little less than is offered. Both see the same requests.
@@ -49,7 +49,7 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     Table
         Columns part, kind, name, x, y, low, high, n, evictions.
     """
-    paths, end, window = (3, 180.0, 30.0) if scale == "small" else (8, 1200.0, 60.0)
+    paths, end, window = (3, 180.0, 30.0) if scale == "small" else (8, 600.0, 60.0)
     points = [{"path": i, "end": end, "window": window} for i in range(paths)]
     found = runner.run(path, points, rng)
     rows = [*_windows(found), {"part": "window", "kind": "theory", "name": "offered",

@@ -18,6 +18,7 @@ to the last digit (a test compares).
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -173,7 +174,7 @@ class _System:
         self.stage = np.zeros(0, dtype=np.int64)
         self.next, self.now, self.evictions = 0, 0.0, 0
         self.queues: list[list[int]] = [[] for _ in types]
-        self.line: list[int] = []  # FCFS: all who wait, in order
+        self.line: deque[int] = deque()  # FCFS: all who wait, in order
 
     def tokens(self, rows: npt.NDArray[np.bool_] | slice) -> npt.NDArray[np.int64]:
         who = self.who[rows]
@@ -214,19 +215,18 @@ class _System:
     def in_order(self) -> npt.NDArray[np.bool_]:
         now = self.tokens(slice(None))
         while now.sum() > self.capacity:  # the latest go, and start again
-            self.line.insert(0, int(self.who[-1]))
+            self.line.appendleft(int(self.who[-1]))
             self.who, self.stage, now = self.who[:-1], self.stage[:-1], now[:-1]
             self.evictions += 1
         kinds = self.code[self.who]
         peak = self.prompt + self.output
         used = int(peak[kinds].sum()) if self.rule == "reserve" else int(now.sum())
         cost = peak if self.rule == "reserve" else self.prompt
-        n = 0
-        while n < len(self.line) and used + cost[self.code[self.line[n]]] <= self.capacity:
-            used += int(cost[self.code[self.line[n]]])
-            n += 1
-        self.enter(self.line[:n])
-        self.line = self.line[n:]
+        new: list[int] = []
+        while self.line and used + cost[self.code[self.line[0]]] <= self.capacity:
+            used += int(cost[self.code[self.line[0]]])
+            new.append(self.line.popleft())
+        self.enter(new)
         return np.ones(len(self.who), dtype=bool)
 
     def enter(self, new: list[int]) -> None:
