@@ -235,17 +235,26 @@ def priority(table: Table) -> Finding:
 
 
 def quirks(table: Table) -> Finding:
-    """Judge: the authors' TTFT ends an iteration before the first token, so it is less."""
-    low = table.where(rate=float(table["rate"].min()))
-    mine, theirs = (_at(low, "ttft_median", "free", DYNAMIC, x) for x in ("correct", "authors"))
+    """Judge: to the first token dynamic SLAI is later, by more than Sarathi's one iteration."""
+    here = table.where(rate=_middle(table))
+    mine, theirs = (_at(here, "ttft_median", "free", DYNAMIC, x) for x in ("correct", "authors"))
     more = float(mine["value"][0] - theirs["value"][0])
-    # The least iteration takes 22.5 ms.
-    status = Status.VERIFIED if more > 0.0225 / 2 else Status.NOT
+    clear = mine["low"][0] > theirs["value"][0]
+    # The least iteration takes 22.5 ms; a token held back waits longer than two.
+    status = Status.NOT
+    if more > 2 * 0.0225:
+        status = Status.VERIFIED if clear else Status.DIRECTION
     return Finding(
         status,
-        f"free users under dynamic SLAI at {low['rate'][0]:g}/s: median {theirs['value'][0]:.3f} s "
-        f"to the end of the prefill, {mine['value'][0]:.3f} s to the first token",
+        f"free users under dynamic SLAI at {here['rate'][0]:g}/s: median {theirs['value'][0]:.3f} "
+        f"s to the end of the prefill, {mine['value'][0]:.3f} s to the first token",
     )
+
+
+def _middle(table: Table) -> float:
+    """Rate of the middle of the grid, where paths are far from saturation."""
+    rates = np.unique(table["rate"])
+    return float(rates[(len(rates) - 1) // 2])
 
 
 CLAIMS = (
@@ -271,8 +280,9 @@ CLAIMS = (
     ),
     Claim(
         id="SLAI-METRIC",
-        text="The authors' TTFT leaves out the iteration that makes the first token.",
-        source=SOURCE, judge=quirks, figure="slai_rates", least=Status.VERIFIED,
-        test="test_slai.py::test_rates_can_fail",
+        text="The authors' TTFT ends with the prefill; SLAI holds the first token back, so to the "
+        "first token it is later by more than an iteration.",
+        source=f"{SOURCE}; the comparison is ours", judge=quirks, figure="slai_metrics",
+        least=Status.DIRECTION, test="test_slai.py::test_rates_can_fail",
     ),
 )  # fmt: skip
