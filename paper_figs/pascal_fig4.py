@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 TABLE = "pascal_latency"
 GROUP = "PASCAL"
 CAPTION = (
-    "Figure 4: with half the memory FCFS blocks short reasoning (128 tokens: 4 to 5 times the "
-    "oracle's latency, printed: 5.14) and RR preempts long (2048 tokens: 1.7 times, printed: "
+    "Figure 4: with half the memory FCFS blocks short reasoning (128 tokens: 3.9 and 4.3 times the "
+    "oracle's latency, printed: 5.14) and RR preempts long (2048 tokens: 1.6 times, printed: "
     "1.75). The rate is not printed; both guesses are shown."
 )
 SIZE = (3.5, 2.8)
