@@ -195,11 +195,18 @@ def test_blocks_and_tokens_are_conserved(made, more, budget, seqs):
     size = max(-(-(p + o) // 4) for p, o in zip(prompt, output.tolist(), strict=True)) + more
     trace = trace_of(arrival, prompt, output, texts, block=4)
     chip = CHIP.with_(kv_tokens=4 * size, token_budget=budget, max_seqs=seqs)
-    rules = [PLAIN, policies.Orca(token_budget=64, max_output=12)]
-    for policy in [*rules, policies.VLLM(token_budget=None, watermark=0.0, version="v1")]:
-        if policy.name == "orca" and size * 4 < max(prompt) + 12:
-            continue
+    rules = [
+        PLAIN,
+        policies.Sarathi(order="queue", watermark=0.0),
+        policies.SimpleChunking(token_budget=None, watermark=0.0),
+        policies.VLLM(token_budget=None, version="v1"),
+        # Whole prompts: an iteration must hold the longest, with all its tokens again.
+        policies.VLLM(token_budget=64, watermark=0.0),
+    ]
+    for policy in rules:
         run(chip, trace, policy).check()
+    if size * 4 >= max(prompt) + 12:
+        run(chip, trace, policies.Orca(token_budget=64, max_output=12)).check()
 
 
 @given(st.integers(0, 10_000))
