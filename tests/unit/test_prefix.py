@@ -186,7 +186,7 @@ def test_endless_memory_finds_what_the_trace_repeats(made, budget, kv_block):
 
 
 @given(conversations(), st.integers(0, 8), st.integers(1, 20), st.sampled_from([None, 2, 5]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_blocks_and_tokens_are_conserved(made, more, budget, seqs):
     texts, prompt = made
     rng = np.random.default_rng(len(texts) + more)
