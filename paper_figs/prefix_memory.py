@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 TABLE = "prefix_memory"
 GROUP = "Ours"
 CAPTION = (
-    "Mooncake conversations on one H100: how much of the shared prompts is found depends on the "
-    "memory; with endless memory it is what the trace repeats (line). The leftmost point is the "
-    "GPU's own memory."
+    "Mooncake conversations on one H100: its own memory (leftmost) keeps 4 % of the prompt tokens "
+    "to be found again, 8 million tokens 25 %, an endless cache the 31 % that the trace repeats "
+    "(line); the wait falls also because more requests fit."
 )
 SIZE = (3.2, 2.6)
 
