@@ -30,7 +30,7 @@ def draw(table: Table, ax: Axes) -> Axes:
     ax.set_xticks([10_000, 30_000, 100_000, 300_000], ["10 k", "30 k", "100 k", "300 k"])
     ax.minorticks_off()
     ax.set_ylim(0.7, 1.03)
-    ax.set_xlabel("KV memory, tokens")
+    ax.set_xlabel("KV memory (tokens)")
     ax.set_ylabel("rate / outer bound")
     legend(ax)
     return ax

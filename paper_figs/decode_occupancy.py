@@ -46,7 +46,7 @@ def draw_gaps(table: Table, ax: Axes) -> Axes:
                     color="#d55e00", label="simulated", zorder=3 + i)  # fmt: skip
     ax.set_yscale("log")
     ax.set_ylim(_SHOWN, 1.5)
-    ax.set_xlabel("time between tokens, ms")
+    ax.set_xlabel("time between tokens (ms)")
     ax.set_ylabel("share longer")
     legend(ax)
     return ax
@@ -60,8 +60,8 @@ def draw_stay(table: Table, ax: Axes) -> Axes:
         theory(ax, rows.where(kind="theory"), "x", "y", i=i, label=f"law, {name}")
         simulated(ax, rows.where(kind="simulated"), "x", "y", i=i, label=f"simulated, {name}")
     ax.set_ylim(0, 16)
-    ax.set_xlabel("rate, requests/s")
-    ax.set_ylabel("mean time in the system, s")
+    ax.set_xlabel("rate (requests/s)")
+    ax.set_ylabel("mean time in the system (s)")
     legend(ax)
     return ax
 

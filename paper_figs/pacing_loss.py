@@ -42,7 +42,7 @@ def draw_deadline(table: Table, ax: Axes) -> Axes:
         theory(ax, rows.where(policy=name), "x", "y", i, label=label)
     simulated(ax, rows.where(policy="SLAI"), "x", "y", i=2, label="SLAI")
     ax.set(
-        xscale="log", xlabel="deadline between tokens [s]", ylabel="rate served [req/s]",
+        xscale="log", xlabel="deadline between tokens (s)", ylabel="rate served (requests/s)",
         ylim=(0, 32),
     )  # fmt: skip
     legend(ax)
@@ -72,7 +72,7 @@ def draw_swaps(table: Table, ax: Axes) -> Axes:
     for i, (name, label) in enumerate((("region", "region"), ("any rank", "any rank [RANK]"))):
         theory(ax, table.where(part="swap", policy=name), "x", "y", 3 + i, label=label)
     ax.set_xscale("symlog", linthresh=1e-5)
-    ax.set(xlabel="time of a swapped token [s]", ylabel="rate served [req/s]", ylim=(0, 15))
+    ax.set(xlabel="time of a swapped token (s)", ylabel="rate served (requests/s)", ylim=(0, 15))
     legend(ax)
     return ax
 

@@ -33,7 +33,7 @@ def _points(table: Table, ax: Axes, column: str, name: str) -> Axes:
     ax.set_xscale("log")
     ax.set_xticks([500_000, 1e6, 2e6, 4e6, 8e6], ["0.5 M", "1 M", "2 M", "4 M", "8 M"])
     ax.minorticks_off()
-    ax.set_xlabel("KV memory, tokens")
+    ax.set_xlabel("KV memory (tokens)")
     return ax
 
 
@@ -55,7 +55,7 @@ def draw_wait(table: Table, ax: Axes) -> Axes:
     endless = rows["ttft"][np.isinf(rows["memory"])]
     ax.axhline(float(endless[0]), color=colour(1), linestyle="--")
     ax.set_ylim(bottom=0)
-    ax.set_ylabel("mean TTFT, s")
+    ax.set_ylabel("mean TTFT (s)")
     return ax
 
 

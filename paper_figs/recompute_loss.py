@@ -46,7 +46,7 @@ def draw_drift(table: Table, ax: Axes) -> Axes:
     best = table.where(part="law", policy="best")["y"][0]
     ax.axhline(best, color=INK, linewidth=0.9, linestyle="--", label="region")
     ax.axhline(OFFERED, color=GREY, linewidth=0.9, label="offered")
-    ax.set(xlabel="requests present", ylabel="rate served [req/s]", ylim=(0, 8.5))
+    ax.set(xlabel="requests present", ylabel="rate served (requests/s)", ylim=(0, 8.5))
     legend(ax)
     return ax
 
@@ -72,7 +72,7 @@ def draw_again(table: Table, ax: Axes) -> Axes:
     every = sorted(zip(rows["again"], rows["bound"], strict=True))
     ax.plot(*zip(*every, strict=True), color=INK, marker="", label="load with them = 1")
     ax.set(
-        xlabel="KV tokens computed again per request", ylabel="rate served [req/s]", ylim=(0, 8.5)
+        xlabel="KV tokens computed again per request", ylabel="rate served (requests/s)", ylim=(0, 8.5)
     )
     legend(ax)
     return ax

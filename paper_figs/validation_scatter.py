@@ -47,8 +47,8 @@ def draw_metric(table: Table, ax: Axes, metric: str, entries: bool) -> Axes:
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.set_xlim(*ends)
-    ax.set_xlabel(f"measured {metric.upper()}, s")
-    ax.set_ylabel(f"predicted {metric.upper()}, s")
+    ax.set_xlabel(f"measured {metric.upper()} (s)")
+    ax.set_ylabel(f"predicted {metric.upper()} (s)")
     legend(ax, columns=3)
     return ax
 

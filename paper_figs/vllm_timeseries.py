@@ -31,7 +31,7 @@ def _draw(table: Table, ax: Axes, series: str, label: str, entries: bool, scale:
         rows = table.where(kind="simulated", series=series, law=law)
         ax.plot(rows["t"], rows["value"] / scale, linestyle=dashes, marker="", linewidth=1.0,
                 color=colour(i), label=name if entries else None)  # fmt: skip
-    ax.set_xlabel("time, s")
+    ax.set_xlabel("time (s)")
     ax.set_ylabel(label)
     ax.set_ylim(bottom=0)
     return ax
