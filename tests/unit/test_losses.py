@@ -57,6 +57,18 @@ def test_trail_by_hand() -> None:
     assert run.tallies[0][0].recomputed == 4
 
 
+@pytest.mark.parametrize(
+    ("protect", "ends", "lost"),
+    [(1.0, [6 + 5 + 10 + 8 + 5 + 5 + 5, 6 + 5 + 10], 3), (0.3, [6 + 5 * 5, 6 + 5 * 5 + 10], 0)],
+)
+def test_a_newcomer_pushes_out_whoever_is_not_safe(protect: float, ends, lost: int) -> None:
+    """The newcomer has one token left and needs 6 of 8 places, of which 3 are taken."""
+    trace = llmq.Trace([0.0, 9.0], [2, 6], [6, 1])
+    run = llmq.simulate(small(8), trace, TRAIL(protect=protect, watermark=0.0), check=True)
+    assert run.requests.finish[0].tolist() == ends
+    assert run.tallies[0][0].recomputed == lost
+
+
 @pytest.mark.parametrize("kind", RULES)
 @pytest.mark.parametrize("protect", [0.0, 0.8, 1.0])
 def test_trail_keeps_every_rule(kind: str, protect: float) -> None:
