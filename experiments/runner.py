@@ -82,7 +82,9 @@ class Runner:
         missing = [i for i, key in enumerate(keys) if key not in done]
         tasks = [(function, points[i], seeds[i]) for i in missing]
         self._say(function, len(points) - len(missing), len(points))
-        for i, rows in zip(missing, mapped(self.workers, _work, tasks), strict=True):
+        # Who computes need not exist where nothing is missing: a pool of no workers is an error.
+        results = mapped(self.workers, _work, tasks) if tasks else ()
+        for i, rows in zip(missing, results, strict=True):
             done[keys[i]] = rows
             _append(self.keep, keys[i], rows)
             self._say(function, sum(key in done for key in keys), len(points))
@@ -133,7 +135,11 @@ def _read(keep: Path | None) -> dict[str, list[Row]]:
 
 
 def _entries(keep: Path) -> Iterator[tuple[str, list[Row]]]:
-    for line in keep.read_text(encoding="utf-8").splitlines():
+    text = keep.read_text(encoding="utf-8")
+    if not text.endswith("\n"):
+        with keep.open("a", encoding="utf-8") as file:
+            file.write("\n")  # or the next point would stand on the torn line
+    for line in text.splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:

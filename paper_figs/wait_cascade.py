@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 TABLE = "wait_cascade"
 GROUP = "Theory of others"
 CAPTION = (
-    "With memory M* first come first served falls, sooner or later, into a state in which it "
-    "evicts what it admits, and stays there; WAIT goes on."
+    "With memory M* first come first served falls, within minutes, into a state in which it evicts "
+    "what it admits, and stays there: 11 % of the output is lost; WAIT loses 1 %, to whole numbers."
 )
 
 
@@ -39,7 +39,8 @@ def draw(table: Table, ax: Axes) -> Axes:
     ax.axhline(rows.where(name="offered")["y"][0], color=GREY, linestyle=":", label="offered")
     for i, (name, words) in enumerate((("fcfs", "FCFS, evicts"), ("wait", "WAIT (16, 8)")), 1):
         simulated(ax, rows.where(name=name), "x", "y", i=i, label=words)
+    ax.set_xlim(left=0)
     ax.set_xlabel("time (s)")
     ax.set_ylabel("output tokens/s")
-    legend(ax, columns=3)
+    legend(ax, columns=2)
     return ax

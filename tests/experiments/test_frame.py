@@ -145,6 +145,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     rows = Runner(keep=keep).run(stops_at_two, points, 3)
     assert log.read_text().split() == ["0", "1", "2", "3"]  # none twice
     assert [row["draw"] for row in rows] == [r["draw"] for r in Runner().run(noisy, points, 3)]
+    assert Runner(2, keep).run(stops_at_two, points, 3) == rows  # nothing is left to do
     Runner(keep=keep).run(stops_at_two, points, 8)
     assert log.read_text().split() == ["0", "1", "2", "3"] * 2  # another seed, other points
 
@@ -247,11 +248,13 @@ def test_figure_is_drawn_labelled_and_committed(name: str, tmp_path: Path) -> No
 
 
 def covered(ax: object) -> list[str]:
-    """Data that lie under the legend of axes."""
+    """Data that lie under the legend of axes, and the edge of the figure if it is cut there."""
     found = ax.get_legend()
     if found is None:
         return []
-    box = found.get_window_extent()
+    box, page = found.get_window_extent(), ax.figure.bbox
+    if box.x1 > page.x1 + 1 or box.y1 > page.y1 + 1 or box.x0 < -1 or box.y0 < -1:
+        return ["the edge of the figure"]
     lines = [
         line.get_label() for line in ax.lines
         if line.get_path().transformed(line.get_transform()).intersects_bbox(box, filled=False)
@@ -276,6 +279,8 @@ def test_the_legend_check_sees() -> None:
     assert covered(ax) == ["line"]
     ax.legend(loc="upper left")
     assert covered(ax) == []
+    ax.legend(loc="upper left", bbox_to_anchor=(1.2, 1.0))
+    assert covered(ax) == ["the edge of the figure"]
 
 
 @pytest.mark.parametrize("name", [*DRAWN[:2], *DRAWN[-1:]])
