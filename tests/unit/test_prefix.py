@@ -346,3 +346,39 @@ def test_names_follow_their_requests():
     with pytest.raises(llmq.InputError, match="do not divide"):
         PrefixEngine(Job(CHIP.with_(kv_block=16), PLAIN, [0.0], [20], [1], [0],
                          prefix=trace.prefix), Log.empty(1))  # fmt: skip
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def record(**changes):
+    row = {"timestamp": 0, "input_length": 1030, "output_length": 4, "hash_ids": [7, 8, 9]}
+    return json.dumps({**row, **changes}) + "\n"
+
+
+def test_hash_ids_are_read_sorted_with_their_requests_and_written_again(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text(record(timestamp=5) + record(hash_ids=[7, 11]) + record(timestamp=9))
+    with pytest.warns(TraceWarning, match="out of time order"):
+        trace = llmq.read_trace(path)
+    assert trace.prefix.block == 512
+    assert [trace.prefix.row(i).tolist() for i in range(3)] == [[7, 11], [7, 8, 9], [7, 8, 9]]
+    llmq.write_trace(trace, path)
+    again = llmq.read_trace(path)
+    # A block without a name gets one that nobody has.
+    assert [again.prefix.row(i).tolist() for i in range(3)] == [[7, 11, 12], [7, 8, 9], [7, 8, 9]]
+    assert found(again).tolist() == found(trace).tolist() == [0, 512, 1024]
+    with pytest.warns(TraceWarning, match="names of the prefix blocks of 512 tokens"):
+        llmq.write_trace(trace, tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [([1, 2, 3, 4], "at most 3 ids from 0"), ([-1], "at most 3 ids from 0"),
+     ([2**62], "at most 3 ids from 0"), (5, "a list of whole numbers"),
+     (["a"], "a list of whole numbers"), ([1.5], "a list of whole numbers")],
+)  # fmt: skip
+def test_bad_hash_ids_name_their_line(tmp_path, ids, words):
+    (tmp_path / "t.jsonl").write_text(record() + record(hash_ids=ids))
+    with pytest.raises(llmq.FormatError, match=f"line 2, column hash_ids: expected {words}"):
+        llmq.read_trace(tmp_path / "t.jsonl")
