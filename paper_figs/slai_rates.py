@@ -29,7 +29,7 @@ POLICIES = (
 )  # fmt: skip
 # The style has six colours: vLLM, of another kind, is black.
 COLOURS = (None, 0, 1, 2, 3, 4, 5)
-MEDIAN, MEAN, TAIL = (0.15, 0.25, 0.5, 1, 2), (0.25, 0.5, 1, 2, 4), (0.8, 2, 5, 10, 20, 50)
+MEDIAN, MEAN, TAIL = (0.15, 0.25, 0.5, 1, 2, 4), (0.25, 0.5, 1, 2, 4, 8), (0.8, 2, 5, 10, 20, 50)
 NAMES = {"ttft_median": "median TTFT (s)", "ttft_mean": "mean TTFT (s)", "ttft_p99": "p99 TTFT (s)",
          "tbt_p99": "p99 TBT (s)"}  # fmt: skip
 
