@@ -265,10 +265,15 @@ def holding_load(engine: Engine, mix: Mix, rates: Rates) -> PolicyLoad:
     region = stability_region(engine, mix)
     rate = rate_vector(rates, region.classes)
     return PolicyLoad(
-        sum(x * w for x, w in zip(rate, weights, strict=True)), region.load(rates), Kind.EXACT,
-        (f"conventions {engine.conventions.name}; no decode is ever critical",
-         "Poisson arrivals, bounded lengths"), "held decodes [PACE]",
-    )  # fmt: skip
+        sum(x * w for x, w in zip(rate, weights, strict=True)),
+        region.load(rates),
+        kind=Kind.EXACT,
+        assumptions=(
+            f"conventions {engine.conventions.name}; no decode is ever critical",
+            "Poisson arrivals, bounded lengths",
+        ),
+        source="held decodes [PACE]",
+    )
 
 
 def ranked_load(engine: Engine, mix: Mix, rates: Rates) -> PolicyLoad:
