@@ -10,8 +10,7 @@ Load: ``rho`` is the rate over what a fluid model carries whose batches fill the
     per_row = E[p n + n^2 / 2] / E[n],   batch = min(slots, M / per_row),
     capacity = engines / (E[n] dt(batch) / batch + E[p] per_token).
 
-At ``rho`` above 1 everything grows with the number of requests, so that number is part of every
-result. The paper publishes neither its rates nor its number of requests.
+Above 1 everything grows with the number of requests; the paper publishes neither.
 
 Tail by bins of 256 reasoning tokens: of fewer than 5 requests none, the maximum of 5 to 9, P90 of
 10 to 19, P95 of 20 to 99, P99 of more; all seeds pooled. Intervals: Student over seeds, for pooled
@@ -124,10 +123,9 @@ def capacity(work: Workload, engine: Engine, engines: int) -> float:
     float
         Requests per second.
     """
-    total = sum(work.weights.values())
     p = n = area = 0.0
     for name, kind in work.mix.items():
-        share = work.weights[name] / total
+        share = work.weights[name]
         prompt, output = kind.prompt.values.astype(float), kind.output.values.astype(float)
         p, n = p + share * float(prompt.mean()), n + share * float(output.mean())
         area += share * float(np.mean(prompt * output + output**2 / 2))
@@ -148,9 +146,7 @@ class Paths:
     hidden: Ints
 
     @classmethod
-    def draw(
-        cls, name: str, rates: Sequence[float], requests: int, seeds: int, rng: Any
-    ) -> Paths:  # fmt: skip
+    def draw(cls, name: str, rates: Sequence[float], requests: int, seeds: int, rng: Any) -> Paths:
         """Draw the requests, rate after rate; all rates see the same lengths."""
         children = np.random.SeedSequence(rng.entropy, spawn_key=rng.spawn_key).spawn(seeds)
         traces = [workload(name, rate).sample(requests, one) for rate in rates for one in children]
@@ -235,9 +231,8 @@ def serve(
 
 
 def _part(whole: Any, i: int, seeds: int) -> Any:
-    names = whole.__dataclass_fields__
     some = slice(i * seeds, (i + 1) * seeds)
-    return type(whole)(**{name: getattr(whole, name)[some] for name in names})
+    return type(whole)(**{k: getattr(whole, k)[some] for k in whole.__dataclass_fields__})
 
 
 # ------------------------------------------------------------------------------------- reading
@@ -291,8 +286,7 @@ def interval(values: npt.ArrayLike) -> Row:
 
 
 def _around(value: float, half: float, n: int) -> Row:
-    if not np.isfinite(half):
-        half = np.nan
+    half = half if np.isfinite(half) else np.nan
     return {"value": float(value), "low": float(value - half), "high": float(value + half), "n": n}
 
 
@@ -328,10 +322,9 @@ def jackknife(statistic: Callable[[Ints], Floats], seeds: int) -> tuple[Floats, 
 
 
 def _tails(hidden: Ints, values: Floats, rule: Mapping[int, int]) -> Floats:
-    bins = (hidden // BIN).ravel()
-    found = [values.ravel()[bins == one] for one in rule]
-    pairs = zip(found, rule.values(), strict=True)
-    return np.array([np.percentile(v, q) if v.size else np.nan for v, q in pairs])
+    bins, flat = (hidden // BIN).ravel(), values.ravel()
+    found = [(flat[bins == one], q) for one, q in rule.items()]
+    return np.array([np.percentile(v, q) if v.size else np.nan for v, q in found])
 
 
 def _rule(hidden: Ints) -> tuple[dict[int, int], Ints]:
