@@ -104,7 +104,7 @@ def test_edges_lie_in_the_region_and_the_better_budget_depends_on_the_mix() -> N
     assert edges["high"].max() <= 1.02
     load = {(row["policy"], round(128 * row["x"] / (row["x"] + row["y"]))): row["load"]
             for row in edges.rows()}  # fmt: skip
-    assert load["sarathi-128", 29] > 0.97 > 0.9 > load["sarathi-1024", 29]
+    assert load["sarathi-128", 29] > 0.94 > 0.9 > load["sarathi-1024", 29]
     assert load["sarathi-128", 116] < 0.85 < 0.9 < load["sarathi-1024", 116]
     assert all(load["fastertransformer-1024", s] < 0.7 for s in (29, 64, 116))
 
