@@ -1,159 +1,325 @@
-r"""The verdict on every policy: how much of the region it reaches, counterexamples, error rates.
+r"""The verdict on every policy: proved, tested optimal, or refuted; and how much it carries.
 
-    python -m experiments.verdicts [--networks 10] [--errors 200] [--many 1000] [--write docs]
+    python -m experiments verdicts
+    python -m experiments.verdicts --page          # the tables of docs/verdicts.md
 
-*Reach*: on each network of a standard set (drawn by number; the full budget is the most productive
-batch, prompts suit the policy) the load is bisected with the sequential test; the interval runs
-from the highest load called stable to the lowest called growing.
-*Counterexamples* are searched,
-shrunk, confirmed and written as JSON. *Errors*: tests of systems whose answer is a theorem
-(Sarathi-Serve below and above load 1; exclusive phases beside their exact cycle). *Many*: the
-test at load 0.9 and 1.05 on many networks.
+Rows of three sorts (:mod:`experiments.verdict_points` says how each is made): ``reach``, the load
+carried on each network of the standard set; ``tests``, answers of the sequential test on many
+random networks at loads 0.9 and 1.05; ``errors``, answers where the truth is a theorem; and
+``refuted``, the counterexamples of ``docs/counterexamples``.
+
+Reconstructed: nothing; the definition of throughput optimality is that of Dai et al. 2504.07347 and
+of Bari et al. 2508.01002. Policies that only the reference simulator runs are tested on fewer
+networks; how many stands in the table.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
+from experiments.claim import Claim, Finding, Status
+from experiments.runner import PLAIN, Point, Row, Runner, Scale
+from experiments.table import TABLES, Table, read_table
+from experiments.verdict_points import ALPHA, FAST, errors, home, one_class, reach, tests
 from llmq import policies
-from llmq.instability import Instability, draw_sketch, find_instability
-from llmq.networks import Network, fitted, suited
-from llmq.policies import Policy
-from llmq.result import to_json
-from llmq.saturation import saturated_cycle
-from llmq.theory.tiling import best_batch
-from llmq.verdict import stability_test
+from llmq.instability import Instability
+from llmq.result import from_json
+from llmq.rng import RngLike
+from llmq.verdict import failure_bound
 
-# Row of proofs/THEOREMS.md under whose hypotheses the standard set lies.
-PROVED = {"sarathi": "S1", "orca": "S1", "rad": "RAD2"}
-# What breaks a policy that carries the standard set: filling what does not pay, short cycles.
-VARIANTS: dict[str, tuple[Policy, bool]] = {
-    "sarathi-mismatched": (policies.Sarathi(), False),
-    "rad-cycle-1": (policies.RAD(cycle=1), True),
-    "maxweight-overfull": (policies.MaxWeight(), False),
-}
-TEST = {"replications": 4, "requests": 40, "looks": 4}
+__all__ = ["page", "points", "verdict"]
 
-
-def standard(policy: Policy, number: int) -> Network:
-    """Draw a network of the standard set, as the policy needs it."""
-    rng = np.random.default_rng((number, 6))
-    whole = policy.blocks.budget.whole
-    return draw_sketch(rng, whole=whole, tiles_divide=True, fill=policy.name == "rad").network()
-
-
-def reach(policy: Policy, network: Network, steps: int = 4) -> tuple[float, float]:
-    """Bisect the load: the highest called stable, the lowest called growing; 1 is an end."""
-    chosen, low, high = fitted(policy, network.engine), 0.0, 1.0
-    top = high  # of what is searched: an undecided load bounds the search, not the reach
-    for step in range(steps):
-        middle = 0.95 if step == 0 else (low + top) / 2
-        test = stability_test(chosen, network, middle, rng=step, **TEST)
-        if test.status == "stable":
-            low = middle
-            if step == 0:
-                break
-        else:
-            top = middle
-            high = middle if test.status == "grows" else high
-    return low, high
+TITLE = "Which policies are throughput-optimal, and how much of the region each reaches"
+SEED = 6
+DOCS = Path(__file__).parent.parent / "docs"
+SHELF = DOCS / "counterexamples"
+FOLDERS = ("", "laws", "fleets", "memory")
+MARKS = ("<!-- table: python -m experiments.verdicts --page -->\n", "<!-- end of table -->")
+_one_class = one_class
+UNITS = {"load": "share of capacity", "value": "share of capacity", "low": "share of capacity",
+         "high": "share of capacity"}  # fmt: skip
+NAMES = tuple(kind.name for kind in policies.ALL)
+OPTIMAL = ("sarathi", "orca", "rad", "maxweight")
+# What is proved, by entry of THEOREMS.md, and what is known beyond the tests.
+WHY = {
+    "sarathi": "full batches, if the full budget is the most productive batch",
+    "orca": "whole prompts leave gaps in a batch",
+    "rad": "no cycles, prompts a multiple of the tile",
+    "maxweight": "every batch is the most productive one while much work waits",
+    "slai": "no theorem; every decode is critical here: iterations take 0.125 s and more",
+    "pascal": "no theorem; whole prompts; memory, which it is made for, does not bind here",
+    "fcfs": "no theorem; whole prompts", "rr": "no theorem; whole prompts",
+    "fastertransformer": "exclusive phases [XC]", "vllm": "an iteration for each prompt that comes",
+    "simple-chunking": "phases in turn",
+}  # fmt: skip
+PROVED = {"sarathi": "S1", "maxweight": "S1", "rad": "RAD2"}
 
 
-def table(policy: Policy, networks: int) -> str:
-    """Row of the table: mean reach with its interval."""
-    begun = time.process_time()
-    pairs = [reach(policy, standard(policy, number)) for number in range(networks)]
-    low, high = (float(np.mean([pair[i] for pair in pairs])) for i in (0, 1))
-    worst = min(low for low, _ in pairs)
-    return (
-        f"{policy.name:18s} reaches [{low:.3f}, {high:.3f}] in the mean of {networks}, at worst "
-        f"{worst:.3f}  ({time.process_time() - begun:.0f} s)"
-    )
-
-
-def counterexample(policy: Policy, tiles_divide: bool) -> Instability | None:
-    """Search one."""
-    return find_instability(
-        policy, tries=10 if policy.name == "maxweight" else 30, tiles_divide=tiles_divide, rng=1
-    )
-
-
-def errors(n: int) -> dict[str, Counter[str]]:
-    """Count answers where the truth is a theorem; loads within 5 % of the boundary."""
-    found: dict[str, Counter[str]] = {}
-    for name, load in (("stable at 0.95", 0.95), ("grows at 1.05", 1.05)):
-        found[f"sarathi, {name}"] = Counter(
-            stability_test(policies.Sarathi(), standard(policies.Sarathi(), i), load, rng=i).status
-            for i in range(n)
-        )
-    exclusive = policies.FasterTransformer()
-    for name, factor in (("stable at 0.95", 0.95), ("grows at 1.05", 1.05)):
-        said: Counter[str] = Counter()
-        for i in range(n):
-            network, boundary = _one_class(i)
-            said[stability_test(exclusive, network, factor * boundary, rng=i).status] += 1
-        found[f"exclusive phases, {name} of the cycle"] = said
-    return found
-
-
-def _one_class(number: int) -> tuple[Network, float]:
-    """One class of fixed lengths, and the load at which exclusive phases become unstable."""
-    rng = np.random.default_rng((number, 7))
-    sketch = draw_sketch(rng, tiles_divide=True)
-    network = type(sketch)(
-        sketch.law, sketch.base, sketch.slope, sketch.step, sketch.budget, sketch.classes[:1]
-    ).network()
-    (request,) = network.mix.values()
-    work = request.prompt.low + network.engine.conventions.decode_iterations(request.output.low)
-    cycle = saturated_cycle(policies.FasterTransformer(), network.engine, request)
-    best = best_batch(network.engine.law, network.engine.token_budget)
-    return network, float(cycle.exact_rate * work / best.exact_rate)
-
-
-def many(policy: Policy, n: int) -> dict[float, Counter[str]]:
-    """Test on many networks at load 0.9 and 1.05."""
-    found: dict[float, Counter[str]] = {}
+def points(scale: Scale) -> tuple[list[Point], list[Point], list[Point]]:
+    """List what to run: tests, reach, errors."""
+    full = scale == "full"
+    some: list[Point] = []
     for load in (0.9, 1.05):
-        said: Counter[str] = Counter()
-        for number in range(n):
-            network = suited(policy, number)
-            chosen = fitted(policy, network.engine)
-            said[stability_test(chosen, network, load, rng=number).status] += 1
-        found[load] = said
+        names = NAMES if full else FAST
+        for name in sorted(names, key=lambda name: (name not in OPTIMAL, name not in FAST)):
+            n = (100 if name in FAST else 1 if name == "vllm" else 4) if full else 1
+            if full and name in OPTIMAL and load < 1:
+                n = 1000
+            n = -(-n // 2) if full and load > 1 else n
+            some += _parts(name, "suited", load, n)
+            if name == "maxweight":
+                some += _parts(name, "mismatched", load, n)
+    kinds = {name: home(policies.parse(name)) for name in NAMES}
+    reached: list[Point] = [
+        {"policy": name, "set": kinds[name][wide], "network": i}
+        for wide in (False, True)
+        for name in (NAMES if full else OPTIMAL)
+        if name in FAST or not wide
+        for i in range((4 if name in FAST else 1) if full else 1)
+    ]
+    known: list[Point] = [
+        part
+        for name in ("sarathi", "fastertransformer")
+        for load in (0.95, 1.05)
+        for part in _parts(name, "boundary", load, 25 if full else 2)
+    ]
+    return some, reached, known
+
+
+def _parts(name: str, set_: str, load: float, n: int, size: int = 50) -> list[Point]:
+    return [
+        {"policy": name, "set": set_, "load": load, "first": i, "n": min(size, n - i)}
+        for i in range(0, n, size)
+    ]
+
+
+def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLAIN) -> Table:
+    """Compute the table.
+
+    Parameters
+    ----------
+    scale : {"small", "full"}
+        Two networks for a policy, or up to 1,000.
+    rng : Generator, SeedSequence, int or None
+        Not used: networks are drawn by number, paths by the number too, alike for all policies.
+    runner : Runner
+        Who computes, and what is kept.
+
+    Returns
+    -------
+    Table
+        Columns quantity, policy, set, network, load, value, low, high, n, stable, grows, undecided,
+        proved, proof, kind.
+    """
+    some, reached, known = points(scale)
+    rows = [
+        *_summed("tests", runner.run(tests, some, rng)),
+        *runner.run(reach, reached, rng),
+        *_summed("errors", runner.run(errors, known, rng)),
+        *_refuted(),
+    ]
+    return Table.of(
+        "verdicts", [{**_BLANK, **row} for row in rows], units=UNITS,
+        about={
+            "source": "definition of Dai et al. 2504.07347; standard set standard-1",
+            "test": f"each wrong answer at most {ALPHA:g}, 4 paths a look",
+        },
+    )  # fmt: skip
+
+
+_BLANK: Row = {
+    "quantity": "", "policy": "", "set": "", "network": -1, "load": np.nan, "value": np.nan,
+    "low": np.nan, "high": np.nan, "n": 1, "stable": 0, "grows": 0, "undecided": 0, "proved": 0,
+    "proof": "", "kind": "simulated",
+}  # fmt: skip
+
+
+def _summed(quantity: str, rows: list[Row]) -> list[Row]:
+    """One row for each policy, set and load: share of networks that are not called stable."""
+    sums: dict[tuple[str, str, float], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for row in rows:
+        for key in ("n", "stable", "grows", "undecided", "proved"):
+            sums[row["policy"], row["set"], row["load"]][key] += row[key]
+    found: list[Row] = []
+    for (policy, set_, load), many in sums.items():
+        bad, n = many["n"] - many["stable"], many["n"]
+        found.append({
+            "quantity": quantity, "policy": policy, "set": set_, "load": load, "value": bad / n,
+            "low": 1 - failure_bound(n - bad, n, alpha=0.0),
+            "high": failure_bound(bad, n, alpha=ALPHA), **many,
+        })  # fmt: skip
     return found
+
+
+def _refuted() -> list[Row]:
+    """List the counterexamples: load, and the exact reach where there is one."""
+    found: list[Row] = []
+    for path in (path for folder in FOLDERS for path in sorted((SHELF / folder).glob("*.json"))):
+        one = from_json(Instability, path.read_text(encoding="utf-8"))
+        exact = one.exact_reach
+        found.append({
+            "quantity": "refuted", "policy": policies.parse(one.policy).name,
+            "set": path.relative_to(SHELF).with_suffix("").as_posix(), "load": one.load,
+            "value": np.nan if exact is None else float(exact), "grows": 1,
+            "proof": "" if exact is None else str(exact),
+            "kind": "theory" if exact else "simulated",
+        })  # fmt: skip
+    return found
+
+
+def verdict(table: Table, policy: str) -> str:
+    """Say what is known of a policy.
+
+    Parameters
+    ----------
+    table : Table
+        Of this experiment.
+    policy : str
+        Its name.
+
+    Returns
+    -------
+    str
+        ``proved [entry]``, ``tested optimal``, ``not optimal`` or ``undecided``.
+    """
+    rows = table.where(quantity="tests", policy=policy, load=0.9)
+    if policy in table.where(quantity="refuted")["set"] or rows["grows"].any():
+        return "not optimal"
+    if policy in PROVED and (rows["proved"] == rows["n"]).all():
+        return f"proved [{PROVED[policy]}]"
+    return "tested optimal" if 2 * rows["undecided"].sum() < rows["n"].sum() else "undecided"
+
+
+def bound(table: Table, policy: str) -> str:
+    """Networks called stable at load 0.9, and the share on which the policy fails, at most."""
+    rows = table.where(quantity="tests", policy=policy, load=0.9)
+    stable, n = int(rows["stable"].sum()), int(rows["n"].sum())
+    return f"{stable:,} of {n:,}; {100 * failure_bound(n - stable, n, alpha=ALPHA):.3g} %"
+
+
+def carried(table: Table, policy: str, wide: bool) -> str:
+    """Mean interval of the reach on the networks of one sort, and the worst."""
+    sort = home(policies.parse(policy))[wide]
+    rows = table.where(quantity="reach", policy=policy, set=sort)
+    if not len(rows):
+        return ""
+    low, high = rows["low"].mean(), rows["high"].mean()
+    return f"{sort} {low:.3f} to {high:.3f}, worst {rows['low'].min():.3f} ({len(rows)})"
+
+
+def page(table: Table) -> str:
+    """Write the table of ``docs/verdicts.md``.
+
+    Parameters
+    ----------
+    table : Table
+        Of this experiment.
+
+    Returns
+    -------
+    str
+        Markdown, a row for each policy.
+    """
+    head = ("policy", "verdict", "stable at 0.9; fails on at most", "reach where it is at home",
+            "reach elsewhere", "why, and counterexamples")  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name in NAMES:
+        files = [
+            f"[{row['set']}](counterexamples/{row['set']}.json)"
+            + (f": {row['proof']}" if row["proof"] else "")
+            for row in table.where(quantity="refuted", policy=name).rows()
+        ]
+        said = verdict(table, name)
+        if said == "tested optimal" and home(policies.parse(name))[0] == "short":
+            said += " for short prompts"
+        cells = (name, said, bound(table, name), carried(table, name, False),
+                 carried(table, name, True), "; ".join([WHY[name], *files]))  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _carry(table: Table) -> Finding:
+    rows = table.where(quantity="tests", policy=OPTIMAL, load=0.9)
+    words = [f"{r['policy']} ({r['set']}) {r['stable']} of {r['n']}" for r in rows.rows()]
+    enough = set(rows["policy"]) == set(OPTIMAL) and not rows["grows"].any()
+    sure = (rows["stable"] >= 0.999 * rows["n"]).all() and rows["n"].min() >= 1000
+    good = Status.VERIFIED if sure else Status.DIRECTION
+    return Finding(good if enough else Status.NOT, "; ".join(words))
+
+
+def _beyond(table: Table) -> Finding:
+    rows = table.where(quantity="tests", load=1.05)
+    grows, n, stable = (int(rows[key].sum()) for key in ("grows", "n", "stable"))
+    all_of_them = grows == n and set(rows["policy"]) == set(NAMES)
+    status = Status.VERIFIED if all_of_them else Status.DIRECTION
+    return Finding(
+        status if n and not stable else Status.NOT,
+        f"{grows} of {n} tests of {len(set(rows['policy']))} policies say that the backlog grows",
+    )
+
+
+def _errors(table: Table) -> Finding:
+    rows = table.where(quantity="errors")
+    wrong = int(np.where(rows["load"] < 1, rows["grows"], rows["stable"]).sum())
+    n, unsure = int(rows["n"].sum()), int(rows["undecided"].sum())
+    status = Status.VERIFIED if n >= 100 else Status.DIRECTION
+    measured = f"{wrong} of {n} answers wrong, {unsure} undecided"
+    return Finding(status if n and wrong <= ALPHA * n else Status.NOT, measured)
+
+
+def _caught(table: Table) -> Finding:
+    rows = table.where(quantity="refuted")
+    wanted = ("fastertransformer", "vllm", "sarathi-mismatched", "rad-cycle-1")
+    found = [name for name in wanted if name in rows["set"]]
+    reach = {r["set"]: r["proof"] or "at equal gaps" for r in rows.rows()}
+    return Finding(
+        Status.PROVED if len(found) == len(wanted) else Status.NOT,
+        "; ".join(f"{name}: {reach[name]}" for name in found) or "none",
+    )
+
+
+_TEST = "test_verdict_claims.py::test_judges_fail_on_doctored_tables"
+_DAI = "Dai, Deng, Li and Peng, arXiv 2504.07347, Theorem 2"
+CLAIMS = (
+    Claim(
+        id="VERDICT-1", source=f"{_DAI}; Bari et al., arXiv 2508.01002, Theorem 2", judge=_carry,
+        text="Sarathi-Serve, Orca (short prompts), RAD (no cycles) and MaxWeight carry load 0.9 "
+        "on 1,000 random networks each",
+        figure="policy_efficiency", least=Status.DIRECTION, test=_TEST,
+    ),
+    Claim(
+        id="VERDICT-2", text="Beyond the region the backlog grows under every policy",
+        source=_DAI, judge=_beyond, least=Status.DIRECTION, test=_TEST,
+    ),
+    Claim(
+        id="VERDICT-3", text="The sequential test is wrong in at most 1 % of cases within 5 % of "
+        "a boundary that is known exactly",
+        source="llmq.verdict", judge=_errors, least=Status.DIRECTION, test=_TEST,
+    ),
+    Claim(
+        id="VERDICT-4", text="FasterTransformer, vLLM v0, a budget that the tile does not divide "
+        "and RAD with cycles of one prompt are not throughput-optimal",
+        source=f"{_DAI} and section 4; 2508.01002", judge=_caught, least=Status.PROVED, test=_TEST,
+    ),
+)  # fmt: skip
 
 
 def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--networks", type=int, default=10)
-    parser.add_argument("--errors", type=int, default=200)
-    parser.add_argument("--many", type=int, default=1000)
-    parser.add_argument("--write", type=Path)
-    parser.add_argument("--only", nargs="*", help="names of policies")
-    args = parser.parse_args()
-    for name, said in (errors(args.errors) if args.errors else {}).items():
-        print(f"{name}: {dict(said)}", flush=True)
-    chosen = [kind() for kind in policies.ALL if not args.only or kind.name in args.only]
-    for policy in chosen if args.networks else []:
-        print(table(policy, args.networks), flush=True)
-    for policy in chosen if args.many else []:
-        print(policy.name, {k: dict(v) for k, v in many(policy, args.many).items()}, flush=True)
-    if args.write is None:
+    """Print the page, or write it into the guide."""
+    parser = argparse.ArgumentParser(description="The table of docs/verdicts.md.")
+    parser.add_argument("--page", action="store_true", help="write it between its marks")
+    made = page(read_table(TABLES / "verdicts.csv"))
+    if not parser.parse_args().page:
+        print(made, end="")
         return
-    searched = {p.name: (p, True) for p in chosen} | (VARIANTS if not args.only else {})
-    for name, (policy, divide) in searched.items():
-        begun = time.process_time()
-        found = counterexample(policy, divide)
-        print(f"{name}: {found} ({time.process_time() - begun:.0f} s)", flush=True)
-        if found is not None:
-            path = args.write / f"{name}.json"
-            path.write_text(to_json(found, indent=1) + "\n", encoding="utf-8")
+    guide = DOCS / "verdicts.md"
+    before, _, rest = guide.read_text(encoding="utf-8").partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    guide.write_text(f"{before}{MARKS[0]}{made}{MARKS[1]}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
