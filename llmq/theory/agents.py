@@ -188,7 +188,7 @@ def agent_load(
             "load below 1 at every station is necessary; enough for work-conserving policies "
             "where no call returns upstream",
         ),
-        source="traffic equations and stability regions (Dai et al., 2504.07347, section 5)",
+        source="traffic equations and stability regions (Dai et al., 2504.07347, section 5) [AG]",
     )  # fmt: skip
 
 
