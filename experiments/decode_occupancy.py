@@ -85,7 +85,12 @@ def gaps(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     made = run(RATE, None, point["paths"], point["requests"], rng, record="tokens")
     values = made.metric("itl").values
     return [
-        _row("gaps", "simulated", x, np.array([np.mean(path > x) for path in values]))
+        _row(
+            "gaps",
+            "simulated",
+            x,
+            np.array([np.mean(path[np.isfinite(path)] > x) for path in values]),
+        )
         for x in _edges(point["most"])
     ]
 
@@ -140,7 +145,7 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     Parameters
     ----------
     scale : {"small", "full"}
-        8 or 256 paths, of 100 or 700 requests; three rates or all.
+        8 or 128 paths, of 100 or 700 requests; three rates or all.
     rng : Generator, SeedSequence, int or None
         Source of randomness.
     runner : Runner
@@ -152,7 +157,7 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
         Columns part, kind, x, y, low, high, n.
     """
     small, most = scale == "small", 20
-    paths, n = (8, 100) if small else (256, 700)
+    paths, n = (8, 100) if small else (128, 700)
     size: dict[str, int] = {"paths": paths, "requests": n, "most": most}
     seeds = seed_sequence(rng).spawn(3)
     points = [size | {"rate": rate, "slots": 0} for rate in ((2.0,) if small else FREE_RATES)]
