@@ -63,7 +63,7 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     Table
         Columns part, kind, name, x, y, n.
     """
-    span = 1500.0 if scale == "small" else 4000.0
+    span = 1000.0 if scale == "small" else 4000.0
     growth = float(exit_priority_case(load=LOAD).growth)
     rows = runner.run(swing, [{"policy": name, "span": span} for name in MAKE], rng)
     tops = [row for row in rows if row["part"] == "peak" and row["name"] == "exit first"]
