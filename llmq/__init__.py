@@ -30,6 +30,7 @@ _HOME = {
     "Lengths": "llmq.model.lengths",
     "LlmqError": "llmq.errors",
     "PolicyError": "llmq.errors",
+    "Prefix": "llmq.model.prefix",
     "RequestClass": "llmq.model.request",
     "SLO": "llmq.model.slo",
     "THEORY": "llmq.model.conventions",
@@ -88,6 +89,7 @@ __all__ = [
     "Lengths",
     "LlmqError",
     "PolicyError",
+    "Prefix",
     "RequestClass",
     "SLO",
     "THEORY",
@@ -170,6 +172,7 @@ if TYPE_CHECKING:
     from llmq.model.engine import Engine
     from llmq.model.fleet import Fleet
     from llmq.model.lengths import Lengths
+    from llmq.model.prefix import Prefix
     from llmq.model.request import RequestClass
     from llmq.model.slo import SLO
     from llmq.model.trace import Trace

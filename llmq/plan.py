@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.slo import SLO
 from llmq.policies import Policy, text
@@ -29,12 +30,25 @@ class Candidate:
         For reports; the engine's name if not given.
     max_gpus : int, optional
         Most GPUs of it.
+
+    Raises
+    ------
+    InputError
+        An engine with a prefix cache: the planner's bounds count whole prompts.
     """
 
     engine: Engine
     policy: Policy
     name: str = ""
     max_gpus: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine.prefix_cache:
+            raise InputError(
+                "a plan cannot count on a prefix cache: its bounds are for whole prompts. Plan "
+                "with prefix_cache=False and simulate the answer with it",
+                field="prefix_cache", value=True,
+            )  # fmt: skip
 
     @property
     def label(self) -> str:

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Of the command.
     """
     add_traffic(parser)
-    add_engine(parser, policy=False)
+    add_engine(parser, policy=False, cache=True)
     add_slo(parser)
     parser.add_argument(
         "policies", nargs="+", metavar="POLICY",

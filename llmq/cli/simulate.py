@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Of the command.
     """
     add_traffic(parser)
-    add_engine(parser)
+    add_engine(parser, cache=True)
     add_slo(parser)
     parser.add_argument(
         "--engines", type=count(1), default=1, metavar="N", help="how many of it (1)"
@@ -133,6 +133,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "iterations": int(run.n_iterations.sum()),
         "utilisation": run.utilisation,
         "evictions": run.evictions,
+        "hit_rate": None if math.isnan(run.hit_rate) else run.hit_rate,
         "policy": run.policy,
         "engines": len(run.engines),
         "kind": str(run.kind),
@@ -174,5 +175,7 @@ def _text(run: Run, found: dict[str, Any], slo: str) -> str:
         f"{found['requests']['arrived']} requests, all completed; {found['iterations']} "
         f"iterations, utilisation {found['utilisation']:.2f}, {found['evictions']} evictions"
     )
+    if found["hit_rate"] is not None:
+        lines.append(f"{100 * found['hit_rate']:.1f} % of the prompt tokens found in the cache")
     lines.append("assumes  " + "; ".join(found["assumptions"]))
     return "\n".join(lines) + "\n"

@@ -180,8 +180,9 @@ def _as_options(text: str) -> str:
 
 
 def add_engine(
-    parser: argparse.ArgumentParser, *, several: bool = False, policy: bool = True
-) -> None:
+    parser: argparse.ArgumentParser, *, several: bool = False, policy: bool = True,
+    cache: bool = False,
+) -> None:  # fmt: skip
     """Add the options that say what serves.
 
     Parameters
@@ -192,6 +193,8 @@ def add_engine(
         ``--engine`` and ``--policy`` may be repeated.
     policy : bool
         With ``--policy``.
+    cache : bool
+        With ``--prefix-cache``.
     """
     group = parser.add_argument_group("engine")
     how: Any = {"action": "append"} if several else {}
@@ -209,6 +212,11 @@ def add_engine(
     group.add_argument("--token-budget", type=count(1), help="tokens per iteration")
     group.add_argument("--max-seqs", type=count(1), help="resident requests")
     group.add_argument("--kv-tokens", type=count(1), help="KV capacity in tokens")
+    if cache:
+        group.add_argument(
+            "--prefix-cache", action="store_true", default=None,
+            help="find KV blocks again that a trace names (Mooncake), as vLLM does",
+        )  # fmt: skip
 
 
 def build_engine(name: str | None, args: argparse.Namespace) -> Engine:
@@ -231,8 +239,9 @@ def build_engine(name: str | None, args: argparse.Namespace) -> Engine:
     if not name:
         raise InputError("say what serves with --engine NAME; `llmq engines` lists the names")
     engine = llmq.load_engine(name, args.tp)
-    names = ("token_budget", "max_seqs", "kv_tokens")
-    changes = {key: getattr(args, key) for key in names if getattr(args, key) is not None}
+    names = ("token_budget", "max_seqs", "kv_tokens", "prefix_cache")
+    given = {key: getattr(args, key, None) for key in names}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     made: Engine = engine.with_(**changes)
     return made
 

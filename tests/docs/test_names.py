@@ -35,6 +35,7 @@ PUBLIC = (
     "Lengths",
     "LlmqError",
     "PolicyError",
+    "Prefix",
     "RequestClass",
     "SLO",
     "THEORY",

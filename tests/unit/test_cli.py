@@ -419,3 +419,22 @@ def test_a_reader_that_goes_away_is_no_error(more):
         process.stdout.close()
         _, err = process.communicate()
     assert (process.returncode, err) == (0, b"")
+
+
+def test_prefix_cache(run, folder):
+    ids = [[1, 2], [1, 2], [3, 2], [1, 2, 4]]
+    lines = [
+        {"timestamp": 10_000 * i, "input_length": 512 * len(names), "output_length": 4,
+         "hash_ids": names}
+        for i, names in enumerate(ids)
+    ]  # fmt: skip
+    (folder / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["simulate", "--trace", "m.jsonl", *H100, "-q"]
+    code, out, _ = run(*words, "--prefix-cache")
+    assert code == 0
+    # The second finds all but its last block of 16, the fourth both of the first's: 1008 + 1024.
+    assert f"{100 * 2032 / (512 * 9):.1f} % of the prompt tokens found in the cache" in out
+    assert "found in the cache" not in run(*words)[1]
+    assert json.loads(run(*words, "--json")[1])["hit_rate"] is None
+    code, _, err = run("plan", "--trace", "m.jsonl", *H100, "--prefix-cache", "--ttft", "1s")
+    assert (code, "--prefix-cache" in err) == (2, True)

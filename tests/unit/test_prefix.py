@@ -382,3 +382,10 @@ def test_bad_hash_ids_name_their_line(tmp_path, ids, words):
     (tmp_path / "t.jsonl").write_text(record() + record(hash_ids=ids))
     with pytest.raises(llmq.FormatError, match=f"line 2, column hash_ids: expected {words}"):
         llmq.read_trace(tmp_path / "t.jsonl")
+
+
+def test_a_plan_does_not_count_on_the_cache() -> None:
+    from llmq.plan import Candidate
+
+    with pytest.raises(llmq.InputError, match="bounds are for whole prompts"):
+        Candidate(CHIP, PLAIN)
