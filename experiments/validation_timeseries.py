@@ -227,13 +227,13 @@ CLAIMS = (
         text="Requests running and waiting in a measured vLLM server follow second by second from "
         "kernel tables alone: means and peaks within 5 %, correlation of 0.98 and more.",
         source=SOURCE, judge=states, figure="vllm_timeseries", least=Status.BAND,
-        test="test_timeseries.py::test_judges_can_fail",
+        test="../validation/test_timeseries.py::test_judges_can_fail",
     ),
     Claim(
         id="OURS-SERIES-2",
         text="So do its generated tokens per second, of which a second holds some 30 iterations: "
         "correlation of 0.98 and more.",
         source=SOURCE, judge=tokens, figure="vllm_timeseries", least=Status.NOT,
-        test="test_timeseries.py::test_judges_can_fail",
+        test="../validation/test_timeseries.py::test_judges_can_fail",
     ),
 )  # fmt: skip
