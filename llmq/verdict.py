@@ -48,7 +48,7 @@ import numpy.typing as npt
 from llmq.errors import InputError
 from llmq.model.workload import Workload
 from llmq.networks import Network
-from llmq.policies import RAD, MaxWeight, Policy, Sarathi
+from llmq.policies import RAD, SLAI, MaxWeight, Policy, Priority, Sarathi
 from llmq.result import Estimate, Kind
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.calendar import NotTogetherError
@@ -351,8 +351,10 @@ def theorem(policy: Policy, network: Network) -> str | None:
     if law.per_kv or law.per_kv_mixed or law.per_work:
         return None
     full = budget / law.exact()(budget) == whole.exact_rate
-    if isinstance(policy, Sarathi):
+    if isinstance(policy, Sarathi | Priority):
         return "S1" if full else None
+    if isinstance(policy, SLAI):
+        return "WC" if full and policy.decodes >= budget else None
     if isinstance(policy, MaxWeight):
         return "S1" if best_batch(law, budget).exact_rate == whole.exact_rate else None
     if isinstance(policy, RAD):

@@ -32,6 +32,7 @@ from llmq.policies.routers import (
 from llmq.policies.sarathi import Sarathi
 from llmq.policies.simple_chunking import SimpleChunking
 from llmq.policies.slai import SLAI
+from llmq.policies.trail import TRAIL
 from llmq.policies.vllm import VLLM
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Sarathi",
     "ShortestQueue",
     "SimpleChunking",
+    "TRAIL",
     "VLLM",
     "parse",
     "text",
@@ -74,6 +76,8 @@ ALL = (
     FCFS,
     RR,
     MaxWeight,
+    Priority,
+    TRAIL,
 )
 
 

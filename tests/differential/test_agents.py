@@ -27,7 +27,7 @@ SUMS = ("iterations", "tokens", "kv_area", "busy", "clock")
 CHOICES = {"quantum": 4, "tbt": 0.2, "max_output": 32, "tile": 8}
 
 
-@pytest.mark.parametrize("kind", [*policies.ALL, Priority], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", policies.ALL, ids=lambda kind: kind.name)
 def test_agents_of_one_call_are_requests(kind):
     fields = {name: x for name, x in CHOICES.items() if name in kind.__slots__}
     policy = kind(**fields)

@@ -173,13 +173,45 @@ def test_theorems_are_named_where_their_hypotheses_hold():
     ragged = {n: llmq.RequestClass(one.prompt.low + 1, one.output) for n, one in tiles.mix.items()}
     if rad.tile > 1:
         assert theorem(rad, Network(tiles.engine, ragged, tiles.rates)) is None
-    for policy in (policies.Orca(), policies.SLAI(), policies.VLLM()):
+    for policy in (policies.Orca(), policies.TRAIL(), policies.VLLM(token_budget=None)):
         assert theorem(policy, full) is None
+    ranked = policies.Priority(("c", "b", "a"))
+    assert theorem(ranked, full) == "S1"
+    assert theorem(ranked, cut) is None
+    most = full.engine.token_budget
+    assert theorem(policies.SLAI(decodes=most), full) == "WC"
+    assert theorem(policies.SLAI(decodes=most - 1), full) is None  # a cap below the budget
+    assert theorem(policies.SLAI(), cut) is None
     slow = llmq.BatchTime.affine(base=1.0, per_token=0.1, per_kv=1e-3)
     assert (
         theorem(policies.Sarathi(), Network(full.engine.with_(law=slow), full.mix, full.rates))
         is None
     )
+
+
+@pytest.mark.parametrize(
+    "policy", [policies.Priority(("c", "b", "a")), policies.TRAIL()], ids=lambda one: one.name
+)
+def test_ranks_fill_every_batch_that_can_be_filled(monkeypatch, policy):
+    # The hypothesis of S1, where neither memory nor slots bind.
+    from llmq.policies.kernel import plan
+    from llmq.sim import reference
+
+    seen = []
+
+    def spy(view, blocks, chunk):
+        batch = plan(view, blocks, chunk)
+        seen.append((int(view.rem.sum()), sum(batch.tokens)))
+        return batch
+
+    monkeypatch.setattr(reference, "plan", spy)
+    network = next(one for one in map(draw_network, range(9)) if len(one.mix) == 3)
+    most = network.engine.token_budget
+    llmq.simulate(
+        network.engine, network.at(0.9, first=60), policy, requests=200, rng=1, engine="reference"
+    )
+    assert sum(left >= most for left, _ in seen) > 50
+    assert all(done == most for left, done in seen if left >= most)
 
 
 def test_a_theorem_and_the_test_agree():

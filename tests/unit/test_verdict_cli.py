@@ -27,12 +27,18 @@ def test_full_batches_pass(capsys):
 
 
 def test_what_no_theorem_covers_is_tested(capsys):
-    assert main(["verdict", "slai", "--networks", "1", "--json"]) == 0
+    assert main(["verdict", "trail", "--networks", "1", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["verdict"], said["theorem"]) == ("tested optimal", None)
     assert said["fails_on_at_most"] == pytest.approx(0.95 / 0.99)
-    assert main(["verdict", "slai", "--networks", "1"]) == 0
+    assert main(["verdict", "trail", "--networks", "1"]) == 0
     assert "evidence, not proof" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("policy", "entry"), [("priority:classes=c+b+a", "S1"), ("slai", "WC")])
+def test_the_theorem_of_a_policy_is_named(capsys, policy, entry):
+    assert main(["verdict", policy, "--networks", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["theorem"] == entry
 
 
 def test_a_counterexample_is_printed_and_can_be_read_back(capsys):
