@@ -162,7 +162,7 @@ def entry(shape: Geometry, kind: Gpu) -> tuple[list[str], list[str]]:
 
 def main() -> None:
     """Write the files."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
     parser.add_argument("--only", default="", help="names that contain this")
     args = parser.parse_args()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
-LAW = {"base": 0.011, "per_token": 4e-5, "per_kv": 2.9e-7}
+LAW: dict[str, Any] = {"base": 0.011, "per_token": 4e-5, "per_kv": 2.9e-7}
 BUDGET, SLOTS, KV = 512, 128, 131_072
 
 
@@ -67,7 +68,8 @@ def simulate_naive(
             arrived += 1
         budget = token_budget - len(decoding)
         context += len(decoding)
-        started, chunks = [], 0
+        chunks = 0
+        started: list[int] = []
         while budget > 0:
             if not prefilling:
                 if not waiting or len(decoding) + len(started) >= max_seqs:

@@ -108,7 +108,7 @@ def measure(name: str, chip: llmq.Engine, lanes: Lanes, klass: Ints, loads: Floa
                 log.undone[lane]
                 and not (np.median(made[lane - load : lane], axis=1) > TARGET).any()
             ):
-                made[lane], first[lane], share[lane] = evicting(name, chip, lanes, klass, lane)
+                made[lane], first[lane], share[lane] = evicting(name, chip, lanes, klass, int(lane))
     columns = np.median(made, axis=1), np.median(first, axis=1), share
     return Curve(loads, *(column.reshape(shape) for column in columns))
 
@@ -253,6 +253,7 @@ def ttft_cut(table: Table) -> Finding:
             words += f", nearest to 53 % is {100 * cut[i]:.0f} % at {loads[i]:g}/s"
         hit |= inside or bool(beyond.size and beyond[0] > 0)
         parts.append(words)
+    positive &= bool(parts)
     status = Status.BAND if hit and positive else Status.DIRECTION if positive else Status.NOT
     return Finding(status, "; ".join(parts))
 

@@ -20,10 +20,12 @@ rates.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from experiments.claim import Claim, Finding, Status
+from experiments.intervals import scores
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.slai_gaps import binned, quantile, reference_gaps, run_with_gaps
 from experiments.slai_setting import (
@@ -127,7 +129,7 @@ def _delays(
     first: Floats, klass: Ints, rates: int, *, authors: bool
 ) -> Iterator[tuple[str, int, int, Floats]]:
     """Median, mean and p99 of TTFT: by rate and class, the values of the seeds."""
-    method = "linear" if authors else "inverted_cdf"
+    method: Any = "linear" if authors else "inverted_cdf"
     for code in range(len(CLASSES)):
         own = [one[mine == code] for one, mine in zip(first, klass, strict=True)]
         values = {
@@ -211,7 +213,7 @@ def tail_price(table: Table) -> Finding:
         rows = table.where(rate=top)
         cells[metric] = [_at(rows, metric, "free", name) for name in (DYNAMIC, FCFS)]
     (median, median_f), (tail, tail_f) = cells["ttft_median"], cells["ttft_p99"]
-    clear = median["high"][0] < median_f["low"][0] and tail["low"][0] > tail_f["high"][0]
+    clear = scores(median_f, median)[0] > 4 and scores(tail, tail_f)[0] > 4
     right = median["value"][0] < median_f["value"][0] and tail["value"][0] > tail_f["value"][0]
     status = Status.VERIFIED if clear else Status.DIRECTION if right else Status.NOT
     words = ", ".join(
@@ -225,7 +227,7 @@ def priority(table: Table) -> Finding:
     """Judge: paying first lowers the paying users' mean TTFT at the highest rate."""
     top = table.where(rate=float(table["rate"].max()))
     first, plain = (_at(top, "ttft_mean", "paying", x) for x in (FIRST, DYNAMIC))
-    clear, right = first["high"][0] < plain["low"][0], first["value"][0] < plain["value"][0]
+    clear, right = scores(plain, first)[0] > 4, first["value"][0] < plain["value"][0]
     status = Status.VERIFIED if clear else Status.DIRECTION if right else Status.NOT
     return Finding(
         status,
@@ -238,10 +240,10 @@ def quirks(table: Table) -> Finding:
     """Judge: to the first token dynamic SLAI is later, by more than Sarathi's one iteration."""
     here = table.where(rate=_middle(table))
     mine, theirs = (_at(here, "ttft_median", "free", DYNAMIC, x) for x in ("correct", "authors"))
-    more = float(mine["value"][0] - theirs["value"][0])
-    clear = mine["low"][0] > theirs["value"][0]
+    more, score = float(mine["value"][0] - theirs["value"][0]), scores(mine, theirs)[0]
     # The least iteration takes 22.5 ms; a token held back waits longer than two.
     status = Status.NOT
+    clear = (1 - 2 * 0.0225 / more) * score > 4
     if more > 2 * 0.0225:
         status = Status.VERIFIED if clear else Status.DIRECTION
     return Finding(

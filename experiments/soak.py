@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def system(number: int) -> tuple[llmq.Fleet, llmq.Workload, policies.Policy, int
         int(rng.integers(0, output)) if rng.random() < 0.5 else 0,
     )
     rate = float(rng.choice([1.0, 10.0, 100.0]))
-    fields = {"quantum": 8} if "quantum" in kind.__slots__ else {}
+    fields: dict[str, Any] = {"quantum": 8} if "quantum" in kind.__slots__ else {}
     policy = kind(**{"token_budget": 256, **fields})
     fleet = llmq.Fleet({"all": (chip, int(rng.integers(1, 4)))}, link=float(rng.choice([1e3, 1e6])))
     return fleet, llmq.Workload.poisson(rate, {"x": law}), policy, int(rng.integers(1, 13))

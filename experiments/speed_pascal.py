@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def draw(
 
 def lockstep(policy: Policy, rate: float, replications: int, requests: int) -> Callable[[], object]:
     """Return a run of all replications, none of which may need the reference."""
-    columns = draw("reasoning-alpaca", rate, replications, requests, seed=7)
+    columns: dict[str, Any] = draw("reasoning-alpaca", rate, replications, requests, seed=7)
     fleet = [chip()] * 8
 
     def call() -> None:

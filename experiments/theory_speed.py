@@ -77,7 +77,9 @@ def ten_buffers() -> PlanningProblem:
         prompt, steps = int(request.prompt.low), int(request.output.low) - 1
         needs[name] = Need({f"{name}.prefill": Fraction(prompt), f"{name}.decode": Fraction(steps)})
         weights += [1, prompt + steps // 2]
-    batches = Knapsack(2048, buffers, (16, 1) * len(MIX), ((tuple(weights), engine.kv_tokens),))
+    batches = Knapsack(
+        2048, buffers, (16, 1) * len(MIX), ((tuple(weights), engine.kv_tokens or 0),)
+    )
     rates = {name: Fraction(rate) for name, rate in RATES.items()}
     pool = Pool(1, engine.law, batches, {}, needs)
     return PlanningProblem({"e": pool}, rates, dict.fromkeys(MIX, (("e",),)))
@@ -131,7 +133,7 @@ def compute(repeat: int = 5) -> dict[str, float]:
 
 def main() -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeat", type=int, default=5)
     for name, value in compute(parser.parse_args().repeat).items():
         unit = "of the load" if name.startswith("gap") else "CPU-s"

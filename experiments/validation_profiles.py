@@ -237,12 +237,14 @@ class Profiles:
         rows = np.flatnonzero(table["num_tensor_parallel_workers"] == degree)
         rows = rows[np.argsort(table["num_tokens"][rows], kind="stable")]
         tokens, first = np.unique(table["num_tokens"][rows], return_index=True)
-        time = sum(table[name][rows][first] for name in columns) * MILLISECOND * shape.layers
+        parts = np.array([table[name][rows][first] for name in columns], dtype=float)
+        time = parts.sum(axis=0) * MILLISECOND * shape.layers
         slope = (time[-1] - time[0]) / (tokens[-1] - tokens[0])
 
         def small(n: np.ndarray) -> np.ndarray:
             beyond = np.maximum(0, np.asarray(n) - tokens[-1])
-            return token_time(np.minimum(n, tokens[-1]), tokens, time) + slope * beyond
+            inside = token_time(np.minimum(n, tokens[-1]), tokens, time)
+            return np.asarray(inside + slope * beyond)
 
         width = int(table["n_embd"][0])
         return small, f"norms and activations from Vidur's {best[1].parent.name} (width {width})"

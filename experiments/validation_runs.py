@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,7 @@ def summary(
         "tpot": (finish - first)[many] / (output[many] - 1),
         "e2e": finish - arrival,
     }
-    found = {}
+    found: dict[str, float] = {}
     for name, x in values.items():
         if x.size:
             found |= {
@@ -136,11 +137,12 @@ def replay(
     trace: Trace, engine: llmq.Engine, timer: Timer, *, hits: bool
 ) -> tuple[Log, KernelEngine]:
     """Serve a trace with iterations timed from their whole composition."""
-    columns = (x.tolist() for x in (trace.arrival, trace.prompt, trace.output, trace.reasoning))
+    names = ("arrival", "prompt", "output", "reasoning", "klass")
+    arrival, prompt, output, hidden, klass = (getattr(trace, name).tolist() for name in names)
     policy = policies.Sarathi(watermark=0.0)
     log = Log.empty(len(trace))
     server = KernelEngine(
-        Job(engine, policy, *columns, trace.klass.tolist(), trace.classes), log, timer,
+        Job(engine, policy, arrival, prompt, output, hidden, klass, trace.classes), log, timer,
         prefix_hits=hits,
     )  # fmt: skip
     server.queue.extend(range(len(trace)))
@@ -192,7 +194,7 @@ def compare_open(run: OpenRun, source: Source, kind: str) -> list[Row]:
         if label.startswith("synchronous"):
             truth.pop("throughput")  # its requests are sent as slowly as one likes
         errors = {
-            name: relative(summary(few[0], *times[:, mine], few[1]), truth)
+            name: relative(summary(few[0], times[0, mine], times[1, mine], few[1]), truth)
             for name, times in logs.items()
         }
         name = f"{run.name} {label}".strip()
@@ -315,7 +317,7 @@ def reading(law: llmq.BatchTime, cached: int) -> llmq.BatchTime:
         return replace(
             law, seconds=tuple(t + each * n for n, t in zip(law.tokens, law.seconds, strict=True))
         )
-    more = {"per_token": law.per_token + each}
+    more: dict[str, Any] = {"per_token": law.per_token + each}
     if law.form == "roofline":
         more["floor_per_token"] = law.floor_per_token + each
     return replace(law, **more)

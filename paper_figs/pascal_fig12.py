@@ -25,7 +25,7 @@ CAPTION = (
 def _panel(table: Table, ax: Axes, *, work: str) -> Axes:
     by_load(ax, table, work, "tokens", BASE)
     ax.set_ylim(bottom=0)
-    ax.set_ylabel("tokens per second")
+    ax.set_ylabel("throughput (tokens/s)")
     legend(ax, columns=3, bbox_to_anchor=(0.0, 1.07))
     return ax
 
@@ -33,7 +33,7 @@ def _panel(table: Table, ax: Axes, *, work: str) -> Axes:
 def _ratio(table: Table, ax: Axes, *, work: str) -> Axes:
     by_load(ax, table, work, "tokens ratio", BASE[1:])
     ax.axhspan(0.97, 1.03, color=GRID, alpha=0.6, linewidth=0, zorder=0)
-    ax.set_ylabel("tokens per second / FCFS")
+    ax.set_ylabel("throughput / that of FCFS")
     legend(ax, columns=2, bbox_to_anchor=(0.0, 1.07))
     return ax
 

@@ -70,8 +70,8 @@ def bars(table: Table, ax: Axes, *, phase: str, rate: float) -> Axes:
     ax.axhline(1.0, color=INK, linewidth=0.8, linestyle="--", marker="")
     ticks.sort()
     ax.set_xticks([x for x, _ in ticks], [word for _, word in ticks])
-    for x, length in enumerate(lengths):
-        ax.annotate(f"{length}", (x, 0), (0, -15), xycoords=("data", "axes fraction"),
+    for at, length in enumerate(lengths):
+        ax.annotate(f"{length}", (at, 0), (0, -15), xycoords=("data", "axes fraction"),
                     textcoords="offset points", ha="center", va="top", fontsize=7.5)  # fmt: skip
     ax.grid(visible=False, axis="x")
     ax.set_xlabel(f"{phase} tokens, under FCFS (F) and RR (R)", labelpad=14)

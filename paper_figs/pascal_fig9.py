@@ -41,7 +41,7 @@ def _panel(table: Table, ax: Axes, *, work: str, rho: float) -> Axes:
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     ax.set_title(place(rows), fontsize=7.5)
-    ax.set_xlabel("reasoning tokens")
+    ax.set_xlabel("reasoning (tokens)")
     ax.set_ylabel("TTFT (s)")
     if work == "alpaca":
         legend(ax, columns=3, bbox_to_anchor=(0.0, 1.1), handlelength=1, columnspacing=1)

@@ -92,7 +92,7 @@ def by_load(
     matplotlib axes
         The same.
     """
-    look = {"linestyle": "-", "linewidth": 0.8} | style
+    look: dict[str, Any] = {"linestyle": "-", "linewidth": 0.8} | style
     for policy in policies:
         rows = table.where(work=work, metric=metric, policy=policy, kind="simulated")
         simulated(ax, rows, "rho", "value", i=ALL.index(policy), label=policy, **look)

@@ -72,7 +72,9 @@ def draw_again(table: Table, ax: Axes) -> Axes:
     every = sorted(zip(rows["again"], rows["bound"], strict=True))
     ax.plot(*zip(*every, strict=True), color=INK, marker="", label="load with them = 1")
     ax.set(
-        xlabel="KV tokens computed again per request", ylabel="rate served (requests/s)", ylim=(0, 8.5)
+        xlabel="KV tokens computed again per request",
+        ylabel="rate served (requests/s)",
+        ylim=(0, 8.5),
     )
     legend(ax)
     return ax

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,12 +24,13 @@ CAPTION = (
 POLICIES = ("Sarathi FCFS", "Sarathi SPF", "SLAI SPF fixed", "SLAI SPF dynamic")
 
 
-def _shifted(ax: Axes, rows: Table, by: float, i: int, **style: object) -> None:
+def _shifted(ax: Axes, rows: Table, by: float, i: int, **style: Any) -> None:
     ends = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
     from llmq.plot.canvas import colour
     from paper_figs.marks import marker
 
-    look = {"color": colour(i), "marker": marker(i), "linestyle": "", "elinewidth": 1.0} | style
+    look: dict[str, Any] = {"color": colour(i), "marker": marker(i), "linestyle": ""}
+    look |= {"elinewidth": 1.0} | style
     ax.errorbar(rows["efficiency"] + by, rows["value"], yerr=np.nan_to_num(ends), **look)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def curves(table: Table, ax: Axes, metric: str, user: str, metrics: str = "autho
     count = len(POLICIES)
     for k, name in enumerate(POLICIES):
         one, i = rows.where(policy=name), COLOURS[k]
-        look = {
+        look: dict[str, Any] = {
             "color": "black" if i is None else colour(i),
             "marker": "*" if i is None else marker(i),
         }

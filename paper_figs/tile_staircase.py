@@ -18,7 +18,7 @@ TABLE = "tile_staircase"
 GROUP = "Ours"
 CAPTION = (
     "Measured linear layers step at multiples of 128 tokens; a budget of 392 instead of 384 tokens "
-    "costs 5 % TPOT and 16 % mean TTFT, and a smooth law shows none of it."
+    "costs 5.5 % TPOT and 16 % mean TTFT, and a smooth law shows none of it."
 )
 SIZE = (3.5, 2.9)
 GPUS = {"a100": "A100, Llama-3-8B", "h100": "H100, CodeLlama-34B"}
@@ -66,7 +66,7 @@ def draw_budget(table: Table, ax: Axes) -> Axes:
     ax.axhline(0, color="#6e7781", linewidth=0.8)
     ax.set_xticks(range(len(PLACES)), ["256\n+ 8", "384\n+ 8", "512\n+ 8", "1,024\n+ 16"])
     ax.set_xlabel("token budget")
-    ax.set_ylabel("change, %")
+    ax.set_ylabel("change (%)")
     legend(ax, columns=2)
     return ax
 

@@ -51,7 +51,7 @@ def draw_waiting(table: Table, ax: Axes) -> Axes:
 
 def draw_tokens(table: Table, ax: Axes) -> Axes:
     """Draw the tokens generated each second."""
-    label = "generated, thousand tokens/s"
+    label = "generated (thousand tokens/s)"
     return _draw(table, ax, "gen_throughput", label, entries=False, scale=1000)
 
 

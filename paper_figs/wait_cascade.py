@@ -41,6 +41,6 @@ def draw(table: Table, ax: Axes) -> Axes:
         simulated(ax, rows.where(name=name), "x", "y", i=i, label=words)
     ax.set_xlim(left=0)
     ax.set_xlabel("time (s)")
-    ax.set_ylabel("output tokens/s")
+    ax.set_ylabel("output (tokens/s)")
     legend(ax, columns=2)
     return ax

@@ -44,7 +44,7 @@ def draw_path(table: Table, ax: Axes) -> Axes:
         theory(ax, path, "x", "y", i=i, label=words, **mark)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("time (s)")
-    ax.set_ylabel("KV tokens")
+    ax.set_ylabel("KV memory (tokens)")
     legend(ax)
     return ax
 
@@ -69,7 +69,7 @@ def draw_curve(table: Table, ax: Axes) -> Axes:
     simulated(ax, rows.where(kind="simulated"), "x", "y", i=1, label="FCFS, no memory limit")
     ax.set_yscale("log")
     ax.set_xlabel("share of time reading KV, d1 Lambda")
-    ax.set_ylabel("KV tokens of an iteration")
+    ax.set_ylabel("KV memory, mean (tokens)")
     legend(ax)
     return ax
 

@@ -16,7 +16,8 @@ TABLE = "wait_thresholds"
 GROUP = "Theory of others"
 CAPTION = (
     "Throughput against memory: below M* WAIT stays within 5 % of what any rule can serve; first "
-    "come first served loses 10 % by evictions, reserving the peak 5 % by leaving memory idle."
+    "come first served loses 10 to 11 % by evictions, reserving the peak 5 to 9 % by leaving memory "
+    "idle."
 )
 NAMES = {"fcfs": "FCFS, evicts", "reserve": "FCFS, reserves peaks", "wait": "WAIT"}
 
@@ -43,6 +44,6 @@ def draw(table: Table, ax: Axes) -> Axes:
     ax.axvline(1.0, color=GREY, linestyle=":", label="M*")
     ax.set_ylim(18_000, 42_000)
     ax.set_xlabel("memory, C / M*")
-    ax.set_ylabel("output tokens/s")
+    ax.set_ylabel("output (tokens/s)")
     legend(ax)
     return ax

@@ -72,7 +72,7 @@ def draw_throughput(table: Table, ax: Axes) -> Axes:
     simulated(ax, shown, "x", "y", i=1, label="simulated WAIT")
     ax.axvline(1.0, color=GREY, linestyle=":", label="n*")
     ax.set_xlabel("threshold, n / n*")
-    ax.set_ylabel("output tokens/s")
+    ax.set_ylabel("output (tokens/s)")
     legend(ax)
     return ax
 

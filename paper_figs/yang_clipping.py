@@ -71,7 +71,7 @@ def draw_cut(table: Table, ax: Axes) -> Axes:
 def _axis(ax: Axes) -> None:
     ax.set_xlim(0, 4200)
     ax.set_ylim(bottom=0)
-    ax.set_xlabel("limit on new tokens")
+    ax.set_xlabel("limit on the output (tokens)")
 
 
 PANELS = (draw_wait, draw_cut)

@@ -122,8 +122,9 @@ def _finite() -> Iterator[tuple[str, Certificate]]:
         ("two-types", (0, 1, 1, 0), (1, 3, 0, 2)), ("one-type", (0, 1, 1, 0), (3, 1, 0, 2)),
     ):  # fmt: skip
         after = (1, None, 3, None) if name == "two-types" else (1, 2, 3, None)
-        arrivals = (1, 0, 1, 0) if name == "two-types" else (1, 0, 0, 0)
-        net = Stations(station, (2, 3) * 2, after, arrivals, order).scaled(Fraction(9, 10))
+        arrivals = tuple(map(Fraction, (1, 0, 1, 0) if name == "two-types" else (1, 0, 0, 0)))
+        work = (Fraction(2), Fraction(3)) * 2
+        net = Stations(station, work, after, arrivals, order).scaled(Fraction(9, 10))
         found = fluid_cycle(net)
         assert found is not None
         yield f"fluid-{name}", certify_fluid(net, found)
