@@ -3,8 +3,9 @@
 A recorder that hides the text can still name each block of a prompt by a hash of the block *and all
 before it*: two prompts share a prefix exactly as far as their names agree. Mooncake's traces do so
 with blocks of 512 tokens. :func:`found` counts what a cache that never forgets would find: the work
-that is left, and so the load, cannot be less; a real cache forgets, and its hits come from
-simulation (``Engine(prefix_cache=True)``).
+that is left, and so the load, cannot be less where requests are served in the order of arrival, and
+in another order only by the one KV block of a request that is computed again though all of it is
+known; a real cache forgets, and its hits come from simulation (``Engine(prefix_cache=True)``).
 
 Not covered: blocks of generated tokens. The names of a later turn do hold the earlier answer, but
 not which request generated it; a block that only an answer filled counts as new when it is first

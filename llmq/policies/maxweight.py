@@ -167,7 +167,7 @@ def heaviest(view: View, admit: Admit) -> Choice:
     if limit == 0:
         return Choice(0, rows, group)
     worth = np.where(decoding, answers, pressure)
-    tokens = _best(view, order, ends, worth, ahead, limit)
+    tokens = _best(view, order, ends, worth, limit)
     # All rows of a kind that takes part: an engine that cuts prompts goes on to the next.
     first = decoding != ahead
     rows[order] = first | (tokens > ends[first].max(initial=0))
@@ -205,12 +205,13 @@ def _room(view: View, decoding: Bools, ends: Ints) -> float:
     return int(ends[inside[-1]]) if len(inside) else 0
 
 
-def _best(view: View, order: Ints, ends: Ints, pressure: Floats, ahead: bool, limit: int) -> int:
+def _best(view: View, order: Ints, ends: Ints, pressure: Floats, limit: int) -> int:
     """Tokens of the batch of the highest worth per second, the most if several are."""
     n = np.arange(1, limit + 1)
     last = np.searchsorted(ends, n)  # the row that takes the last token
     worth = np.cumsum(pressure[last])
     kv = np.cumsum(view.kv[order])[last] + n
-    time = view.law(n, kv, mixed=ahead | ~view.decoding[order][last])
+    prompts = np.maximum.accumulate(~view.decoding[order])
+    time = view.law(n, kv, mixed=prompts[last])
     rate = worth / time
     return int(n[np.flatnonzero(rate >= rate.max() * (1 - 1e-12))[-1]])

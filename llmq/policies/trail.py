@@ -141,13 +141,17 @@ class TRAIL:
         allowed, room = view.resident.copy(), (1 - self.reserve) * view.total
         held: Ints = view.prompt + view.generated
         left: Ints = view.output - view.generated
+        # Who is refused stays so as more come in, and so do all that are alike.
+        refused: set[tuple[int, int]] = set()
         for row in np.lexsort(tuple(reversed(tuple(self.key(view))))):
-            if allowed[row]:
+            size = int(held[row]), int(left[row])
+            if allowed[row] or size in refused:
                 continue
             allowed[row] = True
             # Alone a request always runs.
             if allowed.sum() > 1 and future_peak(held[allowed], left[allowed], view.block) > room:
                 allowed[row] = False
+                refused.add(size)
                 if self.fill == "head":
                     break
         return allowed, None

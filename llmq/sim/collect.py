@@ -5,6 +5,7 @@ What is done when the user interrupts is kept, and the result says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -165,9 +166,10 @@ def _verdict(task: Task, path: Slopes, seen: Block, measured: tuple[int, int]) -
     # Classes that do not occur in a trace have no lengths.
     rates = {name: traffic.rates[name] for name in mix}
     load = offered_load(task.engines, mix, rates, allowed)
-    if isinstance(traffic, Trace) and traffic.prefix and task.engines[0].prefix_cache:
-        # Less than what an endless cache leaves is never to be done.
-        least = unshared(traffic, kv_block=task.engines[0].kv_block).mix()
+    sizes = [engine.kv_block for engine in task.engines if engine.prefix_cache]
+    if isinstance(traffic, Trace) and traffic.prefix and sizes:
+        # Less than what an endless cache of all engines leaves is never to be done.
+        least = unshared(traffic, kv_block=math.gcd(*sizes)).mix()
         load = offered_load(task.engines, least, rates, allowed)[0], load[1]
     return judge(path, load)
 
@@ -187,7 +189,7 @@ def _words(
             f"router: {task.policy.blocks.route.name}",
             f"requests {measured[0]} to {measured[1] - 1} of each path are measured",
             *engines[0].assumptions,
-            *said_of_prefixes(engines[0], traffic),
+            *said_of_prefixes(engines, traffic),
             *notes,
         ),
         "source": engines[0].source,

@@ -16,6 +16,7 @@ policies that swap, that push out residents for newcomers, and routers that move
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from llmq.errors import InputError
@@ -311,12 +312,12 @@ def reference_engine(job: Job, log: Log, audit: Audit | None = None) -> Referenc
     return (PrefixEngine if job.engine.prefix_cache else ReferenceEngine)(job, log, audit)
 
 
-def said_of_prefixes(engine: Engine, traffic: object) -> tuple[str, ...]:
+def said_of_prefixes(engines: Sequence[Engine], traffic: object) -> tuple[str, ...]:
     """Say what a run rests on where prompts could be shared.
 
     Parameters
     ----------
-    engine : Engine
+    engines : sequence of Engine
         What served.
     traffic : Trace or Workload
         Who came.
@@ -327,7 +328,7 @@ def said_of_prefixes(engine: Engine, traffic: object) -> tuple[str, ...]:
         Assumptions; none where there is neither a cache nor a name.
     """
     named = isinstance(traffic, Trace) and traffic.prefix is not None
-    if not engine.prefix_cache:
+    if not any(engine.prefix_cache for engine in engines):
         said = "no prefix cache: prompt blocks that the trace repeats are computed again"
         return (said,) if named else ()
     if not named:

@@ -121,7 +121,7 @@ def full_memory_cycle(
         raise InputError(f"fill is {fill!r}{nearest(fill, FILLS)}", value=fill)
     _check(engine, request)
     memory = _Memory(engine, request, fill)
-    seen: dict[tuple[tuple[int, int], ...], int] = {}
+    seen: dict[tuple[tuple[int, int, int], ...], int] = {}
     times, sums = [Fraction(0)], [(0, 0, 0)]
     while len(sums) <= most:
         now = len(sums) - 1
@@ -178,9 +178,9 @@ class _Memory:
         self.done: set[int] = set()  # rows that were served or pushed out in this iteration
         self.ended = self.evicted = self.lost = 0
 
-    def state(self) -> tuple[tuple[int, int], ...]:
+    def state(self) -> tuple[tuple[int, int, int], ...]:
         """Everything the rule can tell apart."""
-        return tuple((row.said, row.kv) for row in self.rows)
+        return tuple((row.said, row.kv, row.held) for row in self.rows)
 
     def missing(self, row: _Row) -> int:
         """Tokens of prompt and answer that are not in memory."""

@@ -16,7 +16,7 @@ from llmq.policies.trail import TRAIL, future_peak
 from llmq.policies.view import Batch, View
 from llmq.sim import reference
 from llmq.theory.losses import holding_load, ranked_load, recompute_load, thrash_rates
-from llmq.theory.losses_cycle import FILLS, full_memory_cycle
+from llmq.theory.losses_cycle import FILLS, _Memory, full_memory_cycle
 
 HAND = llmq.BatchTime.affine(base=4.0, per_token=1.0)
 RULES: dict[str, Policy] = {
@@ -82,6 +82,34 @@ def test_trail_keeps_every_rule(kind: str, protect: float) -> None:
     run = llmq.simulate(small(48, kv_block=4, max_seqs=6), trace, policy, check=True)
     run.check()
     assert run.checks > 0
+
+
+class OneByOne(TRAIL):
+    """Every request that waits is looked at, whoever was refused before."""
+
+    def gate(self, view: View) -> tuple[np.ndarray, None]:
+        allowed = view.resident.copy()
+        held, left = view.prompt + view.generated, view.output - view.generated
+        for row in np.lexsort(tuple(reversed(tuple(self.key(view))))):
+            some = allowed | (np.arange(len(allowed)) == row)
+            peak = future_peak(held[some], left[some], view.block)
+            if some.sum() == 1 or peak <= (1 - self.reserve) * view.total:
+                allowed = some
+            elif self.fill == "head" and not allowed[row]:
+                break
+        return allowed, None
+
+
+@pytest.mark.parametrize("fill", ["backfill", "head"])
+def test_the_future_of_who_is_like_a_refused_one_is_not_asked_again(fill: str) -> None:
+    mix = {"a": llmq.RequestClass(llmq.Lengths.uniform(1, 3), llmq.Lengths.uniform(2, 9))}
+    work, engine = llmq.Workload.poisson(0.2, mix), small(40, kv_block=2)
+    runs = [
+        llmq.simulate(engine, work, rule(fill=fill, admission="future"), requests=80, rng=3)
+        for rule in (TRAIL, OneByOne)
+    ]
+    assert np.array_equal(runs[0].requests.finish, runs[1].requests.finish)
+    assert np.max(runs[0].requests.finish - runs[0].requests.arrival) > 60
 
 
 def test_whole_prompts_by_their_future_peak_are_never_pushed_out() -> None:
@@ -163,6 +191,17 @@ def test_cycles_in_rationals(lengths, memory: int, rates, lost) -> None:
         need = lengths[0] + lengths[1] - 1
         work = 4 * cycle.iterations + need * cycle.requests + cycle.recomputed
         assert cycle.exact_time == work  # 1 / mu = c n + a (v + R)
+
+
+def test_a_state_says_how_much_is_free() -> None:
+    """With the same tokens a request may hold one place more: it was cut into chunks."""
+    memory, met = _Memory(small(17, token_budget=16), llmq.RequestClass(5, 8), "backfill"), {}
+    shorter = {}
+    for _ in range(400):
+        assert met.setdefault(memory.state(), memory.free) == memory.free
+        shorter.setdefault(tuple((row.said, row.kv) for row in memory.rows), set()).add(memory.free)
+        memory.step()
+    assert max(map(len, shorter.values())) > 1
 
 
 def test_backfill_is_not_optimal() -> None:

@@ -319,6 +319,18 @@ def test_load_is_bounded_from_below_by_what_an_endless_cache_leaves():
     assert found_.verdict.load < 0.5 * full.verdict.load
 
 
+def test_one_cache_in_a_fleet_counts_wherever_it_stands():
+    names = [[1, 2, 3, 100 + i] for i in range(60)]
+    trace = trace_of(10.0 * np.arange(60), [32] * 60, [1] * 60, names)
+    with_, without = (CHIP, 1), (CHIP.with_(prefix_cache=False), 1)
+    fleets = [llmq.Fleet(pools) for pools in ({"x": with_, "y": without},
+                                              {"x": without, "y": with_})]  # fmt: skip
+    first_, second = (run(fleet, trace) for fleet in fleets)
+    assert first_.verdict.load == second.verdict.load
+    for done in (first_, second):
+        assert any("longest unused forgotten first" in line for line in done.assumptions)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [(lambda t: llmq.simulate(CHIP, t, engine="calendar"), "'calendar' knows no prefix cache"),
