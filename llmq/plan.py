@@ -43,7 +43,7 @@ class Candidate:
     max_gpus: int | None = None
 
     def __post_init__(self) -> None:
-        if self.engine.prefix_cache:
+        if getattr(self.engine, "prefix_cache", False):  # a fleet is refused later, by name
             raise InputError(
                 "a plan cannot count on a prefix cache: its bounds are for whole prompts. Plan "
                 "with prefix_cache=False and simulate the answer with it",

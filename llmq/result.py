@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import inspect
 import json
 import math
 import platform
@@ -223,7 +224,7 @@ def _decode(kind: object, raw: object) -> object:
     if origin is np.ndarray:
         # The declared type, or an infinity (a string in JSON) would make an array of strings.
         return np.asarray(raw, dtype=typing.get_args(args[1])[0])
-    if getattr(kind, "_is_protocol", False):
+    if getattr(kind, "_is_protocol", False) or inspect.isabstract(kind):
         raise InputError(f"cannot read {kind} from JSON: many types could have been meant")
     if origin is tuple and isinstance(raw, list):
         inner = args if args and args[-1] is not Ellipsis else (args[0],) * len(raw)

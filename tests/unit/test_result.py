@@ -156,7 +156,7 @@ def test_what_cannot_be_written_is_refused():
         to_json([lambda: 0])
 
 
-def test_a_protocol_is_refused_and_not_read_as_a_dict():
+def test_an_abstract_class_is_refused_and_not_read_as_a_dict():
     work = Workload(Poisson(6.0), {"chat": RequestClass(8, 8)}, {"chat": 1.0})
     with pytest.raises(InputError, match="Arrivals'> from JSON: many types could have been meant"):
         from_json(Workload, to_json(work))
