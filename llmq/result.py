@@ -224,7 +224,9 @@ def _decode(kind: object, raw: object) -> object:
     if origin is np.ndarray:
         # The declared type, or an infinity (a string in JSON) would make an array of strings.
         return np.asarray(raw, dtype=typing.get_args(args[1])[0])
-    if getattr(kind, "_is_protocol", False) or inspect.isabstract(kind):
+    # A value that is of the kind already is read: a name where anything hashable may stand.
+    abstract = isinstance(kind, type) and inspect.isabstract(kind) and not isinstance(raw, kind)
+    if getattr(kind, "_is_protocol", False) or abstract:
         raise InputError(f"cannot read {kind} from JSON: many types could have been meant")
     if origin is tuple and isinstance(raw, list):
         inner = args if args and args[-1] is not Ellipsis else (args[0],) * len(raw)
