@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import Literal, SupportsIndex, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from llmq.model.engine import Engine
 from llmq.policies.blocks import Policy, runs_together
 from llmq.sim.agents_window import WindowEngine, can_window
 from llmq.sim.calendar import CalendarEngine, NotTogetherError
-from llmq.sim.log import Job, Log, Tally
+from llmq.sim.log import Ends, Job, Log, Tally
 from llmq.sim.reference import ReferenceEngine
 
 __all__ = ["AgentPath", "Choice", "serve_agents"]
@@ -40,18 +40,6 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 # What happens first at one instant.
 END, SEND, START = range(3)
 EVENTS = ("prefill_end", "first_token", "finish")
-
-
-class _Ends(list[float]):
-    """Finish times that remember which were written since one looked."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__([math.nan] * n)
-        self.new: list[int] = []
-
-    def __setitem__(self, i: SupportsIndex | slice, value: object) -> None:
-        super().__setitem__(i, value)  # type: ignore[call-overload]
-        self.new.append(cast(int, i))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +135,7 @@ class _Loop:
         self._learn(trace, list(engines), {name: code for code, name in enumerate(names)})
         m = int(trace.made.sum())
         self.log = Log.empty(m)
-        self.ends = self.log.finish = _Ends(m)
+        self.ends = self.log.finish = Ends(m)
         self.columns: list[list[int]] = [[0] * m for _ in range(4)]
         prompt, output, hidden, klass = self.columns
         self.arrival = [math.inf] * m

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
-from typing import SupportsIndex, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ from llmq.policies.blocks import Policy, runs_together
 from llmq.sim.calendar import CalendarEngine, NotTogetherError
 from llmq.sim.desk import Desk
 from llmq.sim.dispatch import EngineChoice, Path, split
-from llmq.sim.log import Job, Log
+from llmq.sim.log import Ends, Job, Log
 from llmq.sim.prefix import reference_engine
 from llmq.sim.reference import ReferenceEngine
 from llmq.sim.stability import Slopes, Verdict, judge
@@ -47,18 +47,6 @@ END, ANSWER, SEND, START = range(4)
 Server = CalendarEngine | ReferenceEngine
 Maker: TypeAlias = Callable[[Job, Log], Server]
 Eligible = tuple[npt.NDArray[np.bool_], ...] | None
-
-
-class _Answers(list[float]):
-    """Finish times that remember which were written since one looked."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__([math.nan] * n)
-        self.new: list[int] = []
-
-    def __setitem__(self, i: SupportsIndex | slice, value: object) -> None:
-        super().__setitem__(i, value)  # type: ignore[call-overload]
-        self.new.append(cast(int, i))
 
 
 def lengths_of(work: Workload, requests: int, source: np.random.SeedSequence) -> Trace:
@@ -232,7 +220,7 @@ class _Loop:
         n = len(lengths)
         self.lengths, self.policy, self.pauses = lengths, policy, pauses
         self.log = Log.empty(n, tokens=tokens)
-        self.answers = self.log.finish = _Answers(n)
+        self.answers = self.log.finish = Ends(n)
         self.arrival = [math.inf] * n
         columns = (x.tolist() for x in (lengths.prompt, lengths.output, lengths.reasoning))
         shared = *columns, lengths.klass.tolist(), lengths.classes, lengths.prefix

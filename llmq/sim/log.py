@@ -9,12 +9,38 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import SupportsIndex, cast
 
 from llmq.model.engine import Engine
 from llmq.model.prefix import Prefix
 from llmq.policies.blocks import Policy
 
-__all__ = ["Job", "Log", "Tally"]
+__all__ = ["Ends", "Job", "Log", "Tally"]
+
+
+class Ends(list[float]):
+    """Finish times that remember which were written since one looked.
+
+    Parameters
+    ----------
+    n : int
+        Requests; none has ended.
+
+    Examples
+    --------
+    >>> ends = Ends(3)
+    >>> ends[1] = 2.5
+    >>> ends.new
+    [1]
+    """
+
+    def __init__(self, n: int) -> None:
+        super().__init__([math.nan] * n)
+        self.new: list[int] = []
+
+    def __setitem__(self, i: SupportsIndex | slice, value: object) -> None:
+        super().__setitem__(i, value)  # type: ignore[call-overload]
+        self.new.append(cast(int, i))
 
 
 @dataclass(slots=True)
