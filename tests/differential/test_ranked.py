@@ -133,7 +133,7 @@ def check(system: System) -> RankedLog:
 
 
 @given(ranked())
-@settings(max_examples=60)
+@settings(max_examples=24)
 def test_lockstep_equals_the_reference(system) -> None:
     check(system)
 
