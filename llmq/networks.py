@@ -19,8 +19,7 @@ from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
-from llmq.model.workload import Workload
-from llmq.networks_traffic import Burst, check_classes, traffic
+from llmq.networks_traffic import Burst, Offered, check_classes
 from llmq.policies import Policy
 
 __all__ = [
@@ -35,7 +34,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class Network(Offered):
     """An engine, its classes and a direction of rates.
 
     Parameters
@@ -72,30 +71,6 @@ class Network:
                     field=limit,
                 )
         check_classes(self.mix, self.rates)
-
-    def at(self, load: float, *, deterministic: bool = False, first: int = 0) -> Workload:
-        """Return the traffic at a load.
-
-        Parameters
-        ----------
-        load : float
-            Share of the capacity that is offered, between 0 and 2.
-        deterministic : bool
-            Equal gaps between arrivals instead of exponential ones.
-        first : int
-            So many requests more come at time 0.
-
-        Returns
-        -------
-        Workload
-            The traffic.
-
-        Raises
-        ------
-        InputError
-            A load outside (0, 2).
-        """
-        return traffic(self.mix, self.rates, load, deterministic=deterministic, first=first)
 
 
 def draw_network(

@@ -19,9 +19,8 @@ from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
-from llmq.model.workload import Workload
 from llmq.networks import below
-from llmq.networks_traffic import check_classes, traffic
+from llmq.networks_traffic import Offered, check_classes
 
 __all__ = ["FleetNetwork", "FleetSketch", "draw_fleet_sketch", "engine_seconds"]
 
@@ -30,7 +29,7 @@ Parts = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class FleetNetwork:
+class FleetNetwork(Offered):
     """A fleet of unequal engines, classes and a direction of rates.
 
     Parameters
@@ -64,30 +63,6 @@ class FleetNetwork:
         if self.fleet.eligible or self.fleet.roles:
             raise InputError("a fleet for verdicts has pools that serve every class, both phases")
         check_classes(self.mix, self.rates)
-
-    def at(self, load: float, *, deterministic: bool = False, first: int = 0) -> Workload:
-        """Return the traffic at a load.
-
-        Parameters
-        ----------
-        load : float
-            Share of the capacity that is offered, between 0 and 2.
-        deterministic : bool
-            Equal gaps between arrivals instead of exponential ones.
-        first : int
-            So many requests more come at time 0.
-
-        Returns
-        -------
-        Workload
-            The traffic.
-
-        Raises
-        ------
-        InputError
-            A load outside (0, 2).
-        """
-        return traffic(self.mix, self.rates, load, deterministic=deterministic, first=first)
 
 
 def engine_seconds(

@@ -13,7 +13,7 @@ from llmq.model.arrivals import Arrivals, Deterministic, Poisson
 from llmq.model.request import RequestClass
 from llmq.model.workload import Workload
 
-__all__ = ["Burst", "check_classes", "traffic"]
+__all__ = ["Burst", "Offered", "check_classes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,41 +73,37 @@ def check_classes(mix: Mapping[str, RequestClass], rates: Mapping[str, float]) -
         raise InputError(f"a network has a rate for each class: {sorted(mix)}, got {sorted(rates)}")
 
 
-def traffic(
-    mix: Mapping[str, RequestClass],
-    rates: Mapping[str, float],
-    load: float,
-    *,
-    deterministic: bool = False,
-    first: int = 0,
-) -> Workload:
-    """Return the traffic of a network at a load.
+class Offered:
+    """What a network is offered: classes and a direction of rates, at load 1."""
 
-    Parameters
-    ----------
-    mix : mapping of str to RequestClass
-        The classes.
-    rates : mapping of str to float
-        Requests per second at load 1.
-    load : float
-        Share of the capacity that is offered, between 0 and 2.
-    deterministic : bool
-        Equal gaps between arrivals instead of exponential ones.
-    first : int
-        So many requests more come at time 0.
+    __slots__ = ()
+    mix: Mapping[str, RequestClass]
+    rates: Mapping[str, float]
 
-    Returns
-    -------
-    Workload
-        The traffic.
+    def at(self, load: float, *, deterministic: bool = False, first: int = 0) -> Workload:
+        """Return the traffic at a load.
 
-    Raises
-    ------
-    InputError
-        A load outside (0, 2).
-    """
-    if not 0 < load < 2:
-        raise InputError(f"load must lie between 0 and 2, got {load}", value=load)
-    total = load * sum(rates.values())
-    process = Deterministic(total) if deterministic else Poisson(total)
-    return Workload(Burst(process, first) if first else process, mix, rates)
+        Parameters
+        ----------
+        load : float
+            Share of the capacity that is offered, between 0 and 2.
+        deterministic : bool
+            Equal gaps between arrivals instead of exponential ones.
+        first : int
+            So many requests more come at time 0.
+
+        Returns
+        -------
+        Workload
+            The traffic.
+
+        Raises
+        ------
+        InputError
+            A load outside (0, 2).
+        """
+        if not 0 < load < 2:
+            raise InputError(f"load must lie between 0 and 2, got {load}", value=load)
+        total = load * sum(self.rates.values())
+        process = Deterministic(total) if deterministic else Poisson(total)
+        return Workload(Burst(process, first) if first else process, self.mix, self.rates)
