@@ -29,6 +29,21 @@ _HEAD = """\
 What the papers state and what llmq finds. The status is computed by the judge of each claim from
 the committed table (`python -m experiments --claims` writes this page); the tests compute every
 experiment again at its small scale and demand at least the status in the last column.
+
+* **proved**: exact; nothing is random, and the table repeats the identity to its six digits.
+* **verified at 4 SE**: simulated within four standard errors of an exact value, or on the right
+  side of an exact bound by four (of two simulations: their difference); where nothing is random, at
+  every point computed. What a judge allows beyond (a finite path, a law of means) stands in the
+  claim or in its module.
+* **reproduced in band**: within the band that the claim, its judge or its source names; where two
+  simulations are compared, with 95 % intervals apart.
+* **direction only**: the sign or the order, not the number.
+* **not reproduced**: neither, or refuted; at the small scale also what cannot be judged there.
+
+Bands of the PASCAL, SLAI and validation claims were laid down before these runs, after an earlier
+simulation with other code. Those that no source names (brackets, tiles, the toy of the recompute
+losses, WAIT, Inoue, agents) are ours and were set with first results at hand: they guard
+against change and are no blind tests.
 """
 _ROW = "| {id} | {text} | {measured} | {status} | {source} | {figure} | {test} | {least} |\n"
 

@@ -3,7 +3,8 @@
 A :class:`Claim` carries its own judge, a function of the table of its experiment, so that the
 status in ``CLAIMS.md`` is computed, never written. A judge must be able to fail: it compares with
 numbers that stand in the source, and its test gives it a doctored table. Bands and tolerances are
-those of the source or of a statistical test, set before the run.
+those of the source or of a statistical test; where they are ours the claim, its judge or the head
+of ``CLAIMS.md`` says so. A judge that finds no rows to judge raises ``LookupError`` or says NOT.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ an error of a few hundred tokens over the whole window.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ import numpy as np
 
 from experiments.claim import Claim, Finding, Status
 from experiments.dai_region import LAW, MS
+from experiments.intervals import around, standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.model.arrivals import Deterministic, Poisson
@@ -126,10 +126,10 @@ def slope(point: Point, rng: np.random.SeedSequence) -> list[Row]:
         pairs = zip(times.arrival, times.finish, strict=True)
         found = np.array([_slope(came, gone, nominal) for came, gone in pairs])
         mean = float(found.mean())
-        half = 1.96 * float(found.std(ddof=1)) / math.sqrt(paths) if paths > 1 else 0.0
+        sure = {"y": mean, "low": mean, "high": mean, "n": 1}  # even times: nothing is random
         rows.append({
-            "part": "slope", "kind": "simulated", "name": name, "x": point["load"], "y": mean,
-            "low": mean - half, "high": mean + half, "n": paths,
+            "part": "slope", "kind": "simulated", "name": name, "x": point["load"],
+            **(around(found) if paths > 1 else sure),
         })  # fmt: skip
     return rows
 
@@ -145,10 +145,10 @@ def _overload(table: Table) -> Finding:
     rows = table.where(part="slope", kind="simulated", x=1.1)
     (even,), (drawn,) = rows.where(name="even").rows(), rows.where(name="poisson").rows()
     exact = 0.1 * 12800 / 3829
-    error = (drawn["high"] - drawn["low"]) / (2 * 1.96)
+    error = float(standard_errors(rows.where(name="poisson"))[0])
     words = (
-        f"{drawn['y']:.4f} ± {1.96 * error:.4f} tokens/ms (Poisson), {even['y']:.4f} (even times), "
-        f"exact {exact:.4f}"
+        f"{drawn['y']:.4f} ± {drawn['high'] - drawn['y']:.4f} tokens/ms (Poisson), "
+        f"{even['y']:.4f} (even times), exact {exact:.4f}"
     )
     close = abs(drawn["y"] - exact) <= 4 * error and abs(even["y"] - exact) < 0.03 * exact
     return Finding(Status.VERIFIED if close and error < 0.05 * exact else Status.NOT, words)
@@ -157,11 +157,8 @@ def _overload(table: Table) -> Finding:
 def _stable(table: Table) -> Finding:
     rows = table.where(part="slope", kind="simulated", name="even")
     below = rows["y"][rows["x"] < 1]
-    z = max(
-        abs(row["y"]) / max((row["high"] - row["low"]) / (2 * 1.96), 1e-12)
-        for row in table.where(part="slope", kind="simulated", name="poisson").rows()
-        if row["x"] < 0.96
-    )
+    drawn = table.where(part="slope", kind="simulated", name="poisson")
+    z = (np.abs(drawn["y"]) / np.maximum(standard_errors(drawn), 1e-12))[drawn["x"] < 0.96].max()
     words = f"largest |slope| below capacity {np.abs(below).max():.4f} tokens/ms at even times; "
     good = z <= 4 and np.all(np.abs(below) < 0.02)
     return Finding(Status.VERIFIED if good else Status.NOT, f"{words}Poisson: |z| <= {z:.1f}")

@@ -10,13 +10,13 @@ the share of busy time, close to 1 long before the load is. Theory core O19 at l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from experiments.claim import Claim, Finding, Status
+from experiments.intervals import around, standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.model.batchtime import BatchTime
@@ -134,18 +134,13 @@ def _busy(finish: np.ndarray) -> float:
 
 
 def _row(part: str, load: float, values: np.ndarray) -> Row:
-    mean, half = values.mean(), 1.96 * values.std(ddof=1) / math.sqrt(len(values))
-    return {
-        "part": part, "kind": "simulated", "name": "llmq", "load": load, "y": mean,
-        "low": mean - half, "high": mean + half, "n": len(values),
-    }  # fmt: skip
+    return {"part": part, "kind": "simulated", "name": "llmq", "load": load, **around(values)}
 
 
 def _agrees(table: Table) -> Finding:
-    scores = []
-    for row in table.where(part="delay", kind="simulated").rows():
-        exact = inoue(row["load"] / ALPHA, ALPHA, TAU0).wait
-        scores.append((row["y"] - exact) / ((row["high"] - row["low"]) / (2 * 1.96)))
+    rows = table.where(part="delay", kind="simulated")
+    exact = np.array([inoue(load / ALPHA, ALPHA, TAU0).wait for load in rows["load"]])
+    scores = (rows["y"] - exact) / standard_errors(rows)
     worst = max(scores, key=abs)
     words = f"largest deviation {worst:+.1f} standard errors at {len(scores)} loads"
     return Finding(Status.VERIFIED if abs(worst) <= 4 else Status.NOT, words)

@@ -143,8 +143,15 @@ def loads(table: Table, work: str) -> list[tuple[float, Table]]:
     -------
     list of tuple
         Load and rows.
+
+    Raises
+    ------
+    LookupError
+        None: a judge shall not accept what it does not see.
     """
     mine = table.where(work=work, kind="simulated")
+    if not len(mine):
+        raise LookupError(f"no simulated rows of {work} in table {table.name}")
     return [(float(rho), mine.where(rho=float(rho))) for rho in np.unique(mine["rho"])]
 
 

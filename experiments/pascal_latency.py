@@ -217,7 +217,10 @@ def _curve(table: Table, phase: str, rate: float, policy: str, metric: str = "la
 
 
 def _rates(table: Table, phase: str) -> list[float]:
-    return [float(rate) for rate in np.unique(table.where(phase=phase, kind="simulated")["rate"])]
+    rates = [float(rate) for rate in np.unique(table.where(phase=phase, kind="simulated")["rate"])]
+    if not rates:  # a judge shall not accept what it does not see
+        raise LookupError(f"no simulated rows of {phase} in table {table.name}")
+    return rates
 
 
 def reasoning_shape(table: Table) -> Finding:

@@ -392,7 +392,7 @@ def _exact(table: Table) -> Finding:
     rows = {row["name"]: row for row in table.where(part="wrong").rows()}
     wrong = sum(row["y"] for row in rows.values())
     words = ", ".join(f"{row['y']:.0f} of {row['n']:.0f} {name}" for name, row in rows.items())
-    return Finding(Status.VERIFIED if wrong == 0 else Status.NOT, f"differ: {words}")
+    return Finding(Status.VERIFIED if rows and wrong == 0 else Status.NOT, f"differ: {words}")
 
 
 def _between(table: Table) -> Finding:

@@ -124,7 +124,7 @@ def _answers(table: Table) -> Finding:
         least = mine.where(kind="lower_bound")["x"][0]
         meets &= bool(len(enough)) and enough.min() == answer["x"] >= least
         words.append(f"{answer['name'].split(' ')[0]}: {answer['x']:.0f} GPUs")
-    good = meets and len(words) == len(set(rows["name"]))
+    good = meets and words and len(words) == len(set(rows["name"]))
     return Finding(Status.BAND if good else Status.NOT, "; ".join(words))
 
 

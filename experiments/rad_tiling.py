@@ -119,7 +119,7 @@ def agree(table: Table) -> Finding:
     full = _at(table, TILE, "efficiency", kind="theory")
     good = off < 2e-6 and best <= full + 1e-6
     return Finding(
-        Status.VERIFIED if good else Status.NOT,
+        Status.PROVED if good else Status.NOT,
         f"largest difference {off:.1g} over {len(simulated)} sizes; best efficiency {best:.5g}, "
         f"that of {TILE} tokens {full:.5g}",
     )
@@ -136,7 +136,7 @@ CLAIMS = (
     Claim(
         id="RAD-TILE-2",
         text="No batch size beats full tiles, and the simulator runs every size in the law's time.",
-        source=SOURCE, judge=agree, figure="rad_tiling", least=Status.VERIFIED,
+        source=SOURCE, judge=agree, figure="rad_tiling", least=Status.PROVED,
         test="test_rad.py::test_staircase_can_fail",
     ),
 )  # fmt: skip

@@ -22,6 +22,7 @@ import numpy as np
 
 import llmq
 from experiments.claim import Claim, Finding, Status
+from experiments.intervals import standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.policies import Policy, Sarathi
@@ -213,7 +214,7 @@ def _bistable(table: Table) -> Finding:
     rows = table.where(part="population")
     slow, fcfs = rows.where(policy="backfill"), rows.where(policy="FCFS")
     few, many = slow["x"] <= 20, slow["x"] >= 40
-    error = (slow["high"] - slow["low"]) / 2 / 2.26  # standard error, ten parts
+    error = standard_errors(slow)
     peak = int(np.argmax(np.where(few, slow["y"], -np.inf)))
     words = (
         f"backfill {slow['y'][peak]:.2f} req/s at {slow['x'][peak]:g} present, at most "
@@ -222,13 +223,15 @@ def _bistable(table: Table) -> Finding:
     if not (np.all(slow["y"][many] < RATE) and fcfs["y"][-1] > RATE and slow["y"][peak] > RATE):
         return Finding(Status.NOT, words)
     sure = np.all(slow["y"][many] + 4 * error[many] < RATE)
+    sure &= slow["y"][peak] - 4 * error[peak] > RATE
+    sure &= fcfs["y"][-1] - 4 * standard_errors(fcfs)[-1] > RATE
     return Finding(Status.VERIFIED if sure else Status.DIRECTION, words)
 
 
 def _reduced(table: Table) -> Finding:
     """Judge the bound with the measured tokens: it holds, and is near where it should bind."""
     rows = table.where(part="population", policy=["backfill", "head of line", "FCFS"])
-    error = (rows["high"] - rows["low"]) / 2 / 2.26
+    error = standard_errors(rows)
     holds = bool(np.all(rows["y"] - 4 * error <= rows["bound"]))
     full = rows.where(policy="backfill", x=[30, 40, 60])
     near = float((full["y"] / full["bound"]).min()) if len(full) else math.nan
@@ -239,6 +242,8 @@ def _reduced(table: Table) -> Finding:
 def _worse(table: Table, less: str, more: str) -> list[tuple[int, int, int]]:
     """Cycles in which one rule carries less than another."""
     one, two = (table.where(part="cycle", policy=name) for name in (less, more))
+    if not len(one):  # a judge shall not accept what it does not see
+        raise LookupError(f"no cycles of {less} in table {table.name}")
     return [CYCLES[int(x)] for x, a, b in zip(one["x"], one["y"], two["y"], strict=True)
             if a < b * (1 - 1e-5)]  # fmt: skip
 
@@ -272,7 +277,7 @@ CLAIMS = (
           "served with 40 present and more, more than that with few", source=_TOY, judge=_bistable,
           figure="recompute_loss", least=Status.DIRECTION, test=_TEST),
     Claim(id="RECOMPUTE-4", text="No policy serves faster than the load with its recomputed tokens "
-          "allows, and backfill at full memory serves at nearly that rate [RC]", source=_OWN,
+          "allows, and backfill at full memory serves at 85 % of it or more [RC]", source=_OWN,
           judge=_reduced, figure="recompute_loss", least=Status.VERIFIED, test=_TEST),
     Claim(id="RECOMPUTE-7", text="Backfill with recompute is not throughput-optimal: the exact "
           "cycle at full memory is slower than a schedule that is carried [RCC, P1]", source=_OWN,

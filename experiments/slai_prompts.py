@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from experiments.claim import Claim, Finding, Status
+from experiments.intervals import scores
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.slai_setting import (
     CLASSES,
@@ -117,7 +118,8 @@ def _trade(table: Table, policy: str) -> Finding:
     both = np.intersect1d(mine["prompt"], base["prompt"])
     mine, base = (x.where(prompt=both.tolist()) for x in (mine, base))
     faster = mine["ttft"] < base["ttft"]
-    clear = bool(mine["high"][0] < base["low"][0] and mine["low"][-1] > base["high"][-1])
+    above = scores(mine, base, "ttft")
+    clear = bool(above[0] < -4 and above[-1] > 4)
     right = bool(faster[0] and not faster[-1])
     last = np.flatnonzero(faster).max(initial=-1)
     where = "in no bin" if last == len(both) - 1 else f"above {(last + 1) * WIDTH} tokens"

@@ -152,8 +152,8 @@ CLAIMS = (
     ),
     Claim(
         id="OURS-TILES-2",
-        text="The step is felt end to end: a budget of 392 instead of 384 tokens costs TPOT, which "
-        "a smooth law does not show.",
+        text="The step is felt end to end: a budget of 392 instead of 384 tokens costs more than "
+        "2 % TPOT, of which a smooth law does not show 1 %.",
         source="calibration study 4 (+5 %)", judge=budget, figure="tile_staircase",
         least=Status.BAND, test="test_ours.py::test_tiles_can_fail",
     ),

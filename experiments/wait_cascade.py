@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.claim import Claim, Finding, Status
+from experiments.intervals import around, standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from experiments.wait_equilibrium import LAW, memory, types
@@ -112,19 +113,16 @@ def _windows(found: list[Row]) -> list[Row]:
 
 
 def _row(part: str, name: str, x: float, values: np.ndarray) -> Row:
-    mean, half = float(values.mean()), 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
-    return {
-        "part": part, "kind": "simulated", "name": name, "x": x, "y": mean, "low": mean - half,
-        "high": mean + half, "n": len(values),
-    }  # fmt: skip
+    return {"part": part, "kind": "simulated", "name": name, "x": x, **around(values)}
 
 
 def _loses(table: Table) -> Finding:
     (fcfs,), (wait,) = (table.where(part="late", name=name).rows() for name in RULES)
     loss, other = (1 - row["y"] / OFFERED for row in (fcfs, wait))
-    error = (fcfs["high"] - fcfs["low"]) / (2 * 1.96) / OFFERED
+    error = float(standard_errors(table.where(part="late", name=RULES[0]))[0]) / OFFERED
+    half = (fcfs["high"] - fcfs["low"]) / 2 / OFFERED
     words = (
-        f"FCFS loses {100 * loss:.1f} ± {196 * error:.1f} % ({fcfs['evictions']:.2f} evictions per "
+        f"FCFS loses {100 * loss:.1f} ± {100 * half:.1f} % ({fcfs['evictions']:.2f} evictions per "
         f"request), WAIT {100 * other:.1f} %"
     )
     good = loss > 0.01 + 4 * error and loss > other

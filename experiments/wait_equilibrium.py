@@ -15,7 +15,6 @@ Differs from the paper: FCFS without limit, our choice, reaches the equilibrium 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.claim import Claim, Finding, Status
+from experiments.intervals import around
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from experiments.wait_model import Type, area, arrivals, fluid, serve
@@ -198,11 +198,8 @@ def mean_memory(point: Point, rng: np.random.SeedSequence) -> list[Row]:
         came, code = arrivals(kinds, point["horizon"], np.random.default_rng(seed))
         found = serve(kinds, came, code, LAW, "fcfs", until=point["horizon"])
         means.append(found.kv[found.start > point["horizon"] / 3].mean())
-    mean, half = float(np.mean(means)), 1.96 * float(np.std(means, ddof=1)) / math.sqrt(len(means))
-    return [{
-        "part": "curve", "kind": "simulated", "name": "fcfs", "x": point["load"], "y": mean,
-        "low": mean - half, "high": mean + half, "n": len(means),
-    }]  # fmt: skip
+    row = {"part": "curve", "kind": "simulated", "name": "fcfs", "x": point["load"]}
+    return [{**row, **around(means)}]
 
 
 def _values(table: Table) -> Finding:

@@ -18,8 +18,8 @@ TABLE = "pascal_rates"
 GROUP = "PASCAL"
 CAPTION = (
     "Figure 13 c and d, not reproduced: blocking without migration is 0 s at rho 1.1, 4 s at 1.2 "
-    "and 10 s at 1.3 (printed: 27 s), not clearly longer than with it, and at no load are "
-    "answers late more often without migration (of the Arena-like set they are at 1.2: 4.9 %, 3.7 %)."
+    "and 10 s at 1.3 (printed: 27 s), not clearly longer than with it, and at no load are answers "
+    "late more often without migration (of the Arena-like set they are at 1.2: 4.9 %, 3.7 %)."
 )
 PAIR = ("PASCAL", "NoMigration")
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 TABLE = "pascal_mix"
 GROUP = "PASCAL"
 CAPTION = (
-    "Figure 16: with half reasoning-heavy requests PASCAL cuts the tail TTFT of FCFS by up to "
-    "94 and 95 % (printed: 70 %). The gain over RR does not shrink as printed: up to 29 % and 23 % (14 %), "
-    "with losses up to 25 % and 70 % in well-filled bins (8 %). It all depends on the number of "
-    "requests: 4,000 here; with 1,500 the memory never fills and the three coincide."
+    "Figure 16: with half reasoning-heavy requests PASCAL cuts the tail TTFT of FCFS by up to 94 "
+    "and 95 % (printed: 70 %). The gain over RR does not shrink as printed: up to 29 % and 23 % "
+    "(14 %), with losses up to 25 % and 70 % in well-filled bins (8 %). It all depends on the "
+    "number of requests: 4,000 here; with 1,500 the memory never fills and the three coincide."
 )
 SIZE = (3.0, 2.6)
 

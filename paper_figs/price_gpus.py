@@ -20,8 +20,8 @@ TABLE = "price_gpus"
 GROUP = "Ours"
 CAPTION = (
     "GPU-time of a request of Llama-3.1-8B, taken apart by duality: prompts are the largest part "
-    "of a chat request on all but the L40S, reading the KV cache is that of reasoning on all (53 to "
-    "62 %), and on the L40S a fifth to a third of each price is scarce memory."
+    "of a chat request on all but the L40S, reading the KV cache is that of reasoning on all (53 "
+    "to 62 %), and on the L40S a fifth to a third of each price is scarce memory."
 )
 SIZE = (3.3, 2.9)
 _HATCH = ("", "", "///", "", "xx", "...")
@@ -39,7 +39,7 @@ def draw_class(table: Table, ax: Axes, klass: str, entries: bool) -> Axes:
                 linewidth=0.3, label=part if entries else None)  # fmt: skip
         left += values
     ax.set_xlabel(f"price of a {klass} request (GPU-ms)")
-    ax.set_ylabel("GPU" if entries else "")
+    ax.set_ylabel("GPU")
     legend(ax, columns=3)
     return ax
 

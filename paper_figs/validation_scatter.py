@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 TABLE = "validation_scatter"
 GROUP = "Ours"
 CAPTION = (
-    "Nothing fitted to the runs: TPOT of 68 % of the runs on modern engines lies within 12 % (grey); servers that "
-    "their CPU binds (LLM-Pilot's TGIS) are slower than their kernels; "
+    "Nothing fitted to the runs: TPOT of 68 % of the runs on modern engines lies within 12 % "
+    "(grey); servers that their CPU binds (LLM-Pilot's TGIS) are slower than their kernels; "
     "measured TTFT of the silicon loops includes the wait for a slot, which is not simulated."
 )
 SIZE = (3.2, 2.9)

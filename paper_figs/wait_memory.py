@@ -16,8 +16,8 @@ TABLE = "wait_thresholds"
 GROUP = "Theory of others"
 CAPTION = (
     "Throughput against memory: below M* WAIT stays within 5 % of what any rule can serve; first "
-    "come first served loses 10 to 11 % by evictions, reserving the peak 5 to 9 % by leaving memory "
-    "idle."
+    "come first served loses 10 to 11 % by evictions, reserving the peak 5 to 9 % by leaving "
+    "memory idle."
 )
 NAMES = {"fcfs": "FCFS, evicts", "reserve": "FCFS, reserves peaks", "wait": "WAIT"}
 

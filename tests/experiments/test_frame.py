@@ -174,6 +174,20 @@ def test_experiment_has_its_full_table(name: str) -> None:
     assert columns
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_judge_accepts_what_it_does_not_see(name: str) -> None:
+    table = read_table(TABLES / f"{name}.csv")
+    column, values = next(iter(table.columns.items()))
+    nothing = table.where(**{column: "none such" if values.dtype.kind == "U" else -1.5e300})
+    assert not len(nothing)
+    for claim in experiment(name).CLAIMS:
+        try:
+            finding = claim.judge(nothing)
+        except (LookupError, ValueError, TypeError, RuntimeWarning):
+            continue
+        assert finding.status is Status.NOT, f"{claim.id}: {finding}"
+
+
 def test_claims_are_named_once_and_point_to_what_exists() -> None:
     claims = [claim for name in NAMES for claim in experiment(name).CLAIMS]
     ids = [claim.id for claim in claims]

@@ -17,7 +17,7 @@ def table(*pairs, counted=0.4):
 
 def test_judges():
     good = table((1e6, 0.1, 3.0), (math.inf, 0.4, 1.0))
-    assert prefix_memory.endless(good).status is Status.VERIFIED
+    assert prefix_memory.endless(good).status is Status.PROVED
     assert prefix_memory.rising(good).status is Status.DIRECTION
     assert prefix_memory.endless(table((math.inf, 0.4001, 1.0))).status is Status.NOT
     assert prefix_memory.endless(table((1e6, 0.4, 1.0))).status is Status.NOT
