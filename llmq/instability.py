@@ -15,6 +15,8 @@ is tried:
 
 * one class, fixed lengths, a policy that reads only the head of the queue: the saturated cycle
   (:mod:`llmq.saturation`) gives the largest stable rate as a fraction;
+* one class under TRAIL without protection where memory binds: the cycle at full memory
+  (:mod:`llmq.theory.losses_cycle`);
 * one class at equal gaps: a period after which more requests are there
   (:mod:`llmq.saturation_open`); it covers policies that prefill first;
 * a fleet whose router does not look at the class: an exact bound (:mod:`llmq.saturation_blind`).
@@ -28,6 +30,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeAlias
 
 from llmq.errors import InputError, nearest
 from llmq.instability_search import (
@@ -46,16 +49,19 @@ from llmq.instability_search import (
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.networks_fleet import FleetNetwork
-from llmq.policies import Policy, parse, text
+from llmq.networks_memory import MemoryNetwork
+from llmq.policies import TRAIL, Policy, parse, text
 from llmq.result import Kind
 from llmq.rng import RngLike, generator
 from llmq.saturation import SaturatedCycle, has_cycle, saturated_cycle
 from llmq.saturation_blind import BlindBound, blind_bound, is_blind
 from llmq.saturation_open import OpenCycle, binary_gap, has_open_cycle, open_cycle
+from llmq.theory.losses_cycle import Fill, FullMemoryCycle, full_memory_cycle
 from llmq.verdict import StabilityTest
 
 __all__ = ["Instability", "draw_sketch", "find_instability", "replay"]
 
+Proof: TypeAlias = SaturatedCycle | FullMemoryCycle | OpenCycle | BlindBound
 # Share of the work that must pile up before a network counts as a find, and remain while shrinking.
 LEAST = 0.02
 # Share at which the search looks no further.
@@ -76,7 +82,7 @@ class Instability:
         Offered load, below 1.
     test : StabilityTest
         What the sequential test said.
-    cycle : SaturatedCycle, OpenCycle, BlindBound or None
+    cycle : SaturatedCycle, FullMemoryCycle, OpenCycle, BlindBound or None
         The proof, where there is one.
     kind, assumptions, source
         As in every result; exact where there is a proof.
@@ -86,7 +92,7 @@ class Instability:
     network: AnyNetwork
     load: float
     test: StabilityTest
-    cycle: SaturatedCycle | OpenCycle | BlindBound | None
+    cycle: Proof | None
     kind: Kind
     assumptions: tuple[str, ...]
     source: str
@@ -231,10 +237,8 @@ def _check(
         raise InputError("laws leave nothing to search", field="laws", value=laws)
 
 
-def _proof(
-    policy: Policy, network: AnyNetwork, load: float
-) -> SaturatedCycle | OpenCycle | BlindBound | None:
-    """Prove that the load is not carried, if one of the three ways applies."""
+def _proof(policy: Policy, network: AnyNetwork, load: float) -> Proof | None:
+    """Prove that the load is not carried, if one of the four ways applies."""
     offered = load * sum(network.rates.values())
     if isinstance(network, FleetNetwork):
         blind = blind_bound(network) if is_blind(policy.blocks.route) else None
@@ -246,6 +250,9 @@ def _proof(
         cycle = saturated_cycle(policy, network.engine, request)
         if cycle.rate < offered:
             return cycle
+    if isinstance(network, MemoryNetwork) and (fill := _unprotected(policy)):
+        full = full_memory_cycle(network.engine, request, fill)
+        return full if full.rate < offered else None
     if not has_open_cycle(policy, request):
         return None
     gap = binary_gap(offered)
@@ -254,6 +261,15 @@ def _proof(
         for first in (0, 8 * network.engine.token_budget)
     )
     return next((one for one in found if one is not None), None)
+
+
+def _unprotected(policy: Policy) -> Fill | None:
+    """How TRAIL fills the memory, if it is by the rule of the cycle at full memory."""
+    if not isinstance(policy, TRAIL) or policy.protect < 1 or policy.watermark > 0:
+        return None
+    if policy.admission == "now":
+        return policy.fill
+    return "future" if policy.reserve == 0 and policy.fill == "head" else None
 
 
 def _proved(

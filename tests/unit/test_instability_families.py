@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import llmq
-from llmq import policies
+from llmq import instability, policies
 from llmq.instability import Instability, find_instability
 from llmq.instability_priority import (
     AgentSketch,
@@ -75,6 +75,24 @@ def test_the_cycle_with_evictions_is_what_a_long_queue_gets(sketch):
     rate = (n / 2) / (ends[3 * n // 4 - 1] - ends[n // 4 - 1])
     assert rate == pytest.approx(cycle.rate, rel=0.02)
     assert cycle.rate < 0.9 * sum(network.rates.values())
+
+
+def test_rank_preemption_is_refuted_by_its_cycle_at_full_memory():
+    # 4 + n seconds for n tokens, places for 20, requests of 1 + 4: 1/7 a second, entry RCC.
+    network = MemorySketch(32, 8, 0, 64, 20, ((1, 4),)).network()
+    own = policies.TRAIL(protect=1.0, watermark=0.0)
+    cycle = instability._proof(own, network, 0.95)
+    assert (cycle.exact_rate, cycle.source) == (Fraction(1, 7), "cycle at full memory [RCC]")
+    # A load that it carries, a rule that carries 12/79, and rules that the cycle is not about.
+    assert instability._proof(own, network, 0.9) is None
+    head = replace(own, fill="head")
+    assert instability._proof(head, network, 0.95) is None
+    assert instability._proof(head, network, 0.97).exact_rate == Fraction(12, 79)
+    assert instability._proof(replace(own, protect=0.8), network, 0.95) is None
+    assert instability._proof(replace(own, watermark=0.01), network, 0.95) is None
+    ahead = replace(head, admission="future")
+    assert instability._proof(ahead, network, 0.95) is None  # 5 % of the memory in reserve
+    assert instability._proof(replace(ahead, reserve=0.0), network, 0.95).exact_rate == HALF / 4
 
 
 def test_greedy_admission_is_refuted_where_memory_binds():
