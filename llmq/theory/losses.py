@@ -32,7 +32,9 @@ iteration and leave less than one peak ``P`` free while anybody waits, whatever 
 ``t = c + a B + e KV`` they carry every load below 1 of
 :math:`\sum_j \lambda_j (a v_j + e g_j + w W_j + (c + 2 \sigma M) h_j / (M - P))`, where
 :math:`h = \sum_{i=1}^{o} (s + i)` is the room a request holds while served. With free swap that is
-the memory facet but for one peak.
+the memory facet but for one peak. Where the budget ``b`` is below ``M`` it may leave somebody out
+too, with more than ``b - s`` tokens in the iteration (``s`` the longest prompt):
+:math:`(c + 2 \sigma M)\,v_j / (b - s + 1)` on top.
 
 Proofs: ``proofs/lemmas/recompute.py`` and ``proofs/lemmas/holding.py``. Not covered: fleets with
 migration, finite deadlines, tiles in [RANK], slots beside memory.
@@ -40,6 +42,7 @@ migration, finite deadlines, tiles in [RANK], slots beside memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -282,7 +285,8 @@ def ranked_load(engine: Engine, mix: Mix, rates: Rates) -> PolicyLoad:
     Parameters
     ----------
     engine : Engine
-        With a KV limit, an affine law, no slot limit; ``per_swap`` counts.
+        With a KV limit, an affine law, no slot limit, a token budget of the longest prompt at
+        least; ``per_swap`` counts.
     mix : mapping of str to RequestClass
         The classes.
     rates : mapping of str to float
@@ -301,7 +305,7 @@ def ranked_load(engine: Engine, mix: Mix, rates: Rates) -> PolicyLoad:
     Examples
     --------
     >>> from llmq.model.batchtime import BatchTime
-    >>> engine = Engine(BatchTime.affine(base=0.02, per_token=1e-4), 8192, kv_tokens=20_000,
+    >>> engine = Engine(BatchTime.affine(base=0.02, per_token=1e-4), 20_000, kv_tokens=20_000,
     ...                 kv_block=1)
     >>> found = ranked_load(engine, {"chat": RequestClass(128, 600)}, {"chat": 2.0})
     >>> found.load, found.least
@@ -316,10 +320,12 @@ def ranked_load(engine: Engine, mix: Mix, rates: Rates) -> PolicyLoad:
     room = engine.kv_blocks * engine.kv_block - peak
     if room <= 0:
         raise InputError(f"a request of {peak} tokens fills the memory of {memory}")
+    spare = _spare(engine, max(kind.prompt.high for kind in mix.values()))
     base = law.base + 2 * engine.per_swap * memory
     weights = [
         law.per_token * float(need.tokens) + _reading(engine, need)
         + base * (float(need.area) + engine.kv_block * float(need.slots)) / room
+        + base * float(need.tokens) / spare
         for need in needs
     ]  # fmt: skip
     region = stability_region(engine, mix)
@@ -331,6 +337,19 @@ def ranked_load(engine: Engine, mix: Mix, rates: Rates) -> PolicyLoad:
          "whole prompts in one iteration; Poisson arrivals, bounded lengths"),
         "ranked policies with swap [RANK]",
     )  # fmt: skip
+
+
+def _spare(engine: Engine, prompt: int) -> float:
+    """Fewest tokens of an iteration in which somebody finds too few of the budget left."""
+    budget = engine.token_budget
+    if prompt > budget:
+        raise InputError(
+            f"ranked_load is for whole prompts: one of {prompt} tokens exceeds token_budget "
+            f"{budget}; raise the budget",
+            field="token_budget", value=budget,
+        )  # fmt: skip
+    # No iteration has more tokens than the memory holds.
+    return math.inf if budget >= engine.kv_blocks * engine.kv_block else budget - prompt + 1
 
 
 def _reading(engine: Engine, need: Demand) -> float:

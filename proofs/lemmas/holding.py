@@ -34,10 +34,13 @@ So the iteration, ``c + a B + e KV + w work`` long, removes at least that from `
 present fit into ``M`` and ``V`` is bounded. Drift ``load - 1`` outside a bounded set: positive
 recurrent for ``load < 1``. The rank does not matter: FCFS, round robin, PASCAL's two queues. Swaps
 move at most ``M`` out and ``M`` in per iteration: with ``sigma`` seconds a token replace ``c`` by
-``c + 2 sigma M``. Without a memory limit everybody runs: with ``V`` from ``a v + e g + w W`` alone
-an iteration that removes ``x`` lasts ``c + x``, so its drift is ``load (c + x) - x``, negative from
-``x > c load / (1 - load)`` on, that is, once enough are present. Lengths may be hidden from the
-policy: they belong to the state, not to the rule.
+``c + 2 sigma M``. With a budget ``b < M``, whole prompts of at most ``s <= b`` tokens, who is left
+out may have lacked tokens: then more than ``b - s`` were dealt out. Add ``c v / (b - s + 1)`` to
+``V``: the iteration removes ``c`` by the one term or the other. Without a memory limit everybody
+runs: with ``V`` from ``a v + e g + w W`` alone an iteration that removes ``x`` lasts ``c + x``, so
+its drift is ``load (c + x) - x``, negative from ``x > c load / (1 - load)`` on, that is, once
+enough are present. Lengths may be hidden from the policy: they belong to the state, not to the
+rule.
 
 **Refuted.** "A held decode keeps its slot for TBT, so at most ``k / (d TBT)`` requests per second
 are served": as soon as no slot is free nothing is left to prefill, and the decodes run.

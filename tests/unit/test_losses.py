@@ -408,10 +408,42 @@ def test_ranked_load_by_hand() -> None:
     assert found.kind is llmq.Kind.INNER_BOUND
 
 
+def test_a_small_budget_leaves_somebody_out_as_well() -> None:
+    """Prompts of 2, budget 5 of 20: who is left out for tokens leaves 4 or more dealt out."""
+    found = ranked_load(small(20, token_budget=5), {"r": llmq.RequestClass(2, 3)}, {"r": 1.0})
+    assert found.load == pytest.approx(4 * 12 / 15 + 4 + 4 * 4 / 4)
+    assert found.load > found.least
+    exact = ranked_load(small(20, token_budget=20), {"r": llmq.RequestClass(2, 3)}, {"r": 1.0})
+    assert exact.load == pytest.approx(4 * 12 / 15 + 4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from([FCFS(), RR(quantum=3), PASCAL(quantum=3, demote=20)]),
+    st.integers(1, 6), st.integers(1, 8), st.integers(0, 12), st.integers(2, 40),
+    st.integers(0, 99),
+)  # fmt: skip
+def test_any_rank_under_a_budget_is_served_in_the_time_of_the_bound(
+    policy: Policy, prompt: int, output: int, more: int, room: int, seed: int
+) -> None:
+    chip = small(prompt + output + room, token_budget=prompt + more)
+    n = 40
+    prompts = np.random.default_rng(seed).integers(1, prompt + 1, n)
+    prompts[0] = prompt
+    trace = llmq.Trace(np.zeros(n), prompts, [output] * n)
+    run = llmq.simulate(chip, trace, policy, engine="reference")
+    mix = {str(i): llmq.RequestClass(int(p), output) for i, p in enumerate(prompts)}
+    bound = ranked_load(chip, mix, dict.fromkeys(mix, 1.0))
+    assert bound.least <= bound.load * (1 + 1e-12)
+    last = 4.0 * output  # everybody is served at last: no more than `output` iterations
+    assert run.requests.finish.max() <= bound.load + last + 1e-6
+
+
 @pytest.mark.parametrize(
     ("engine", "words"),
     [
         (small(20, kv_tokens=None), "needs kv_tokens"),
+        (small(20, token_budget=1), "exceeds token_budget 1"),
         (small(20, max_seqs=3), "no max_seqs"),
         (small(5), "fills the memory"),
         (small(20, law=llmq.BatchTime.tiled(base=1.0, per_tile=2.0, tile=8)), "an affine law"),
