@@ -82,6 +82,11 @@ def engine_seconds(
     dict of str to tuple of fractions.Fraction
         In full batches, pools in fleet order: prices for :class:`llmq.policies.PriceWeighted`.
 
+    Raises
+    ------
+    InputError
+        An engine of which one limit or another binds, depending on the mix.
+
     Examples
     --------
     >>> network = FleetSketch(((1, 0, 0, 2), (1, 0, 2, 8)), ((8, 1), (1, 1))).network()
@@ -91,9 +96,16 @@ def engine_seconds(
     from llmq.theory.region import stability_region
 
     rows = []
-    for engine, _ in fleet.pools.values():
-        (bound,) = stability_region(engine, mix, "closed_form").facets()
-        rows.append(bound.exact)
+    for pool, (engine, _) in fleet.pools.items():
+        bounds = stability_region(engine, mix, "closed_form").facets()
+        if len(bounds) > 1:
+            limits = " or ".join(dict.fromkeys(bound.resource for bound in bounds))
+            raise InputError(
+                f"in pool {pool!r} {limits} may bind, so a request has no seconds of its own: "
+                "leave out kv_tokens and max_seqs",
+                field="pools", value=pool,
+            )  # fmt: skip
+        rows.append(bounds[0].exact)
     return {name: tuple(row[j] for row in rows) for j, name in enumerate(mix)}
 
 

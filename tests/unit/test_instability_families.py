@@ -197,6 +197,13 @@ def test_bad_open_cycles_are_refused(fields, match):
 # Fleets --------------------------------------------------------------------------------------
 
 
+def test_seconds_of_an_engine_whose_memory_may_bind_are_refused():
+    chip = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.1), 8, kv_tokens=40, kv_block=1)
+    mix = {"long": llmq.RequestClass(30, 1), "talk": llmq.RequestClass(1, 30)}
+    with pytest.raises(llmq.InputError, match=r"in pool 'x' .*memory.* may bind"):
+        engine_seconds(llmq.Fleet({"x": (chip, 1)}), mix)
+
+
 def test_the_bound_of_a_blind_router_by_hand():
     # 16 and 2 / 2 tokens: 1/2 s and 9/8 s for the long class, 1/16 and 1/32 for the short one.
     network = FLEET.network()
