@@ -10,7 +10,7 @@ Bands: a largest cut of 50 to 85 % against FCFS and 15 to 45 % against RR, no lo
 loads. The variants without migration and without the adaptive override are run on the first
 workload, as in the paper's figures 13 and 15.
 
-Small scale: two engines of 22,500 KV tokens and 200 requests a path, which fill and empty the
+Small scale: two engines of 18,000 KV tokens and 130 requests a path, which fill and empty the
 memory as often.
 
 Cho et al., PASCAL, arXiv 2602.11530, section V, figures 10, 13 and 15.
@@ -63,7 +63,7 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     """
     points = []
     for name, (requests, titles) in SIZES.items():
-        small = {"requests": 200, "engines": 2, "kv_tokens": 22_500}
+        small = {"requests": 130, "engines": 2, "kv_tokens": 18_000}
         size = small if scale == "small" else {"requests": requests}
         points.append({"work": name, "titles": titles, "rhos": LOADS, "seeds": 5, **size})
     rows = runner.run(simulate, points, rng)
@@ -74,7 +74,7 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
                  for key, value in values.items()]  # fmt: skip
     about = {
         "source": f"{SOURCE}, figures 10, 13, 15; rates and number of requests are not published",
-        "setting": "small: 2 engines of 22,500 KV tokens, 200 requests a path, 5 seeds; "
+        "setting": "small: 2 engines of 18,000 KV tokens, 130 requests a path, 5 seeds; "
         "full: 8 engines of 90,000, 4,000 and 3,000 requests",
     }
     return Table.of("pascal_bins", rows, units=UNITS, about=about)

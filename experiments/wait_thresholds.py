@@ -115,7 +115,7 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     Table
         Columns part, kind, name, x, y, low, high, n, evictions.
     """
-    paths, horizon = (3, 60.0) if scale == "small" else (6, 90.0)
+    paths, horizon = (3, 45.0) if scale == "small" else (6, 90.0)
     size = {"paths": paths, "horizon": horizon}
     rows = [*_theory()]
     rows += runner.run(threshold, [{"factor": f, **size} for f in FACTORS[scale]], rng)
