@@ -40,6 +40,13 @@ ALPHA = 0.01
 # Policies that the fast simulators run; the others get shorter paths.
 FAST = ("sarathi", "orca", "fastertransformer", "rad", "maxweight")
 STEPS = 5
+# The classes of a drawn network, the last first: without names Priority is Sarathi.
+SETTINGS = {"priority": "priority:classes=c+b+a"}
+
+
+def setting(name: str) -> Policy:
+    """Return a policy by name, with parameters where its defaults say nothing."""
+    return policies.parse(SETTINGS.get(name, name))
 
 
 def effort(policy: Policy) -> tuple[dict[str, Any], float]:
@@ -68,7 +75,7 @@ def home(policy: Policy) -> tuple[str, str]:
 
 def reach(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     """Bisect the load that a policy carries on one network of the standard set."""
-    policy = policies.parse(point["policy"])
+    policy = setting(point["policy"])
     network = standard(point["set"])[point["network"]]
     low, high = bisected(policy, network)
     proof = theorem(fitted(policy, network.engine), network) or ""
@@ -95,7 +102,7 @@ def bisected(policy: Policy, network: Network) -> tuple[float, float]:
 
 def tests(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     """Count the answers at one load on networks drawn by number, and how many a theorem covers."""
-    policy, said, proved = policies.parse(point["policy"]), Counter[str](), 0
+    policy, said, proved = setting(point["policy"]), Counter[str](), 0
     test, _ = effort(policy)
     for number in range(point["first"], point["first"] + point["n"]):
         odd = point["set"] == "mismatched"

@@ -10,7 +10,7 @@ import pytest
 from experiments import verdicts
 from experiments.claim import Status
 from experiments.table import TABLES, Table, read_table
-from experiments.verdict_points import bisected, home, one_class, reach, standard
+from experiments.verdict_points import bisected, home, one_class, reach, setting, standard
 from llmq import policies
 from llmq.saturation import saturated_cycle
 from llmq.theory.tiling import best_batch
@@ -68,7 +68,9 @@ def test_fewer_networks_are_no_verification():
 
 def test_verdicts_follow_the_table():
     assert verdicts.verdict(TABLE, "maxweight") == "proved [S1]"
-    assert verdicts.verdict(TABLE, "slai") == "tested optimal"
+    assert verdicts.verdict(TABLE, "priority") == "proved [S1]"
+    assert verdicts.verdict(TABLE, "slai") == "proved [WC]"
+    assert verdicts.verdict(TABLE, "trail") == "tested optimal"
     assert verdicts.verdict(TABLE, "fastertransformer") == "not optimal"
     less = doctored({"proved": 0}, quantity="tests", policy="maxweight")
     assert verdicts.verdict(less, "maxweight") == "tested optimal"
@@ -76,6 +78,23 @@ def test_verdicts_follow_the_table():
     assert verdicts.verdict(grew, "maxweight") == "not optimal"
     unsure = doctored({"undecided": 999}, quantity="tests", policy="orca", load=0.9)
     assert verdicts.verdict(unsure, "orca") == "undecided"
+
+
+def test_every_policy_is_tested_on_enough_networks():
+    for kind in policies.ALL:
+        rows = TABLE.where(quantity="tests", policy=kind.name, set="suited", load=0.9)
+        assert rows["n"].sum() == verdicts.networks(kind.name, 0.9) >= 30
+        assert len(TABLE.where(quantity="reach", policy=kind.name)) >= 4
+    assert "c+b+a" in policies.text(setting("priority"))
+    assert setting("trail") == policies.TRAIL()
+
+
+def test_what_is_exact_about_a_counterexample_is_shown():
+    shown = {r["set"]: (r["proof"], r["kind"]) for r in verdicts._refuted()}
+    assert shown["vllm"] == ("exact at equal gaps", "theory")
+    assert shown["pascal-long-prompts"] == ("3/4", "theory")
+    assert shown["memory/trail"][0] == "0.9076 of what a paced schedule carries"
+    assert shown["memory/trail"][1] == "theory"
 
 
 @pytest.mark.parametrize("sort", ["split", "short", "tiles", "long", "cut"])
