@@ -1,4 +1,4 @@
-r"""What a router carries that does not look at the class of a request, exactly.
+r"""What a router carries at most that does not look at the class of a request.
 
 Requests come at rate :math:`\lambda`, each of class ``j`` with probability ``p_j`` independently of
 the past, and take at least ``w_jh`` seconds of engine ``h``. A router that sees queues but not the
@@ -7,8 +7,9 @@ class sends each engine the same mix, whatever it does; so it is unstable above
 .. math:: \sum_h \frac{1}{\sum_j p_j w_{jh}}
 
 (entry BL of ``proofs/THEOREMS.md``), which lies below the rate at load 1 where relative speeds
-differ by class. Joining the shortest queue keeps all queues alike, hence all engines busy, and
-reaches it. All numbers are rational: the weights are those of exact regions.
+differ by class. Joining the shortest queue keeps all queues alike, hence all engines busy: that it
+reaches the bound is tested, not proved. All numbers are rational: the weights are those of exact
+regions.
 
 Not covered: routers that see classes (:class:`llmq.policies.PriceWeighted`), eligible pools.
 """
@@ -110,7 +111,7 @@ def blind_bound(network: FleetNetwork) -> BlindBound:
         for h in range(len(network.fleet.pools))
     ]
     return BlindBound(
-        sum((1 / mean for mean in means), Fraction(0)), seconds, kind=Kind.EXACT,
+        sum((1 / mean for mean in means), Fraction(0)), seconds, kind=Kind.OUTER_BOUND,
         assumptions=(
             "classes independent of the past, one engine in each pool",
             "the router does not look at the class of the request",

@@ -10,7 +10,8 @@ linear with rational breakpoints.
 empties: it repeats with everything ``gamma`` times as large, in periods ``gamma`` times as long;
 the backlog grows linearly in time, below load 1 of each station. *Proof*: the rates depend only on
 which queues are empty, so from ``gamma q`` the path is that from ``q``, stretched. The check is a
-replay in fractions. That the stochastic network diverges as well is cited (Dai 1996), as for [G1].
+replay in fractions. It is *a* path: that it is the only one is not shown, which Dai (1996) asks for
+before the stochastic network diverges as well, as for [G1].
 
 Beyond two stations this finds what virtual stations cannot exclude; finding nothing is no proof of
 stability (:func:`llmq.theory.lyapunov.two_station` proves it).
