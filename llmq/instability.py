@@ -85,7 +85,7 @@ class Instability:
     cycle : SaturatedCycle, FullMemoryCycle, OpenCycle, BlindBound or None
         The proof, where there is one.
     kind, assumptions, source
-        As in every result; exact where there is a proof.
+        As in every result; exact where a cycle is the proof, an outer bound where a bound is.
     """
 
     policy: str
