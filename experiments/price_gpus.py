@@ -87,7 +87,7 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
 
 def adds_up(table: Table) -> Finding:
     """Judge: the parts are the price."""
-    total = {}
+    total: dict[tuple[str, str], float] = {}
     for row in table.rows():
         key = row["gpu"], row["klass"]
         total[key] = total.get(key, 0.0) + row["price"]

@@ -31,7 +31,7 @@ def test_sizes_are_numbers_of_two_byte_values(data_dir: Path, gpu: str, gpus: in
         if row["collective"] == "all_reduce"
         and row["num_workers"] == row["devices_per_node"] == str(gpus)
     }
-    sizes = np.array(sorted(size for size in theirs if 2**23 <= size and 2 * size <= max(ours)))
+    sizes = np.array(sorted(size for size in theirs if size >= 2**23 and 2 * size <= max(ours)))
     assert len(sizes) >= 2
     times = np.array([theirs[size] for size in sizes.tolist()])
     known = sorted(ours)
