@@ -10,8 +10,8 @@ is no room and here is. The pacer (a reader takes a token every ``tau`` seconds)
 it only says whether the answers are in time.
 
 Cho, Bang, Hwang, Rhu, arXiv 2602.11530 (HPCA 2026), Algorithms 1 and 2; what "room" and "in time"
-mean exactly is a reconstruction. On one engine with free swap
-it carries the memory facet but for one peak [RANK]; with migration no theorem is known.
+mean exactly is a reconstruction. On one engine with free swap it carries the memory facet but for
+one peak [RANK] (``proofs/THEOREMS.md``); with migration no theorem is known.
 """
 
 from __future__ import annotations
