@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         chosen = fitted(policy, network.engine)
         entries.add(theorem(chosen, network))
         tests.append(stability_test(chosen, network, args.load, rng=args.seed))
-    (proof,) = entries if len(entries) == 1 else (None,)
+    proof = ", ".join(sorted(map(str, entries))) if entries and None not in entries else None
     if args.json:
         print_json(_facts(args.policy, args.load, tests, found, proof))
     else:

@@ -74,8 +74,10 @@ def _names(cells: Cells, prompt: list[int]) -> Prefix:
     rows = []
     for row, (value, tokens) in enumerate(zip(cells.values, prompt, strict=True)):
         try:
-            ids = [int(name) for name in json.loads(value)]
-        except (ValueError, TypeError):
+            ids = json.loads(value)
+        except ValueError:
+            ids = None
+        if not isinstance(ids, list) or any(type(name) is not int for name in ids):
             cells.fail(row, "a list of whole numbers")
         if (
             len(ids) > -(-tokens // BLOCK)
