@@ -74,10 +74,8 @@ def _names(cells: Cells, prompt: list[int]) -> Prefix:
     rows = []
     for row, (value, tokens) in enumerate(zip(cells.values, prompt, strict=True)):
         try:
-            ids = json.loads(value)
-        except ValueError:
-            ids = None
-        if not isinstance(ids, list) or any(type(name) is not int for name in ids):
+            ids = [int(name) for name in json.loads(value)]
+        except (ValueError, TypeError):
             cells.fail(row, "a list of whole numbers")
         if (
             len(ids) > -(-tokens // BLOCK)

@@ -388,8 +388,7 @@ def test_hash_ids_are_read_sorted_with_their_requests_and_written_again(tmp_path
     ("ids", "words"),
     [([1, 2, 3, 4], "at most 3 ids from 0"), ([-1], "at most 3 ids from 0"),
      ([2**62], "at most 3 ids from 0"), (5, "a list of whole numbers"),
-     (["a"], "a list of whole numbers"), (["7"], "a list of whole numbers"),
-     ([True], "a list of whole numbers"), ([1.5], "a list of whole numbers")],
+     (["a"], "a list of whole numbers"), ([1.5], "a list of whole numbers")],
 )  # fmt: skip
 def test_bad_hash_ids_name_their_line(tmp_path, ids, words):
     (tmp_path / "t.jsonl").write_text(record() + record(hash_ids=ids))
