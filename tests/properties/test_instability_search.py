@@ -128,7 +128,9 @@ def test_every_known_case_is_found_again(case):
     policy, fields, reach = KNOWN[case]
     found = find_instability(policy, tries=30, rng=1, **fields)
     assert found is not None
-    assert found.kind is llmq.Kind.EXACT
+    # That the shortest queue reaches the bound of all blind routers is tested, not proved.
+    bound = fields.get("networks") == "fleet"
+    assert found.kind is (llmq.Kind.OUTER_BOUND if bound else llmq.Kind.EXACT)
     assert found.test.status == "grows"
     assert found.load == 0.9
     region = llmq.stability_region(found.system, found.network.mix)
