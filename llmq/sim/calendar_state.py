@@ -215,7 +215,9 @@ class State:
         Raises
         ------
         NotTogetherError
-            More decodes than one iteration can serve, or one that outgrows the room kept for it.
+            More decodes than one iteration can serve, one that outgrows the room kept for it, or
+            one that came back and, where phases exclude each other, may wait with a block for a
+            token that it has not made.
         """
         log, heap, block = self.log, self.heap, self.block
         for row, goal, have in self.ended:
@@ -237,6 +239,8 @@ class State:
                 self.room += goal + -goal % block if self.most < 0 else self.kept(row)
                 continue
             if self.grows:
+                if have < goal and not self.mixed and not have % block:
+                    raise NotTogetherError("a row that came back holds a block it does not fill")
                 self.room += goal + -goal % block
                 if self.counting:
                     self.grow[(tick - have) % block] += 1

@@ -147,3 +147,26 @@ def test_memory_that_is_first_counted_at_an_admission() -> None:
     )
     _check_equal(system, engines=1)
     assert llmq.simulate(chip, system.trace, system.policy).evictions == 2
+
+
+def test_a_row_that_came_back_holds_the_block_of_its_next_token() -> None:
+    """Phases that exclude each other: the calendar hands over, it does not count one block less.
+
+    The second and third row need 33 tokens in 3 blocks of 16; the third is evicted, comes back in
+    tiles of 4, and with 32 of its 33 tokens it decodes. Its third block is not free for the last.
+    """
+    law = llmq.BatchTime.affine(base=13 / 1024, per_token=0.0)
+    chip = llmq.Engine(law, token_budget=16, kv_tokens=128, kv_block=16)
+    later = 287 / 1024
+    trace = llmq.Trace(
+        [0.0] + [later] * 18, [1, 23, 23, *[1] * 15, 33], [33, 12, 11, *[1] * 16]
+    )  # fmt: skip
+    policy = policies.RAD(tile=4, watermark=0.0)
+    slow = llmq.simulate(chip, trace, policy, engine="reference", check=True)
+    assert slow.evictions == 1
+    # 69 iterations until both end, then 9 tiles for the last prompt of 33.
+    assert slow.requests.prefill_end[0, -1] == 78 * 13 / 1024
+    with pytest.raises(NotTogetherError, match="holds a block it does not fill"):
+        llmq.simulate(chip, trace, policy, engine="calendar")
+    either = llmq.simulate(chip, trace, policy)
+    np.testing.assert_array_equal(slow.requests.finish, either.requests.finish)
