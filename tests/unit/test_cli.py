@@ -438,3 +438,12 @@ def test_prefix_cache(run, folder):
     assert json.loads(run(*words, "--json")[1])["hit_rate"] is None
     code, _, err = run("plan", "--trace", "m.jsonl", *H100, "--prefix-cache", "--ttft", "1s")
     assert (code, "--prefix-cache" in err) == (2, True)
+
+
+def test_the_readme_shows_the_plan_of_today(run):
+    root = Path(__file__).parents[2]
+    code, out, _ = run("plan", str(root / "examples" / "chat.toml"), "-q")
+    assert code == 0
+    shown = (root / "README.md").read_text(encoding="utf-8").split("```console\n", 1)[1]
+    shown = shown.split("\n", 1)[1].split("\n\n$ make test", 1)[0]
+    assert out.startswith(shown)
