@@ -7,6 +7,7 @@ working. Facts a program may want (a line number, a margin) are attributes, not 
 from __future__ import annotations
 
 import functools
+import reprlib
 from collections.abc import Iterable
 
 __all__ = [
@@ -24,7 +25,11 @@ __all__ = [
     "UndecidedError",
     "UnstableError",
     "nearest",
+    "printable",
+    "shown",
 ]
+
+_COUNTS = ("level", "tuple", "list", "set", "frozenset", "dict", "array", "deque")
 
 
 class LlmqError(Exception):
@@ -159,8 +164,77 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     from difflib import get_close_matches
 
-    names = sorted(str(name) for name in known)
-    close = get_close_matches(str(word), names, n=1, cutoff=0.5)
+    names = sorted(printable(name) for name in known)
+    # Of a word without end the start: to compare it takes time in the square of its length.
+    close = get_close_matches(str(word)[:200], names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(names)}" if names else ""
+
+
+def printable(text: object, keep: str = "") -> str:
+    r"""Write control characters, lone surrogates and other unprintable ones as escapes.
+
+    A name from a file may hold the codes that move a cursor or change the title of a terminal;
+    written raw they would act there, and a lone surrogate cannot be written at all.
+
+    Parameters
+    ----------
+    text : object
+        What will be shown; its ``str`` is taken.
+    keep : str
+        Characters that stay, such as a line break in text of several lines.
+
+    Returns
+    -------
+    str
+        The same text with escapes.
+
+    Examples
+    --------
+    >>> print(printable("chat" + chr(27) + "[31m"))
+    chat\x1b[31m
+    """
+    words = str(text)
+    if words.isprintable():
+        return words
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in words)
+
+
+def shown(value: object, most: int = 60) -> str:
+    r"""Write a value for a message: bounded, and without characters that act on a terminal.
+
+    Parameters
+    ----------
+    value : object
+        Anything, of any size.
+    most : int
+        About how many characters.
+
+    Returns
+    -------
+    str
+        Its ``repr``, shortened in the middle.
+
+    Examples
+    --------
+    >>> shown("x" * 500, most=20)
+    "'xxxxxxx...xxxxxxxx'"
+    >>> shown("a" + chr(10) + "b") == r"'a\nb'"
+    True
+    """
+    if type(value) is int and value.bit_length() > 4 * most:
+        # Its digits may be more than Python writes at all.
+        return f"a whole number of about {value.bit_length() * 0.30103:.0f} digits"
+    short = reprlib.Repr()
+    for name in _COUNTS:
+        setattr(short, f"max{name}", 4)
+    short.maxstring = short.maxother = short.maxlong = most
+    try:
+        words = printable(short.repr(value))
+    except Exception:  # a repr of somebody else's class may do anything
+        words = f"<{type(value).__name__}>"
+    if len(words) > most:
+        half = (most - 3) // 2
+        words = f"{words[:half]}...{words[len(words) - half :]}"
+    return words
