@@ -34,6 +34,7 @@ from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.plan import Candidate, CandidatePlan, Plan, Probe
 from llmq.policies import Policy, Sarathi
+from llmq.policies.settings import effective
 from llmq.result import Estimate, Kind, provenance
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.record import Run
@@ -123,7 +124,7 @@ def plan_capacity(
     plans, regions = [], []
     for offer in offers:
         tell = (lambda text, name=offer.label: progress(f"{name}: {text}")) if progress else _quiet
-        engine = _budgeted(offer)
+        engine = effective(offer.engine, offer.policy)
         region = stability_region(engine, mix)
         search = _Search(
             traffic, slo, target, offer, engine, region, seed, requests, replications, workers, tell
@@ -185,11 +186,6 @@ def _candidates(
     if not offers:
         raise InputError("plan_capacity needs at least one candidate engine")
     return offers
-
-
-def _budgeted(offer: Candidate) -> Engine:
-    budget = offer.policy.token_budget
-    return offer.engine if budget is None else offer.engine.with_(token_budget=budget)
 
 
 @dataclass(frozen=True, slots=True)

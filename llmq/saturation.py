@@ -37,6 +37,7 @@ from llmq.model.engine import Engine
 from llmq.model.exacttime import ExactBatchTime
 from llmq.model.request import RequestClass
 from llmq.policies import FCFS, PASCAL, RR, Policy, SimpleChunking
+from llmq.policies.settings import effective
 from llmq.result import Kind
 from llmq.sim.log import Job, Log
 from llmq.sim.reference import ReferenceEngine
@@ -170,8 +171,7 @@ def saturated_cycle(
         raise InputError("a cycle under marks needs conventions in which prefill gives a token")
     if policy.blocks.swap and engine.per_swap:
         raise InputError("a saturated cycle does not count the time of swaps", field="per_swap")
-    if policy.token_budget is not None:
-        engine = engine.with_(token_budget=policy.token_budget)
+    engine = effective(engine, policy)
     server = _server(policy, engine, request, most)
     cycle, law = policy.blocks.together, engine.law.exact()
     seen: dict[tuple[object, ...], int] = {}

@@ -33,6 +33,7 @@ from llmq.model.engine import Engine
 from llmq.model.exacttime import ExactBatchTime
 from llmq.model.request import RequestClass
 from llmq.policies import Policy, SimpleChunking
+from llmq.policies.settings import effective
 from llmq.result import Kind
 from llmq.saturation import step
 from llmq.sim.log import Job, Log
@@ -208,8 +209,7 @@ def open_cycle(
             policy=policy.name,
         )
     check_fits(engine, "request", demand(request, engine))
-    if policy.token_budget is not None:
-        engine = engine.with_(token_budget=policy.token_budget)
+    engine = effective(engine, policy)
     if not gap > 0 or Fraction(float(gap)) != gap or gap.denominator > _FINEST:
         raise InputError(f"the gap must be a positive binary fraction of a second, got {gap}")
     times = [0.0] * first + [float(gap * k) for k in range(most)]

@@ -19,7 +19,8 @@ from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.slo import SLO
 from llmq.model.workload import Workload
-from llmq.policies import Policy
+from llmq.policies import Policy, Sarathi
+from llmq.policies.settings import effective
 from llmq.result import Kind, Provenance, provenance
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.run import simulate
@@ -148,14 +149,15 @@ def max_rate(
     if not 0 < goal < 1:
         raise InputError(f"share must lie between 0 and 1, got {goal}", value=goal)
     root = seed_sequence(rng)
-    region = stability_region(engine_or_fleet, workload.mix)
+    chosen = Sarathi() if policy is None else policy
+    region = stability_region(effective(engine_or_fleet, chosen), workload.mix)
     load, _ = region.load_bracket(workload.rates)
     bound = workload.rate / load if load > 0 else math.inf
     low, high, tried = 0.0, bound if math.isfinite(bound) else 2 * workload.rate, []
     for done in range(probes):
         rate = (low + high) / 2
         run = simulate(
-            engine_or_fleet, workload.at_rate(rate), policy, replications=replications,
+            engine_or_fleet, workload.at_rate(rate), chosen, replications=replications,
             requests=requests, rng=np.random.SeedSequence(root.entropy, spawn_key=root.spawn_key),
         )  # fmt: skip
         probe = Probe(rate, run.attainment(slo), run.verdict.status)

@@ -49,6 +49,7 @@ from llmq.errors import InputError
 from llmq.model.workload import Workload
 from llmq.networks import Network
 from llmq.policies import RAD, SLAI, MaxWeight, Policy, Priority, Sarathi
+from llmq.policies.settings import effective
 from llmq.result import Estimate, Kind
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.calendar import NotTogetherError
@@ -346,7 +347,7 @@ def theorem(policy: Policy, network: Network) -> str | None:
     from llmq.theory.tiling import best_batch
 
     engine = network.engine
-    budget = min(policy.token_budget or engine.token_budget, engine.token_budget)
+    budget = min(effective(engine, policy).token_budget, engine.token_budget)
     law, whole = engine.law, best_batch(engine.law, engine.token_budget)
     if law.per_kv or law.per_kv_mixed or law.per_work:
         return None

@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
 def _fleet(args: argparse.Namespace) -> Fleet:
     """Read a pool from each ``--engine``, with its ``--engines``."""
     import llmq
+    from llmq.policies.settings import effective
 
     names, counts = args.engine or [None], args.engines or []
     if counts and len(counts) != len(names):
@@ -108,12 +109,11 @@ def _fleet(args: argparse.Namespace) -> Fleet:
     if len(set(names)) < len(names):
         raise InputError("an engine is named twice: say how many of it with --engines")
     if len(args.policy or []) > 1:
-        raise InputError("a region needs one --policy at most: only its token budget counts")
-    budget = build_policy((args.policy or [None])[0]).token_budget
+        raise InputError("a region needs one --policy at most: only its settings count")
+    policy = build_policy((args.policy or [None])[0])
     pools = {}
     for name, n in zip(names, counts or [1] * len(names), strict=True):
-        engine = build_engine(name, args)
-        pools[name or ""] = (engine if budget is None else engine.with_(token_budget=budget), n)
+        pools[name or ""] = (effective(build_engine(name, args), policy), n)
     return llmq.Fleet(pools)
 
 

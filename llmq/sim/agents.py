@@ -13,6 +13,7 @@ from llmq.model.agents import AgentWorkload, check_stations
 from llmq.model.agents_trace import AgentTrace
 from llmq.model.engine import Engine
 from llmq.policies import Policy, Sarathi
+from llmq.policies.settings import effective
 from llmq.result import Kind, provenance
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.agents_path import AgentPath, Choice, serve_agents
@@ -167,8 +168,7 @@ def _as_run_by(name: str, engine: Engine, policy: Policy) -> Engine:
             "leave prefix_cache out",
             field="prefix_cache", value=name,
         )  # fmt: skip
-    budget = policy.token_budget
-    return engine if budget is None else engine.with_(token_budget=budget)
+    return effective(engine, policy)
 
 
 def _run(task: _Task) -> tuple[AgentTrace, AgentPath]:

@@ -179,6 +179,7 @@ def _words(
 ) -> dict[str, Any]:
     """Say what every result says of itself."""
     engines, traffic = task.engines, task.traffic
+    unlike = {id(engine): engine for engine in engines}.values()
     notes = traffic.notes if isinstance(traffic, Trace) else ()
     if done < len(task.seeds):
         notes = (*notes, f"interrupted: {done} of {len(task.seeds)} replications")
@@ -188,7 +189,7 @@ def _words(
             f"conventions: {engines[0].conventions.name}",
             f"router: {task.policy.blocks.route.name}",
             f"requests {measured[0]} to {measured[1] - 1} of each path are measured",
-            *engines[0].assumptions,
+            *dict.fromkeys(said for engine in unlike for said in engine.assumptions),
             *said_of_prefixes(engines, traffic),
             *notes,
         ),

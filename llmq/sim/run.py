@@ -15,6 +15,7 @@ from llmq.model.fleet import Fleet
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.policies import Policy, Sarathi
+from llmq.policies.settings import effective
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.block import Task
 from llmq.sim.collect import as_run, finished, summarise, tasks_of
@@ -86,8 +87,8 @@ def simulate(
     workload_or_trace : Workload or Trace
         Who arrives: a workload is drawn anew in each replication, a trace is one path.
     policy : Policy, optional
-        How it is scheduled; ``Sarathi()`` if not given. A token budget of the policy replaces the
-        engine's.
+        How it is scheduled; ``Sarathi()`` if not given. Its settings meet the engine's in
+        :func:`llmq.policies.settings.effective`.
     replications : int
         Independent paths.
     requests : int
@@ -165,9 +166,9 @@ def _fleet(what: Engine | Fleet, policy: Policy) -> tuple[Engine, ...]:
         engines = (what,)
     else:
         raise InputError(f"simulate needs an Engine or a Fleet, got {type(what).__name__}")
-    if policy.token_budget is None:
-        return engines
-    return tuple(one.with_(token_budget=policy.token_budget) for one in engines)
+    # Equal engines are one object before and after: a pool may have thousands.
+    as_run = {id(one): effective(one, policy) for one in engines}
+    return tuple(as_run[id(one)] for one in engines)
 
 
 def _check_arguments(
