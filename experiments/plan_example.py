@@ -43,6 +43,7 @@ def plan() -> Plan:
     """
     config = read_config(EXAMPLE)
     effort = config.simulation
+    assert config.slo is not None, "the example has targets"
     return plan_capacity(
         config.traffic, config.slo, [_candidate(one) for one in config.candidates],
         requests=effort.requests, replications=effort.replications, rng=effort.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,19 +31,28 @@ class Candidate:
         For reports; the engine's name if not given.
     max_gpus : int, optional
         Most GPUs of it.
+    price : float, optional
+        Of one GPU for an hour, in any one currency.
 
     Raises
     ------
     InputError
-        An engine with a prefix cache: the planner's bounds count whole prompts.
+        An engine with a prefix cache: the planner's bounds count whole prompts. A price that is no
+        positive number.
     """
 
     engine: Engine
     policy: Policy
     name: str = ""
     max_gpus: int | None = None
+    price: float | None = None
 
     def __post_init__(self) -> None:
+        if self.price is not None and not 0 < self.price < math.inf:
+            raise InputError(
+                f"price must be a positive number (of one GPU for an hour), got {self.price!r}",
+                field="price", value=self.price,
+            )  # fmt: skip
         if getattr(self.engine, "prefix_cache", False):  # a fleet is refused later, by name
             raise InputError(
                 "a plan cannot count on a prefix cache: its bounds are for whole prompts. Plan "
@@ -52,8 +62,15 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """Engine, and the policy with what differs from its defaults."""
-        return f"{self.name or self.engine.name or 'engine'} with {text(self.policy)}"
+        """Engine with its GPUs, and the policy with what differs from its defaults."""
+        return f"{self.title} with {text(self.policy)}"
+
+    @property
+    def title(self) -> str:
+        """Name of the engine, with TP where it has several GPUs."""
+        name = self.name or self.engine.name or "engine"
+        size = f"TP{self.engine.gpus}"
+        return name if self.engine.gpus == 1 or size in name else f"{name} ({size})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,5 +115,7 @@ def _assumed(items: list[str]) -> dict[str, float] | None:
         name, equals, value = item.partition("=")
         if not equals:
             raise InputError(f"--assume {item!r}: write PART=TIME, e.g. lm_head=0.4ms", value=item)
+        if name.strip() in found:
+            raise InputError(f"--assume names {name.strip()!r} twice: give each part once")
         found[name.strip()] = parse_duration(value)
     return found or None

@@ -6,13 +6,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from llmq.cli.fleet import add_fleet, build_fleet
 from llmq.cli.simulate import _json
 from llmq.cli.traffic import (
-    add_engine,
     add_output,
     add_slo,
     add_traffic,
-    build_engine,
     build_policy,
     build_slo,
     build_traffic,
@@ -44,15 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Of the command.
     """
     add_traffic(parser)
-    add_engine(parser, policy=False, cache=True)
+    add_fleet(parser, policy=False, cache=True)
     add_slo(parser)
     parser.add_argument(
         "policies", nargs="+", metavar="POLICY",
         help="at least two, e.g. sarathi vllm slai:order=spf; the first is the base",
     )  # fmt: skip
-    parser.add_argument(
-        "--engines", type=count(1), default=1, metavar="N", help="how many of it (1)"
-    )
     parser.add_argument("--requests", type=count(1), default=2000, help="requests of a path (2000)")
     parser.add_argument("--replications", type=count(1), help="paths (8; a trace is one path)")
     parser.add_argument("--workers", type=count(1), default=1, help="processes")
@@ -77,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
     traffic, slo, tell = build_traffic(args), build_slo(args), teller(args)
     found = compare(
-        llmq.Fleet({"all": (build_engine(args.engine, args), args.engines)}),
+        build_fleet(args),
         traffic,
         [build_policy(text) for text in args.policies],
         replications=args.replications or (1 if isinstance(traffic, llmq.Trace) else 8),

@@ -9,7 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import llmq
 from llmq.errors import InfeasibleError, InputError, LlmqError, LlmqWarning, UnstableError, nearest
@@ -38,7 +38,14 @@ durations carry units (500ms, 2s); rates are requests per second (50, 50/s, 90/m
 
 
 class _Parser(argparse.ArgumentParser):
-    """Names the nearest option, command or choice when one is misspelt."""
+    """Names the nearest option, command or choice, and refuses an option that would be lost."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.given: set[str] = set()
+        # Groups share the registries, so this holds for every option without ``action="append"``.
+        for name in (None, "store", "store_true"):
+            self.register("action", name, _once(self._registry_get("action", name)))
 
     def error(self, message: str) -> NoReturn:
         if choice := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
@@ -52,10 +59,25 @@ class _Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"llmq: error: {message}\n")
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        self.given.clear()
         found, rest = super().parse_known_args(args, namespace)
         if rest and self.prog != "llmq":
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return found, rest
+
+
+def _once(kind: type[argparse.Action]) -> type[argparse.Action]:
+    """Return an action that refuses to be given twice: the first value would be lost."""
+
+    class Once(kind):  # type: ignore[misc, valid-type]
+        def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+            if option is not None and self.dest in parser.given:
+                value = "" if self.nargs == 0 else f", the second time with {values!r}"
+                parser.error(f"{option} is given twice{value}: only one can be used, give it once")
+            parser.given.add(self.dest)
+            super().__call__(parser, namespace, values, option)
+
+    return Once
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
+from llmq.cli.fleet import add_engine, build_engine
 from llmq.cli.traffic import (
-    add_engine,
     add_output,
     add_slo,
     add_traffic,
-    build_engine,
     build_policy,
     build_slo,
     build_traffic,
@@ -29,14 +29,11 @@ if TYPE_CHECKING:
     from llmq.model.workload import Workload
     from llmq.plan import Candidate, CandidatePlan, Plan
 
+    _Parts: TypeAlias = tuple[Trace | Workload, SLO, list[Candidate], tuple[str, ...]]
+
 __all__ = ["add_arguments", "run"]
 
-# What a configuration file says, so that an option that says it too would be ignored.
-_DESCRIBED = (
-    "trace", "format", "jitter", "workload", "prompt", "output", "rate", "cv", "head",
-    "engine", "policy", "tp", "token_budget", "max_seqs", "kv_tokens",
-    "ttft", "tpot", "e2e", "quantile",
-)  # fmt: skip
+_NO_TARGET = "say what is good enough: --ttft 500ms, --tpot 50ms or --e2e 10s"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         Of the command.
     """
-    parser.add_argument("config", nargs="?", help="TOML or JSON file, instead of the options")
+    parser.add_argument(
+        "config", nargs="?", help="TOML or JSON file; options beside it replace what it says"
+    )
     add_traffic(parser)
-    add_engine(parser, several=True)
+    add_engine(parser, several=True, tps=True)
     add_slo(parser)
     group = parser.add_argument_group("search")
     group.add_argument(
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         from llmq.report import check_writable
 
         check_writable(args.report)
-    traffic, slo, offers = _from_config(args) if args.config else _from_options(args)
+    traffic, slo, offers, notes = _from_config(args) if args.config else _from_options(args)
     tell = teller(args)
     plan = plan_capacity(
         traffic, slo, offers,
@@ -93,12 +92,13 @@ def run(args: argparse.Namespace) -> int:
         replications=args.replications or 8, rng=args.seed, workers=args.workers,
         progress=tell,
     )  # fmt: skip
+    plan = replace(plan, assumptions=(*notes, *plan.assumptions))
     if tell is not None:
         sys.stderr.write("\r\x1b[2K")
     if args.json:
         print_json(plan_to_dict(plan))
     else:
-        sys.stdout.write(_text(plan))
+        sys.stdout.write("".join(f"option   {note}\n" for note in notes) + _text(plan))
     if args.report:
         from llmq.report import write_report
 
@@ -107,46 +107,34 @@ def run(args: argparse.Namespace) -> int:
     return 0 if plan.verdict == "feasible" else 3
 
 
-def _from_options(args: argparse.Namespace) -> tuple[Trace | Workload, SLO, list[Candidate]]:
+def _from_options(args: argparse.Namespace) -> _Parts:
     from llmq.plan import Candidate
 
     args.seed = args.seed or 0
     slo = build_slo(args)
     if slo is None:
-        raise InputError("say what is good enough: --ttft 500ms, --tpot 50ms or --e2e 10s")
-    names = args.engine or [None]
-    texts = args.policy or ["sarathi"]
+        raise InputError(_NO_TARGET)
+    for option, values in (("engine", args.engine), ("policy", args.policy), ("tp", args.tp)):
+        if twice := [one for one in values or () if values.count(one) > 1]:
+            raise InputError(f"--{option} {twice[0]} is given twice: give each one once")
     offers = [
-        Candidate(build_engine(name, args), build_policy(text)) for name in names for text in texts
+        Candidate(build_engine(name, args, tp), build_policy(text))
+        for name in args.engine or [None]
+        for tp in args.tp or [None]
+        for text in args.policy or [None]
     ]
-    return build_traffic(args), slo, offers
+    return build_traffic(args), slo, offers, ()
 
 
-def _from_config(args: argparse.Namespace) -> tuple[Trace | Workload, SLO, list[Candidate]]:
-    import llmq
-    from llmq.io.config import read_config
-    from llmq.plan import Candidate
+def _from_config(args: argparse.Namespace) -> _Parts:
+    from llmq.cli.configured import read_asked
 
-    if clash := [name for name in _DESCRIBED if getattr(args, name) is not None]:
-        raise InputError(
-            f"--{clash[0].replace('_', '-')} and the file {args.config} both describe the plan: "
-            "change the file, or leave it out and use options only"
-        )
-    config = read_config(args.config)
-    args.requests = args.requests or config.simulation.requests
-    args.replications = args.replications or config.simulation.replications
-    args.seed = config.simulation.seed if args.seed is None else args.seed
-    offers = []
-    for number, one in enumerate(config.candidates, start=1):
-        try:
-            engine = one.engine
-            if isinstance(engine, str):
-                engine = llmq.load_engine(engine, one.tp)
-            engine, policy = engine.with_(**one.overrides), build_policy(one.policy)
-        except InputError as error:
-            raise InputError(f"{config.source}: [candidates {number}]: {error}") from error
-        offers.append(Candidate(engine, policy, max_gpus=one.max_gpus))
-    return config.traffic, config.slo, offers
+    asked = read_asked(args)
+    if asked.slo is None:
+        raise InputError(f"{args.config} has no [slo]: {_NO_TARGET}")
+    idle = [one.label for one, n in zip(asked.candidates, asked.engines, strict=True) if n]
+    notes = [f"engines = of {label} is for llmq simulate; here it is found" for label in idle]
+    return asked.traffic, asked.slo, list(asked.candidates), (*asked.notes, *notes)
 
 
 def _text(plan: Plan) -> str:

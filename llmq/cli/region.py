@@ -8,16 +8,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from llmq.cli.traffic import (
-    add_engine,
-    add_output,
-    add_traffic,
-    build_engine,
-    build_policy,
-    build_traffic,
-    count,
-    print_json,
-)
+from llmq.cli.fleet import add_fleet, build_fleet
+from llmq.cli.traffic import add_output, add_traffic, build_policy, build_traffic, print_json
 from llmq.errors import InputError
 from llmq.units import format_seconds
 
@@ -37,11 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Of the command.
     """
     add_traffic(parser)
-    add_engine(parser, several=True)
-    parser.add_argument(
-        "--engines", type=count(1), action="append", metavar="N",
-        help="how many of it (1); once for each --engine of a fleet of several kinds",
-    )  # fmt: skip
+    add_fleet(parser)
     add_output(parser)
 
 
@@ -96,25 +84,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fleet(args: argparse.Namespace) -> Fleet:
-    """Read a pool from each ``--engine``, with its ``--engines``."""
-    import llmq
+    """Read the pools, as the policy runs them."""
     from llmq.policies.settings import effective
 
-    names, counts = args.engine or [None], args.engines or []
-    if counts and len(counts) != len(names):
-        raise InputError(
-            f"{len(names)} times --engine, but {len(counts)} times --engines: give a count for "
-            "each engine, or none"
-        )
-    if len(set(names)) < len(names):
-        raise InputError("an engine is named twice: say how many of it with --engines")
-    if len(args.policy or []) > 1:
-        raise InputError("a region needs one --policy at most: only its settings count")
-    policy = build_policy((args.policy or [None])[0])
-    pools = {}
-    for name, n in zip(names, counts or [1] * len(names), strict=True):
-        pools[name or ""] = (effective(build_engine(name, args), policy), n)
-    return llmq.Fleet(pools)
+    return effective(build_fleet(args), build_policy(args.policy))
 
 
 def _routes(

@@ -8,12 +8,11 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from llmq.cli.fleet import add_fleet, build_fleet, override_engine
 from llmq.cli.traffic import (
-    add_engine,
     add_output,
     add_slo,
     add_traffic,
-    build_engine,
     build_policy,
     build_slo,
     build_traffic,
@@ -22,8 +21,14 @@ from llmq.cli.traffic import (
     print_json,
     teller,
 )
+from llmq.errors import InputError
 
 if TYPE_CHECKING:
+    from llmq.model.fleet import Fleet
+    from llmq.model.slo import SLO
+    from llmq.model.trace import Trace
+    from llmq.model.workload import Workload
+    from llmq.policies import Policy
     from llmq.result import Estimate
     from llmq.sim.record import Run
 
@@ -40,13 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         Of the command.
     """
-    add_traffic(parser)
-    add_engine(parser, cache=True)
-    add_slo(parser)
     parser.add_argument(
-        "--engines", type=count(1), default=1, metavar="N", help="how many of it (1)"
+        "config", nargs="?", help="TOML or JSON file; options beside it replace what it says"
     )
-    parser.add_argument("--requests", type=count(1), default=2000, help="requests of a path (2000)")
+    parser.add_argument(
+        "--candidate", type=count(1), metavar="N", help="which of the candidates of the file"
+    )
+    add_traffic(parser)
+    add_fleet(parser, cache=True)
+    add_slo(parser)
+    parser.add_argument("--requests", type=count(1), help="requests of a path (2000)")
     parser.add_argument("--replications", type=count(1), help="paths (8; a trace is one path)")
     parser.add_argument("--workers", type=count(1), default=1, help="processes")
     parser.add_argument(
@@ -54,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dialect", help="also print the summary of vllm, guidellm, ...")
     add_output(parser)
+    parser.set_defaults(seed=None)  # not given: that of the file, or 0
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,23 +81,21 @@ def run(args: argparse.Namespace) -> int:
     import llmq
     from llmq import policies
 
-    traffic = build_traffic(args)
-    engine, policy, slo = (
-        build_engine(args.engine, args),
-        build_policy(args.policy),
-        build_slo(args),
-    )
+    fleet, traffic, policy, slo, notes = _asked(args)
     finite = isinstance(traffic, llmq.Trace)
     tell = teller(args)
     result = llmq.simulate(
-        llmq.Fleet({"all": (engine, args.engines)}), traffic, policy,
-        replications=args.replications or (1 if finite else 8), requests=args.requests,
+        fleet, traffic, policy,
+        replications=(1 if finite else args.replications or 8) if args.config
+        else args.replications or (1 if finite else 8),
+        requests=args.requests or 2000,
         rng=args.seed, engine=args.simulator, workers=args.workers,
         progress=None if tell is None else lambda done, n: tell(f"replication {done} of {n}"),
     )  # fmt: skip
     if tell is not None:
         sys.stderr.write("\r\x1b[2K")
     result.check()
+    result = dataclasses.replace(result, assumptions=(*notes, *result.assumptions))
     found: dict[str, Any] = _facts(result) | {"policy": policies.text(policy)}
     if slo is not None:
         share = result.attainment(slo)
@@ -102,8 +109,38 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(found)
     else:
+        sys.stdout.write("".join(f"option {note}\n" for note in notes))
         sys.stdout.write(_text(result, found, str(slo) if slo else ""))
     return 3 if result.verdict.status == "overloaded" else 0
+
+
+def _asked(
+    args: argparse.Namespace,
+) -> tuple[Fleet, Trace | Workload, Policy, SLO | None, tuple[str, ...]]:
+    """Read what the options ask for, or the file and what they replace in it."""
+    from llmq.cli.configured import pick, read_asked
+    from llmq.model.fleet import Fleet
+
+    if not args.config:
+        args.seed = args.seed or 0
+        if args.candidate is not None:
+            raise InputError("--candidate picks one of a configuration file: name the file")
+        return (
+            build_fleet(args), build_traffic(args), build_policy(args.policy), build_slo(args), ()
+        )  # fmt: skip
+    many, counts = args.engine or [], args.engines or []
+    asked = read_asked(args)
+    chosen = pick(asked, args.candidate, args.config)
+    one = asked.candidates[chosen]
+    if len(many) > 1:
+        raise InputError(
+            "several --engine beside a file: a file has one kind of engine. Leave the file out"
+        )
+    if len(counts) > 1:
+        raise InputError("--engines is given twice: the candidate has one kind of engine")
+    count = (counts or [asked.engines[chosen] or 1])[0]
+    cached = override_engine(one.engine, args)
+    return Fleet({"all": (cached, count)}), asked.traffic, one.policy, asked.slo, asked.notes
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -7,12 +7,11 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmq.errors import InputError
 
 if TYPE_CHECKING:
-    from llmq.model.engine import Engine
     from llmq.model.slo import SLO
     from llmq.model.trace import Trace
     from llmq.model.workload import Workload
@@ -20,11 +19,9 @@ if TYPE_CHECKING:
     from llmq.result import Estimate
 
 __all__ = [
-    "add_engine",
     "add_output",
     "add_slo",
     "add_traffic",
-    "build_engine",
     "build_policy",
     "build_slo",
     "build_traffic",
@@ -177,73 +174,6 @@ def _as_options(text: str) -> str:
     for words, option in _OPTIONS.items():
         text = text.replace(words, option)
     return text
-
-
-def add_engine(
-    parser: argparse.ArgumentParser, *, several: bool = False, policy: bool = True,
-    cache: bool = False,
-) -> None:  # fmt: skip
-    """Add the options that say what serves.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Of the command.
-    several : bool
-        ``--engine`` and ``--policy`` may be repeated.
-    policy : bool
-        With ``--policy``.
-    cache : bool
-        With ``--prefix-cache``.
-    """
-    group = parser.add_argument_group("engine")
-    how: Any = {"action": "append"} if several else {}
-    group.add_argument(
-        "--engine",
-        metavar="NAME",
-        help="catalogue name (`llmq engines`) or engine TOML file",
-        **how,
-    )
-    if policy:
-        group.add_argument(
-            "--policy", metavar="P", help="e.g. sarathi or vllm:token_budget=8192", **how
-        )
-    group.add_argument("--tp", type=count(1), help="GPUs of one engine (tensor parallelism)")
-    group.add_argument("--token-budget", type=count(1), help="tokens per iteration")
-    group.add_argument("--max-seqs", type=count(1), help="resident requests")
-    group.add_argument("--kv-tokens", type=count(1), help="KV capacity in tokens")
-    if cache:
-        group.add_argument(
-            "--prefix-cache", action="store_true", default=None,
-            help="find KV blocks again that a trace names (Mooncake), as vLLM does",
-        )  # fmt: skip
-
-
-def build_engine(name: str | None, args: argparse.Namespace) -> Engine:
-    """Load an engine and apply the overriding options.
-
-    Parameters
-    ----------
-    name : str or None
-        Catalogue name or path of an engine file.
-    args : argparse.Namespace
-        Parsed options.
-
-    Returns
-    -------
-    Engine
-        The engine.
-    """
-    import llmq
-
-    if not name:
-        raise InputError("say what serves with --engine NAME; `llmq engines` lists the names")
-    engine = llmq.load_engine(name, args.tp)
-    names = ("token_budget", "max_seqs", "kv_tokens", "prefix_cache")
-    given = {key: getattr(args, key, None) for key in names}
-    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    made: Engine = engine.with_(**changes)
-    return made
 
 
 def build_policy(text: str | None) -> Policy:

@@ -1,4 +1,4 @@
-"""Configuration files of ``llmq plan``: traffic, targets, candidates and simulation.
+"""Configuration files of ``llmq plan`` and ``simulate``: traffic, targets, candidates, simulation.
 
 TOML or JSON of the same shape (examples/chat.toml shows it). Every key is known, every duration
 carries its unit, and relative paths are relative to the file. Engine names and policy texts are
@@ -54,6 +54,10 @@ class CandidateConfig:
         Fields of the engine to change.
     max_gpus : int, optional
         Most GPUs to consider.
+    price : float, optional
+        Of a GPU for an hour, in any one currency.
+    engines : int, optional
+        How many, for ``llmq simulate``; a plan finds the count.
     """
 
     engine: str | Engine
@@ -61,6 +65,8 @@ class CandidateConfig:
     policy: str | None = None
     overrides: Mapping[str, int] = field(default_factory=dict)
     max_gpus: int | None = None
+    price: float | None = None
+    engines: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +96,8 @@ class PlanConfig:
     ----------
     traffic : Trace or Workload
         Who arrives.
-    slo : SLO
-        Latency targets.
+    slo : SLO or None
+        Latency targets; a plan needs them.
     candidates : tuple of CandidateConfig
         What may serve, at least one.
     simulation : SimulationConfig
@@ -101,7 +107,7 @@ class PlanConfig:
     """
 
     traffic: Trace | Workload
-    slo: SLO
+    slo: SLO | None
     candidates: tuple[CandidateConfig, ...]
     simulation: SimulationConfig
     source: str = ""
@@ -154,7 +160,7 @@ def read_config(path: PathLike) -> PlanConfig:
     )
     return PlanConfig(
         traffic=_traffic(whole, simulation.seed),
-        slo=_slo(whole.table("slo")),
+        slo=_slo(whole.table("slo")) if "slo" in whole else None,
         candidates=tuple(_candidate(table) for table in whole.tables("candidates")),
         simulation=simulation,
         source=whole.path,
@@ -242,7 +248,9 @@ def _slo(table: Table) -> SLO:
 
 
 def _candidate(table: Table) -> CandidateConfig:
-    table.only(["engine", "law", "name", "tp", "policy", "max_gpus", *_ENGINE_KEYS])
+    table.only(
+        ["engine", "law", "name", "tp", "policy", "max_gpus", "price", "engines", *_ENGINE_KEYS]
+    )
     overrides: dict[str, Any] = {key: table.whole(key) for key in _ENGINE_KEYS if key in table}
     tp = table.whole("tp") if "tp" in table else None
     if ("engine" in table) == ("law" in table):
@@ -265,6 +273,8 @@ def _candidate(table: Table) -> CandidateConfig:
         table.text("policy") if "policy" in table else None,
         overrides,
         table.whole("max_gpus") if "max_gpus" in table else None,
+        table.real("price") if "price" in table else None,
+        table.whole("engines") if "engines" in table else None,
     )
 
 

@@ -225,12 +225,26 @@ BAD = {
     "bad attainment": (
         [*PLAN, *CONV, "--attainment", "1"], "attainment must lie between 0 and 1, got 1.0",
     ),
-    "clash": (
-        ["plan", "fine.toml", "--ttft", "1s"],
-        "--ttft and the file fine.toml both describe the plan: change the file, or leave it out",
+    "a format beside a file": (
+        ["plan", "fine.toml", "--jitter", "uniform"],
+        "--jitter belongs to --trace: fine.toml says it with jitter = under [traffic]",
     ),
-    "clash of a budget": (["plan", "fine.toml", "--token-budget", "9"], "--token-budget and the"),
-    "clash of a length": (["plan", "fine.toml", "--output", "9"], "--output and the file fine"),
+    "a head of what is drawn": (
+        ["plan", "fine.toml", "--head", "9"], "--head shortens a trace, but fine.toml draws its",
+    ),
+    "half a length": (
+        ["plan", "fine.toml", "--output", "9"], "--prompt, --output and --rate belong together",
+    ),
+    "twice the same": (
+        ["plan", *CONV, *H100, "--rate", "5", "--rate", "6"],
+        "--rate is given twice, the second time with '6': only one can be used, give it once",
+    ),
+    "no such candidate": (
+        ["simulate", "fine.toml", "--candidate", "7"], "fine.toml has no candidate 7; known: 1 (",
+    ),
+    "a candidate of no file": (
+        ["simulate", *CONV, *H100, "--candidate", "1"], "--candidate picks one of a configuration",
+    ),
     "no traffic": (
         PLAN, "say who arrives with exactly one of --trace FILE, --workload NAME, or --prompt",
     ),

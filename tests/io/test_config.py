@@ -393,7 +393,6 @@ def test_mistakes_are_named(tmp_path, case):
     ("missing", "message"),
     [
         ("traffic", " needs traffic = a table, but it is missing"),
-        ("slo", " needs slo = a table, but it is missing"),
         ("candidates", " needs candidates = a list of tables ([[candidates]]), but it is missing"),
         (
             "classes",

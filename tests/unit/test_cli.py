@@ -234,8 +234,8 @@ def test_region(run):
 
 
 def test_simulate(run, folder):
-    words = ["simulate", *CONV, *H100, "--requests", "1000", "--ttft", "500ms"]
-    words += ["--dialect", "vllm"]
+    plain = ["simulate", *CONV, *H100, "--ttft", "500ms", "--dialect", "vllm"]
+    words = [*plain, "--requests", "1000"]
     code, out, err = run(*words)
     assert (code, err) == (0, "")
     assert re.match(r"STABLE: load 0\.2\d* < 1 and the backlog changes by", out)
@@ -250,7 +250,7 @@ def test_simulate(run, folder):
     assert counts["arrived"] == 8000 == sum(counts.values()) - counts["arrived"]
     assert found["goodput"]["value"] <= 6
     assert found["provenance"]["entropy"] == "0"
-    words += ["--requests", "40", "--replications", "2", "--json"]
+    words = [*plain, "--requests", "40", "--replications", "2", "--json"]
     fast, slow = (
         json.loads(run(*words, "--simulator", name)[1]) for name in ("calendar", "reference")
     )

@@ -76,8 +76,11 @@ def test_region_command_says_the_split(capsys: pytest.CaptureFixture[str]) -> No
     ("arguments", "message"),
     [
         (region_command("--engines", "2"), "2 times --engine, but 1 times --engines"),
-        (region_command("--engine", NAMES[0]), "an engine is named twice"),
-        (region_command("--policy", "sarathi", "--policy", "vllm"), "one --policy at most"),
+        (region_command("--engine", NAMES[0]), f"--engine {NAMES[0]} is given twice: say how many"),
+        (
+            region_command("--policy", "sarathi", "--policy", "vllm"),
+            "--policy is given twice, the second time with 'vllm'",
+        ),
         (["region", *TRAFFIC, "--rate", "1"], "say what serves with --engine NAME"),
     ],
 )
