@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from llmq.errors import InputError
 from llmq.policies.routers import RoundRobin, Router
+from llmq.policies.together import Together
 from llmq.policies.view import Batch, Bools, View
 
 __all__ = [
@@ -197,6 +198,8 @@ class Budget:
         A new row that does not fit stops the new rows behind it; otherwise they may pass it.
     chunk : int, optional
         Prompt tokens of one row; the engine's if not given.
+    alone : bool
+        A row that is alone, nobody else runs or waits, may take all tokens: no chunk.
     decodes : int, optional
         Decodes in one iteration; no limit if not given.
     ranked : bool
@@ -210,6 +213,7 @@ class Budget:
     whole: bool = False
     head_of_line: bool = True
     chunk: int | None = None
+    alone: bool = False
     decodes: int | None = None
     ranked: bool = False
 
@@ -245,12 +249,15 @@ class Admit:
         A new row may push out residents that come after it in the order.
     most : int
         Output tokens for which room is kept under "most".
+    all_fit : bool
+        Under "chunk": all its tokens so far must fit, though only its chunk's blocks are taken.
     """
 
     watermark: float = 0.01
     reserve: Literal["prompt", "chunk", "most"] = "prompt"
     bump: bool = False
     most: int = 0
+    all_fit: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.watermark < 1:
@@ -294,39 +301,11 @@ class Admit:
             What is set aside (with tokens to recompute) and the margin fit.
         """
         size = int(view.host[row] + view.rem[row])
-        if tokens is not None and self.reserve == "chunk":
+        if tokens is not None and self.reserve == "chunk" and not self.all_fit:
             size = int(view.host[row]) + tokens
         elif self.reserve == "most":
             size = max(size, int(view.prompt[row]) + self.most)
         return -(-size // view.block) + self.margin(view.total) <= free
-
-
-@dataclass(frozen=True, slots=True)
-class Together:
-    """How a policy fills an iteration when all its decodes advance together.
-
-    Declaring it lets the fast engines run the policy; the tests compare them with the reference.
-
-    Parameters
-    ----------
-    mixed : bool
-        Prefill shares the iteration with the decodes; otherwise an iteration holds one kind.
-    queue : bool
-        One queue (:func:`queue_order`) instead of decodes first.
-    until : float
-        Where an iteration holds one kind: prefill goes first while there are fewer decodes than
-        this (infinite: always; 1: only when there is no decode).
-    rows : float
-        Prefills that one iteration may hold.
-    cycle : float
-        Prefills that may start before all residents must have ended.
-    """
-
-    mixed: bool = True
-    queue: bool = False
-    until: float = np.inf
-    rows: float = np.inf
-    cycle: float = np.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +349,8 @@ def runs_together(blocks: Blocks) -> bool:
     -------
     bool
         False without ``together``, and with rules that only the kernel knows: budgets of tokens,
-        rows or decodes of its own, backfill, bumping, room for a chunk only, swap.
+        rows or decodes of its own, backfill, bumping, swap, room for a chunk where an iteration
+        holds one kind.
 
     Examples
     --------
@@ -380,7 +360,9 @@ def runs_together(blocks: Blocks) -> bool:
     budget, admit = blocks.budget, blocks.admit
     own = budget.tokens is None and budget.rows is None and budget.decodes is None
     plain = own and budget.head_of_line and not budget.ranked and not blocks.swap
-    return blocks.together is not None and plain and not admit.bump and admit.reserve != "chunk"
+    if blocks.together is None or not plain or admit.bump:
+        return False
+    return admit.reserve != "chunk" or (blocks.together.mixed and not blocks.together.queue)
 
 
 class Policy(Protocol):

@@ -156,6 +156,8 @@ def plan(
         Rows with tokens and blocks, evictions; a wake-up time if nothing can run.
     """
     chunk = min(chunk, blocks.budget.chunk or chunk)
+    if blocks.budget.alone and len(view.row) == 1:
+        chunk = view.tokens
     if blocks.budget.ranked:
         return _ranked(view, blocks, chunk)
     eligible, wake = blocks.gate(view)

@@ -8,13 +8,15 @@ iteration (Dai et al. 2504.07347, section 4).
 
 **v1** (``vllm/v1/core/sched/scheduler.py``): one token budget. First those that run, in the order
 of their admission, which is that of arrival: a decode takes one token, a started prompt what the
-budget and the engine's ``prefill_chunk`` (``--long-prefill-token-threshold``) leave. Who finds no
-KV block evicts the newest resident, itself at last; then nobody is admitted. Otherwise those that
+budget and the engine's ``prefill_chunk`` (``--long-prefill-token-threshold``) leave; a request that
+is alone, nobody else runs or waits, is not cut to the chunk (since about 0.30; read in the
+scheduler of 0.32, which can also raise the threshold to a fair share: not covered). Who finds no KV
+block evicts the newest resident, itself at last; then nobody is admitted. Otherwise those that
 wait, first come first served, until one does not fit: its tokens so far must fit beside the
 watermark (``--watermark``, 0 by default), but only the blocks of its first chunk are taken. Before
 vLLM 0.19 (pull request 37307 of 2026) only the first chunk had to fit: ``whole_must_fit=False``.
 :class:`llmq.policies.Sarathi` with ``watermark=0`` differs only in that it takes the blocks of the
-whole prompt at once, which fast simulators can follow.
+whole prompt at once.
 
 Not covered: priorities, speculative tokens, encoders, LoRA, remote KV.
 
@@ -36,7 +38,7 @@ from llmq.policies.blocks import Admit, Blocks, Budget, Together
 from llmq.policies.routers import RoundRobin, Router
 from llmq.policies.view import Bools, View
 
-__all__ = ["VLLM", "OneKind", "WholeMustFit", "running_first"]
+__all__ = ["VLLM", "OneKind", "running_first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,40 +95,6 @@ class OneKind:
             return False
         taken = 0 if view.one_prefill_slot else np.count_nonzero(view.resident)
         return bool(taken < view.slots and self.admit.fits(view, head, view.free))
-
-
-@dataclass(frozen=True, slots=True)
-class WholeMustFit(Admit):
-    """Admission of vLLM v1: all tokens so far must fit, the blocks of the first chunk are taken.
-
-    Parameters
-    ----------
-    watermark, reserve, bump, most
-        As in :class:`llmq.policies.blocks.Admit`.
-    """
-
-    reserve: Literal["prompt", "chunk", "most"] = "chunk"
-
-    def fits(self, view: View, row: int, free: float, tokens: int | None = None) -> bool:
-        """Whether a new row fits beside the margin.
-
-        Parameters
-        ----------
-        view : View
-            The engine.
-        row : int
-            The new row.
-        free : float
-            Free KV blocks.
-        tokens : int, optional
-            Its first chunk, which does not matter.
-
-        Returns
-        -------
-        bool
-            All its tokens and the margin fit.
-        """
-        return Admit.fits(self, view, row, free, None)
 
 
 def running_first(view: View) -> Sequence[npt.NDArray[np.generic]]:
@@ -198,9 +166,11 @@ class VLLM:
     def blocks(self) -> Blocks:
         """The composition."""
         if self.version == "v1":
-            kind = WholeMustFit if self.whole_must_fit else Admit
-            admit = kind(watermark=self.margin, reserve="chunk")
-            return Blocks(key=running_first, admit=admit, route=self.route)
+            return Blocks(
+                key=running_first, budget=Budget(alone=True),
+                admit=Admit(self.margin, reserve="chunk", all_fit=self.whole_must_fit),
+                route=self.route, together=Together(arrival=True),
+            )  # fmt: skip
         admit = Admit(watermark=self.margin)
         return Blocks(
             gate=OneKind(admit),

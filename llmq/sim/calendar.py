@@ -23,6 +23,7 @@ from collections.abc import Generator
 from heapq import heappop
 from math import sqrt
 
+from llmq.sim.calendar_pieces import PiecewiseState
 from llmq.sim.calendar_queue import NotTogetherError, QueueState, queue_loop
 from llmq.sim.calendar_state import State
 from llmq.sim.log import Job, Log, Tally
@@ -61,7 +62,8 @@ class CalendarEngine:
         if together and together.queue:
             self.loop = queue_loop(QueueState(job, log, self.queue), self.tally)
         else:
-            self.loop = _lockstep(State(job, log, self.queue), self.tally)
+            kind = PiecewiseState if job.policy.blocks.admit.reserve == "chunk" else State
+            self.loop = _lockstep(kind(job, log, self.queue, self.tally), self.tally)
         next(self.loop)
         self.assigned = self.counted = 0
 
@@ -123,8 +125,8 @@ def _lockstep(s: State, tally: Tally) -> Generator[None, float, None]:
         steps, start = 1, clock
         if waiting and decodes < first:
             if mixed and grows and kv + decodes * block > s.room:
-                decodes, kv, safe = s.make_room(decodes, kv, tick, tally)
-            tokens, area, work = s.fill(decodes, clock, kv, tick, safe)
+                decodes, kv, safe = s.make_room(decodes, kv, tick)
+            tokens, area, work, safe = s.fill(decodes, clock, kv, tick, safe)
         if tokens:
             if mixed:
                 tick, kv, tokens = tick + 1, kv + decodes, tokens + decodes
@@ -138,7 +140,7 @@ def _lockstep(s: State, tally: Tally) -> Generator[None, float, None]:
         else:
             steps, limit = due - tick, until if waiting or until < coming else coming
             if not safe or (grows and kv + decodes * (steps + block) > s.room):
-                decodes, kv, fits = s.make_room(decodes, kv, tick, tally)
+                decodes, kv, fits = s.make_room(decodes, kv, tick)
                 steps = min(steps, fits, safe * steps) or 1
             begin, slope = curve[decodes] + per_kv * (kv + decodes), per_kv / 2 * decodes
             span = steps * (begin + slope * (steps - 1))

@@ -1,28 +1,27 @@
-"""What the completion calendar keeps besides its loop: prefills, memory, evictions.
+"""What the completion calendar keeps besides its loop: prefills and events.
 
-Memory is exact in blocks, but rarely counted. ``room`` is the tokens in the blocks that nobody has
-set aside: the decodes are in these. While their tokens and a block for each fit there, nobody has
-to look. A policy that keeps room for the most output (``reserve="most"``) has decodes that never
-take a block.
+A policy that keeps room for the most output (``reserve="most"``) has decodes that never take a
+block.
 """
 
 from __future__ import annotations
 
 import math
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from math import isnan
 
 import numpy as np
 
 from llmq.errors import PolicyError
-from llmq.policies.blocks import Together
+from llmq.policies.together import Together
+from llmq.sim.calendar_memory import Memory
 from llmq.sim.calendar_queue import NotTogetherError
 from llmq.sim.log import Job, Log, Tally
 
 __all__ = ["State"]
 
 
-class State:
+class State(Memory):
     """Prefills, memory and the calendar of one engine.
 
     Parameters
@@ -33,20 +32,56 @@ class State:
         Where event times go.
     queue : list of int
         Requests sent here, in arrival order.
+    tally : Tally
+        Where evictions are counted.
     """
 
     __slots__ = (
-        "arrival", "attention", "block", "budget", "chunk", "counting", "curve", "cycle", "eager",
-        "ended", "evicted", "first", "grow", "grows", "head", "heap", "hidden", "job", "lag",
-        "limited", "log", "made", "margin", "mixed", "most", "narrow", "next", "one_slot",
-        "output", "partial", "prompt", "queue", "rates", "room", "rows", "slots", "started",
-        "stride", "whole",
+        "arrival",
+        "attention",
+        "block",
+        "budget",
+        "chunk",
+        "curve",
+        "cycle",
+        "eager",
+        "ended",
+        "evicted",
+        "first",
+        "grow",
+        "grows",
+        "head",
+        "heap",
+        "hidden",
+        "job",
+        "lag",
+        "limited",
+        "log",
+        "made",
+        "margin",
+        "mixed",
+        "most",
+        "narrow",
+        "one_slot",
+        "output",
+        "partial",
+        "prompt",
+        "queue",
+        "rates",
+        "rows",
+        "safe",
+        "slots",
+        "started",
+        "stride",
+        "tally",
+        "whole",
     )  # fmt: skip
 
-    def __init__(self, job: Job, log: Log, queue: list[int]) -> None:
+    def __init__(self, job: Job, log: Log, queue: list[int], tally: Tally) -> None:
         engine, blocks = job.engine, job.policy.blocks
         together = blocks.together or Together()
         self.job, self.log, self.queue, self.head = job, log, queue, 0
+        self.tally = tally
         self.prompt, self.output, self.hidden = job.prompt, job.output, job.hidden
         self.arrival = job.arrival
         self.lag, self.block = engine.conventions.lag, engine.kv_block
@@ -87,7 +122,7 @@ class State:
 
     def fill(
         self, decodes: int, clock: float, kv: int, tick: int, safe: int
-    ) -> tuple[int, int, float]:
+    ) -> tuple[int, int, float, int]:
         """Give prefills tokens: started ones first, then new ones in arrival order.
 
         Parameters
@@ -106,32 +141,21 @@ class State:
         Returns
         -------
         tuple
-            Tokens, KV tokens that the served rows hold, attention work.
+            Tokens, KV tokens that the served rows hold, attention work, and ``safe``, which is 0
+            also if a prefill had to go.
         """
-        partial, made, chunk = self.partial, self.made, self.chunk
-        block, attention = self.block, self.attention
-        total, held, work = 0, 0, 0.0
+        made, chunk, block = self.made, self.chunk, self.block
+        attention = self.attention
+        total, held, work, self.safe = 0, 0, 0.0, safe
         left = self.budget - decodes if self.mixed else self.budget
-        places = self.slots - decodes - len(partial)
+        places = self.slots - decodes - len(self.partial)
+        started = len(self.partial)
         if self.narrow:
-            left, places, partial = self._narrowed(left, places, decodes)
-        if partial:
-            rest, self.partial = self.partial[len(partial) :], []
-            for row, goal, have in partial:
-                tokens = goal - have
-                if tokens > left:
-                    tokens = left
-                if tokens > chunk:
-                    tokens = chunk
-                if tokens:
-                    have += tokens
-                    left, total, held = left - tokens, total + tokens, held + have
-                    if attention:
-                        work += tokens * (have - tokens / 2)
-                done = have == goal or (row in made and have == goal - self.eager)
-                (self.ended if done else self.partial).append((row, goal, have))
-            self.partial += rest
-        while left > 0 and self.next <= clock and places > 0 and safe:
+            left, places, started = self._narrowed(left, places, decodes)
+        if started:
+            total, held, work = self._go_on(started, left, decodes, kv, tick, clock)
+            left -= total
+        while left > 0 and self.next <= clock and places > 0 and self.safe:
             evicted = self.evicted
             row = evicted[0] if evicted else self.queue[self.head]
             goal = self.prompt[row]
@@ -142,14 +166,14 @@ class State:
                 if tokens < goal:
                     break
             elif tokens > chunk:
-                tokens = chunk
+                tokens = self._lifted(tokens, decodes, clock)
             if self.limited:
-                need = goal + -goal % block if self.most < 0 else self.kept(row)
+                need, taken = self._needs(row, goal, tokens)
                 if kv + decodes * block + need > self.room - self.margin and not self._fits(
-                    need, kv, tick
+                    need + self.margin, kv, tick
                 ):
                     break
-                self.room -= need
+                self.room -= taken
             if evicted:
                 self._come_back(row, clock)
             else:
@@ -164,18 +188,47 @@ class State:
             (self.ended if done else self.partial).append((row, goal, tokens))
         if not (total or decodes):
             raise self._deadlock(clock)
+        return total, held, work, self.safe
+
+    def _go_on(
+        self, started: int, left: int, decodes: int, kv: int, tick: int, clock: float
+    ) -> tuple[int, int, float]:
+        """Give the first started prefills tokens; as in :meth:`fill`."""
+        served, rest, self.partial = self.partial[:started], self.partial[started:], []
+        chunk, made = self.chunk, self.made
+        total, held, work = 0, 0, 0.0
+        for row, goal, have in served:
+            tokens = goal - have
+            if tokens > left:
+                tokens = left
+            if tokens > chunk:
+                tokens = chunk
+            if tokens:
+                have += tokens
+                left, total, held = left - tokens, total + tokens, held + have
+                work += tokens * (have - tokens / 2)
+            done = have == goal or (row in made and have == goal - self.eager)
+            (self.ended if done else self.partial).append((row, goal, have))
+        self.partial += rest
         return total, held, work
 
-    def _narrowed(
-        self, left: int, places: float, decodes: int
-    ) -> tuple[int, float, list[tuple[int, int, int]]]:
+    def _lifted(self, tokens: int, decodes: int, clock: float) -> int:
+        """Cut the first tokens of a prefill to the chunk."""
+        return self.chunk
+
+    def _needs(self, row: int, goal: int, tokens: int) -> tuple[int, int]:
+        """Tokens in the blocks that must be free for a new row, and in those that it takes."""
+        need = goal + -goal % self.block if self.most < 0 else self.kept(row)
+        return need, need
+
+    def _narrowed(self, left: int, places: float, decodes: int) -> tuple[int, float, int]:
         """Bound tokens, new rows and started rows where prefills share a slot or are counted."""
         if self.one_slot:
             left, places = left if decodes < self.slots else 0, math.inf
         if not decodes and not self.partial:
             self.started = 0
-        served = self.partial[: int(min(self.rows, len(self.partial)))]
-        return left, min(places, self.rows - len(served), self.cycle - self.started), served
+        served = int(min(self.rows, len(self.partial)))
+        return left, min(places, self.rows - served, self.cycle - self.started), served
 
     def _come_back(self, row: int, clock: float) -> None:
         """Take the first of the evicted rows."""
@@ -236,12 +289,12 @@ class State:
                 log.first_token[row] = clock
             if made == output:
                 log.finish[row] = clock
-                self.room += goal + -goal % block if self.most < 0 else self.kept(row)
+                self.room += self._booked(goal, have) if self.most < 0 else self.kept(row)
                 continue
             if self.grows:
                 if have < goal and not self.mixed and not have % block:
                     raise NotTogetherError("a row that came back holds a block it does not fill")
-                self.room += goal + -goal % block
+                self.room += self._booked(goal, have)
                 if self.counting:
                     self.grow[(tick - have) % block] += 1
             elif self.limited and output > self.most + self.eager:
@@ -273,111 +326,6 @@ class State:
         log.first_token[row] = clock
         if hidden and isnan(log.resumed[row]):
             log.resumed[row] = start
-
-    # ------------------------------------------------------------------------------- memory
-
-    def kept(self, row: int) -> int:
-        """Count the tokens in the blocks that are kept for a row until it ends.
-
-        Parameters
-        ----------
-        row : int
-            The request.
-
-        Returns
-        -------
-        int
-            Tokens: its prompt and the most output, in whole blocks.
-        """
-        size = self.prompt[row] + self.most
-        return size + -size % self.block
-
-    def free(self, kv: int, tick: int) -> float:
-        """Count the free blocks.
-
-        Parameters
-        ----------
-        kv : int
-            Tokens of the decodes.
-        tick : int
-            Decode iterations so far.
-
-        Returns
-        -------
-        float
-            Blocks: the last one of each decode lacks ``-tokens mod block`` tokens.
-        """
-        block = self.block
-        if not self.grows:
-            return self.room // block
-        if not self.counting:
-            self.counting = True
-            for row, left in self._ends(tick):
-                self.grow[(tick - self._tokens(row, left)) % block] += 1
-        lack = sum(n * ((r - tick) % block) for r, n in enumerate(self.grow))
-        return (self.room - kv - lack) // block
-
-    def _fits(self, need: int, kv: int, tick: int) -> bool:
-        """Whether blocks for a new row are free beside the margin, counted exactly."""
-        free = self.free(kv, tick)
-        if self.mixed:
-            free -= self.grow[tick % self.block]
-        return need + self.margin <= free * self.block
-
-    def make_room(self, decodes: int, kv: int, tick: int, tally: Tally) -> tuple[int, int, int]:
-        """Evict until the decodes can take this tick's blocks.
-
-        Parameters
-        ----------
-        decodes : int
-            Decodes.
-        kv : int
-            Their KV tokens.
-        tick : int
-            Decode iterations so far.
-        tally : Tally
-            Where evictions are counted.
-
-        Returns
-        -------
-        tuple
-            Decodes, their KV tokens, and iterations that surely fit; 0 if somebody had to go.
-        """
-        free, evictions = self.free(kv, tick), tally.evictions
-        while self.grow[tick % self.block] > free:
-            tally.evictions += 1
-            if self.partial:
-                row, goal, gone = self.partial.pop()
-                self.room += goal + -goal % self.block
-            else:
-                row, gone = self._drop(tick)
-                decodes, kv = decodes - 1, kv - gone
-            tally.recomputed += gone
-            heappush(self.evicted, row)
-            self.next = -math.inf
-            free = self.free(kv, tick)
-        if tally.evictions > evictions:
-            return decodes, kv, 0
-        return decodes, kv, max(1, int(free // decodes) * self.block)
-
-    def _ends(self, tick: int) -> list[tuple[int, int]]:
-        """List the decodes with the iterations until each ends."""
-        stride = self.stride
-        return [(e % stride // 2, e // stride - tick) for e in self.heap if e & 1]
-
-    def _tokens(self, row: int, left: int) -> int:
-        """Count the KV tokens of a decode with so many iterations to go."""
-        return self.prompt[row] + self.output[row] - 1 + self.lag - left
-
-    def _drop(self, tick: int) -> tuple[int, int]:
-        """Take the newest decode out of the calendar; the row and its KV tokens."""
-        row, left = max(self._ends(tick))
-        kv = self._tokens(row, left)
-        self.heap[:] = [e for e in self.heap if e % self.stride // 2 != row]
-        heapify(self.heap)
-        self.grow[(tick - kv) % self.block] -= 1
-        self.made[row] = self.output[row] - left
-        return row, kv
 
     def _deadlock(self, clock: float) -> PolicyError:
         """Name a request that can never be admitted."""

@@ -128,7 +128,9 @@ def runs(policy: Policy) -> bool:
         return False
     plain = budget.head_of_line and budget.decodes is None and not budget.ranked
     plain = plain and (budget.tokens is None or isinstance(budget.tokens, int))
-    return plain and admit.reserve != "chunk" and not admit.bump
+    # Lanes set a whole prompt aside at once. Chunk by chunk takes less until it is complete, and
+    # nobody is admitted before that: while all goes on so, the two are one.
+    return plain and not admit.bump and (admit.reserve != "chunk" or admit.all_fit)
 
 
 def run_lanes(engine: Engine, policy: Policy, lanes: Lanes) -> LaneLog:

@@ -85,8 +85,9 @@ class Rules:
         Prefill runs while there are fewer decodes than this.
     rows, cycle : float
         Prefills in an iteration, prefills that may start before the engine is empty again.
-    mixed, whole, one_slot : bool
-        Prefill shares iterations with decodes; prompts are not split; prefills share a slot.
+    mixed, whole, one_slot, alone : bool
+        Prefill shares iterations with decodes; prompts are not split; prefills share a slot; who
+        is alone is not cut to a chunk.
     lag : int
         Iterations from the end of the prefill to the first token.
     curve : ndarray, shape (budget + 1,)
@@ -110,6 +111,7 @@ class Rules:
     mixed: bool
     whole: bool
     one_slot: bool
+    alone: bool
     lag: int
     curve: Floats
     per_kv: float
@@ -155,7 +157,8 @@ class Rules:
             gate=min(slots, budget if together.mixed else until),
             rows=together.rows, cycle=together.cycle,
             mixed=together.mixed, whole=fill.whole,
-            one_slot=engine.conventions.prefill_slots == "one", lag=engine.conventions.lag,
+            one_slot=engine.conventions.prefill_slots == "one", alone=fill.alone,
+            lag=engine.conventions.lag,
             curve=curve, per_kv=float(law.per_kv), per_kv_mixed=float(law.per_kv_mixed),
             per_work=float(law.per_work), total=engine.kv_blocks,
             margin=admit.margin(engine.kv_blocks), block=engine.kv_block,

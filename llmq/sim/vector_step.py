@@ -210,7 +210,7 @@ def fill(s: State, lanes: Ints, sums: Sums) -> None:
         want = s.data.prompt[row] - have
         give = np.minimum(want, left[at])
         if r.splits:
-            give = np.minimum(give, r.chunk)
+            give = np.minimum(give, _chunk(s, here, turn) if r.alone else r.chunk)
         have += give
         left[at] -= give
         held[at] += have
@@ -243,6 +243,14 @@ def fill(s: State, lanes: Ints, sums: Sums) -> None:
     s.area[lanes] += held
     for there, row in ended:
         _log_prefill(s, there, row)
+
+
+def _chunk(s: State, lanes: Ints, turn: int) -> Floats:
+    """Cut the prompts of lanes to a chunk, but not a prompt that is alone there."""
+    more = s.head[lanes] + 1
+    coming = s.data.arrival.take(more, mode="clip") <= s.clock[lanes]
+    others = (coming & (more < s.stop[lanes])) | (s.decodes[lanes] > 0.0) | (turn > 1)
+    return np.where(others, s.rules.chunk, s.rules.budget)
 
 
 def _enter(s: State, lanes: Ints, row: Ints) -> None:

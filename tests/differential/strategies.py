@@ -15,7 +15,7 @@ from llmq.policies.rad import RAD
 # All times are multiples of 2**-20 s: sums below 2**33 of them are exact.
 TICK = 2.0**-20
 # Every policy whose decodes advance together; Sarathi-Serve with one queue is "queue".
-NAMES = ("sarathi", "queue", "vllm", "orca", "fastertransformer", "rad")
+NAMES = ("sarathi", "queue", "v1", "v0", "orca", "fastertransformer", "rad")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def systems(draw: st.DrawFn, max_requests: int = 25) -> System:
         arrival.append(clock)
     name = draw(st.sampled_from(NAMES))
     policy = _policy(draw, name, max(output))
-    whole, queue = name in ("vllm", "orca"), name == "queue"
+    whole, queue = name in ("v0", "orca"), name == "queue"
     # Blocks for any request, with its recompute and the room that Orca keeps.
     memory = [None] if queue else [None, 128, 160, 320]
     engine = llmq.Engine(
@@ -83,8 +83,10 @@ def _policy(draw: st.DrawFn, name: str, longest: int) -> policies.Policy:
     route = draw(st.sampled_from([policies.RoundRobin(), policies.LeastWork()]))
     mark = draw(st.sampled_from([0.0, 0.01, 0.1]))
     most = draw(st.sampled_from([longest, longest, 50, 20]))
-    if name == "vllm":
-        return policies.VLLM(token_budget=None, watermark=mark, route=route)
+    if name == "v0":
+        return policies.VLLM(None, mark, route, version="v0")
+    if name == "v1":
+        return policies.VLLM(None, mark, route, "v1", whole_must_fit=draw(st.booleans()))
     if name == "orca":
         return Orca(max_output=most, watermark=mark, route=route)
     if name == "fastertransformer":

@@ -93,10 +93,13 @@ class Server:
 
     def share(self, i, left, computed):
         most = self.chip.prefill_chunk or left
+        if self.lone:
+            most = left
         return min(self.tokens[i] - computed, most, left)
 
     def step(self, running, waiting):
         left, scheduled, preempted = self.chip.token_budget, {}, False
+        self.lone = len(running) + len(waiting) == 1
         at = 0
         while at < len(running) and left > 0:
             i = running[at]
@@ -262,8 +265,6 @@ def test_versions_and_margins():
         policies.VLLM(version="v2")
     with pytest.raises(llmq.InputError, match="a choice of version='v1'"):
         policies.VLLM(whole_must_fit=False)
-    with pytest.raises(llmq.InputError, match="cannot run policy 'vllm'"):
-        llmq.simulate(llmq.Engine(LAW), llmq.Trace([0.0], [8], [2]), V1, engine="calendar")
 
 
 def test_the_guide_names_what_exists():
