@@ -1,69 +1,85 @@
-r"""The cycle of a saturated engine under a policy, exactly: above its rate the policy is unstable.
+r"""The cycles of a saturated engine under a policy, exactly: above the least rate it is unstable.
 
 Requests are all alike, the law is rational, and the queue never empties. A policy that reads only
-the head of the queue then sees the same again and again: residents with their tokens are one of
-finitely many states, so the path repeats, and
+the head of the queue then sees the same again and again: the requests that have begun are in one of
+finitely many states (:mod:`llmq.saturation_states`), so the path repeats, and
 
 .. math:: \mu = \text{requests of a period} / \text{time of a period}
 
-is a fraction. *Claim*: with arrivals at a rate above ``mu`` (Poisson, or renewal with gaps of
-finite mean) the system is not positive recurrent; below it the queue drains whenever it is long.
-*Proof*: the run starts as a busy period does, with one request alone, and then the queue is full.
-While the queue never falls below a budget of requests, departures are those of the cycle, ``mu t``
-up to a constant. Arrivals less departures are then a random walk with positive drift (within
-bounded error), which stays above its start for ever with positive probability; that as many
-requests as it takes come during the first iteration has positive probability too, so the number
-present tends to infinity with positive probability. Below ``mu`` the drift is negative whenever
-this cycle is the one that a long queue ends in, and Foster's criterion applies.
+is a fraction. Which cycle that is may depend on the state in which the queue became long. So all
+states are reached that an engine can be in, from an empty one by any number of arrivals in each
+iteration, and all cycles that follow from them are found.
 
-So where ``mu`` lies below the rate at load 1 of :mod:`llmq.theory.region`, the policy is not
-throughput-optimal, for any reader who checks one period by hand. With a limit of memory the state
-includes the requests that were evicted: greedy admission fills the memory with prompts, the
+*Claim*: with Poisson arrivals at a rate above the least ``mu`` the system is not positive
+recurrent; below it, it is, if all states were reached (``complete``). *Proof*: each state that was
+reached, with a long queue, has positive probability. From there, while the queue is longer than an
+iteration can start, departures are those of its cycle, ``mu t`` up to a constant; arrivals less
+departures are a random walk with positive drift (within bounded error), which stays above its start
+for ever with positive probability. So with positive probability the number present tends to
+infinity. Below the least ``mu``: the states are finitely many, so a long queue ends in a cycle
+after a bounded number of iterations, whichever it is; its drift over a long enough time is negative
+and Foster's criterion applies.
+
+Between the least and the largest rate a long queue melts in one cycle and grows in another. So
+where the *least* ``mu`` lies below the rate at load 1 of :mod:`llmq.theory.region`, the policy is
+not throughput-optimal, for any reader who checks one period by hand. With a limit of memory the
+state includes the requests that were evicted: greedy admission fills the memory with prompts, the
 requests outgrow it, and some are computed again.
 
+Where states are too many to reach all of them the least rate of those found is still one above
+which the policy is unstable; nothing is said below it. One case needs no states: a policy that
+fills every batch beside its decodes, without limits of memory and slots and without KV reads, has
+the rate of full batches in every cycle.
+
 Not covered: several classes or random lengths (a chain instead of a cycle), policies that read the
-whole queue or the clock, and prefill-first policies: saturated, they only ever prefill (see
+whole queue or the clock, one queue of prefills and decodes (a decode then waits for all who came
+before), and prefill-first policies: saturated, they only ever prefill (see
 :mod:`llmq.saturation_open`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from llmq.errors import InputError
 from llmq.model.engine import Engine
-from llmq.model.exacttime import ExactBatchTime
 from llmq.model.request import RequestClass
 from llmq.policies import FCFS, PASCAL, RR, Policy, SimpleChunking
+from llmq.policies.blocks import runs_together
 from llmq.policies.settings import effective
 from llmq.result import Kind
-from llmq.sim.log import Job, Log
-from llmq.sim.reference import ReferenceEngine
+from llmq.saturation_states import EMPTY, Moved, Space, State
 from llmq.theory.bounds import check_fits
 from llmq.theory.demand import demand
 
-__all__ = ["SaturatedCycle", "has_cycle", "saturated_cycle", "step"]
+__all__ = ["SaturatedCycle", "has_cycle", "saturated_cycle"]
 
 _ASSUMED = (
     "one class of fixed lengths, a queue that never empties",
     "the policy reads only the head of the queue",
 )
+_PART = "not all states of the engine were reached: nothing is said below the least rate found"
 
 
 @dataclass(frozen=True, slots=True)
 class SaturatedCycle:
-    """One period of a saturated engine.
+    """The slowest period of a saturated engine, beside the fastest.
 
     Parameters
     ----------
     exact_time : fractions.Fraction
-        Its length, seconds.
+        Length of a period of the least rate, seconds.
     requests : int
         Requests that end in it.
     batches : tuple of (int, int)
         Prefill tokens and decodes of each iteration.
+    exact_largest : fractions.Fraction
+        Requests per second in the fastest cycle that was found.
+    complete : bool
+        Whether every state that the engine can be in was looked at.
     kind, assumptions, source
         As in every result.
     """
@@ -71,19 +87,26 @@ class SaturatedCycle:
     exact_time: Fraction
     requests: int
     batches: tuple[tuple[int, int], ...]
+    exact_largest: Fraction
+    complete: bool
     kind: Kind
     assumptions: tuple[str, ...]
     source: str
 
     @property
     def exact_rate(self) -> Fraction:
-        """Requests per second, exactly: unstable above it."""
+        """Requests per second in the slowest cycle: unstable above it, if complete stable below."""
         return self.requests / self.exact_time
 
     @property
     def rate(self) -> float:
-        """Requests per second: unstable above it."""
+        """Requests per second in the slowest cycle: unstable above it."""
         return float(self.exact_rate)
+
+    @property
+    def largest(self) -> float:
+        """Requests per second in the fastest cycle that was found."""
+        return float(self.exact_largest)
 
 
 def has_cycle(policy: Policy, request: RequestClass) -> bool:
@@ -100,7 +123,7 @@ def has_cycle(policy: Policy, request: RequestClass) -> bool:
     -------
     bool
         False for lengths that vary, policies that read the whole queue or rank by anything but
-        arrival, and prefill first.
+        arrival, one queue of prefills and decodes, and prefill first.
 
     Examples
     --------
@@ -112,7 +135,7 @@ def has_cycle(policy: Policy, request: RequestClass) -> bool:
     fixed = request.prompt.is_fixed and request.output.is_fixed and not request.reasoning.high
     if together is None:
         return fixed and (isinstance(policy, SimpleChunking) or _by_arrival(policy, request))
-    return fixed and (together.mixed or together.until < math.inf)
+    return fixed and not together.queue and (together.mixed or together.until < math.inf)
 
 
 def _by_arrival(policy: Policy, request: RequestClass) -> bool:
@@ -124,9 +147,14 @@ def _by_arrival(policy: Policy, request: RequestClass) -> bool:
 
 
 def saturated_cycle(
-    policy: Policy, engine: Engine, request: RequestClass, *, most: int = 20_000
+    policy: Policy,
+    engine: Engine,
+    request: RequestClass,
+    *,
+    most: int = 20_000,
+    states: int = 2_000,
 ) -> SaturatedCycle:
-    """Run a saturated engine until its state repeats.
+    """Find the cycles of a saturated engine, from every state that it can be in.
 
     Parameters
     ----------
@@ -137,12 +165,14 @@ def saturated_cycle(
     request : RequestClass
         One class of fixed lengths.
     most : int
-        Iterations after which to give up.
+        Iterations of one path after which to give up.
+    states : int
+        Iterations computed to reach states, after which the cycles from those found must do.
 
     Returns
     -------
     SaturatedCycle
-        Time, requests and batches of a period.
+        Time, requests and batches of a period of the slowest, and the rate of the fastest.
 
     Raises
     ------
@@ -154,11 +184,18 @@ def saturated_cycle(
     --------
     >>> from llmq.model.batchtime import BatchTime
     >>> from llmq.model.conventions import THEORY
-    >>> from llmq.policies import FasterTransformer
+    >>> from llmq.policies import FasterTransformer, Sarathi
     >>> law = BatchTime.tiled(base=11.28, per_tile=35.47, tile=128)
     >>> engine = Engine(law, 512, conventions=THEORY)
     >>> saturated_cycle(FasterTransformer(), engine, RequestClass(128, 112)).exact_time
     Fraction(134729, 25)
+
+    Two slots: pairs that began together fill their tiles, pairs a step apart do not.
+
+    >>> slots = Engine(BatchTime.tiled(base=0, per_tile=8, tile=4), 8, max_seqs=2)
+    >>> found = saturated_cycle(Sarathi(), slots, RequestClass(3, 2))
+    >>> found.exact_rate, found.exact_largest, found.complete
+    (Fraction(1, 12), Fraction(1, 8), True)
     """
     if not has_cycle(policy, request):
         raise InputError(
@@ -172,93 +209,54 @@ def saturated_cycle(
     if policy.blocks.swap and engine.per_swap:
         raise InputError("a saturated cycle does not count the time of swaps", field="per_swap")
     engine = effective(engine, policy)
-    server = _server(policy, engine, request, most)
-    cycle, law = policy.blocks.together, engine.law.exact()
-    seen: dict[tuple[object, ...], int] = {}
-    times, ends = [Fraction(0)], [0]
-    batches: list[tuple[int, int]] = []
-    server.queue.append(0)  # the first request finds the engine empty
-    while len(batches) < most:
-        state = _state(server, math.inf if cycle is None else cycle.cycle)
-        if batches and (start := seen.setdefault(state, len(batches))) < len(batches):
-            return SaturatedCycle(
-                times[-1] - times[start], ends[-1] - ends[start], _turned(batches[start:]),
-                kind=Kind.EXACT, assumptions=_ASSUMED, source="saturated cycle [SAT]",
-            )  # fmt: skip
-        tokens, decodes, seconds = step(server, law)
-        times.append(times[-1] + seconds)
-        batches.append((tokens - decodes, decodes))
-        present = len(server.rows)
-        server.complete()
-        ends.append(ends[-1] + present - len(server.rows))
-        _supply(server)
-    raise InputError(f"no cycle within {most} iterations: raise most=", value=most)
+    space = Space(policy, engine, request)
+    always_full = _always_full(policy, engine)
+    complete = always_full or space.explore(states)
+    first = space.move(EMPTY, 1).state
+    periods = _periods(space, [first, *([] if always_full else space.least)], most)
+    slowest = min(periods, key=_rate)
+    return SaturatedCycle(
+        sum((one.seconds for one in slowest), Fraction(0)), sum(one.ended for one in slowest),
+        _turned([(one.prefill, one.decodes) for one in slowest]),
+        max(map(_rate, periods)), complete, kind=Kind.EXACT,
+        assumptions=_ASSUMED if complete else (*_ASSUMED, _PART), source="saturated cycle [SAT]",
+    )  # fmt: skip
 
 
-def step(server: ReferenceEngine, law: ExactBatchTime) -> tuple[int, int, Fraction]:
-    """Start an iteration: its tokens, its decodes, and how long it takes.
+def _always_full(policy: Policy, engine: Engine) -> bool:
+    """Whether every iteration of a saturated engine is a full batch, whose time is always alike."""
+    together, blocks, law = policy.blocks.together, policy.blocks, engine.law
+    fills = together is not None and together.mixed and runs_together(blocks)
+    limits = engine.kv_tokens is not None or engine.max_seqs is not None
+    return fills and not blocks.budget.whole and not limits and not (law.per_kv or law.per_kv_mixed)
 
-    Parameters
-    ----------
-    server : ReferenceEngine
-        Between iterations, with somebody present; may let rows go before it serves others.
-    law : ExactBatchTime
-        The engine's law.
 
-    Returns
-    -------
-    tuple of int, int and fractions.Fraction
-        Tokens, decodes among them, seconds.
-    """
-    server.begin()
-    while server.running is None:  # it only evicted; a policy that waits for ever is refused
-        server.begin()
-    tokens, kv, work, decodes = _batch(server)
-    return tokens, decodes, law(tokens, kv, work, mixed=tokens > decodes)
+def _rate(period: Sequence[Moved]) -> Fraction:
+    time = sum((one.seconds for one in period), Fraction(0))
+    return sum(one.ended for one in period) / time
+
+
+def _periods(space: Space, starts: Iterable[State], most: int) -> list[tuple[Moved, ...]]:
+    """Follow a full queue from each state until it repeats: every cycle once."""
+    found: list[tuple[Moved, ...]] = []
+    settled: set[State] = set()
+    for start in starts:
+        path: list[Moved] = []
+        place: dict[State, int] = {}
+        state = start
+        while state not in settled and state not in place:
+            place[state] = len(path)
+            path.append(space.move(state, space.full))
+            state = path[-1].state
+            if len(path) > most:
+                raise InputError(f"no cycle within {most} iterations: raise most=", value=most)
+        if state in place:
+            found.append(tuple(path[place[state] :]))
+        settled.update(place)
+    return found
 
 
 def _turned(batches: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     """Let a period begin with its largest prefill, whichever iteration was seen first."""
     turns = (batches[i:] + batches[:i] for i in range(len(batches)))
     return tuple(max(turns)) if len(batches) < 100 else tuple(batches)
-
-
-def _server(policy: Policy, engine: Engine, request: RequestClass, most: int) -> ReferenceEngine:
-    n = most * engine.token_budget // (request.prompt.low + request.output.low) + 2
-    n += 2 * engine.token_budget
-    lengths = [request.prompt.low] * n, [request.output.low] * n
-    job = Job(engine, policy, [0.0] * n, *lengths, [0] * n, [0] * n)
-    return ReferenceEngine(job, Log.empty(n))
-
-
-def _supply(server: ReferenceEngine) -> None:
-    """Let more wait than an iteration could start."""
-    waiting = sum(not (row.held or row.generated) for row in server.rows)
-    waiting += len(server.queue) - server.joined
-    first = len(server.queue)
-    server.queue.extend(range(first, first + server.engine.token_budget + 1 - waiting))
-
-
-def _state(server: ReferenceEngine, cycle: float) -> tuple[object, ...]:
-    """Everything that the policy can tell apart from now on."""
-    here = [row for row in server.rows if row.held or row.generated or row.host]
-    order = sorted(range(len(here)), key=lambda i: here[i].queued)
-    ended = tuple(i for i, row in enumerate(here) if row in server.ended)
-    rows = tuple((row.kv, row.host, row.held, row.generated) for row in here)
-    started = server.started if cycle < math.inf and here else 0
-    return rows, tuple(order), ended, started, server.prefilled
-
-
-def _batch(server: ReferenceEngine) -> tuple[int, int, Fraction, int]:
-    """Tokens, KV read, attention work and decodes of the iteration that just began."""
-    assert server.running is not None
-    view, batch = server.running
-    kv, work, decodes = 0, Fraction(0), 0
-    for i, tokens in zip(batch.rows, batch.tokens, strict=True):
-        held = int(view.kv[i])
-        kv += held + tokens
-        if view.decoding[i]:
-            decodes += 1
-        else:
-            work += Fraction(tokens * (2 * held + tokens), 2)
-    return sum(batch.tokens), kv, work, decodes

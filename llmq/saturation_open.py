@@ -35,7 +35,7 @@ from llmq.model.request import RequestClass
 from llmq.policies import Policy, SimpleChunking
 from llmq.policies.settings import effective
 from llmq.result import Kind
-from llmq.saturation import step
+from llmq.saturation_states import step
 from llmq.sim.log import Job, Log
 from llmq.sim.reference import ReferenceEngine
 from llmq.sim.rows import Row

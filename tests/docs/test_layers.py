@@ -19,7 +19,7 @@ LAYERS = (
     (
         *("alone", "capacity", "instability", "instability_priority", "instability_search", "io"),
         *("networks", "networks_fleet", "networks_memory", "networks_traffic", "plan", "plan_json"),
-        *("saturation", "saturation_blind", "saturation_fluid", "saturation_open", "search"),
+        *("saturation", "saturation_blind", "saturation_fluid", "saturation_open", "saturation_states", "search"),
         *("sweep", "verdict"),
     ),
     ("plot", "report", "cli", "__main__"),
