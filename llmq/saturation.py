@@ -61,6 +61,7 @@ _ASSUMED = (
     "one class of fixed lengths, a queue that never empties",
     "the policy reads only the head of the queue",
 )
+_STARTS = 8  # states to go on from where not all were reached
 _PART = "not all states of the engine were reached: nothing is said below the least rate found"
 
 
@@ -152,7 +153,7 @@ def saturated_cycle(
     request: RequestClass,
     *,
     most: int = 20_000,
-    states: int = 2_000,
+    effort: int = 5_000,
 ) -> SaturatedCycle:
     """Find the cycles of a saturated engine, from every state that it can be in.
 
@@ -166,8 +167,9 @@ def saturated_cycle(
         One class of fixed lengths.
     most : int
         Iterations of one path after which to give up.
-    states : int
-        Iterations computed to reach states, after which the cycles from those found must do.
+    effort : int
+        Requests in all iterations together that are computed to reach states; after that the cycles
+        from those found must do.
 
     Returns
     -------
@@ -211,9 +213,10 @@ def saturated_cycle(
     engine = effective(engine, policy)
     space = Space(policy, engine, request)
     always_full = _always_full(policy, engine)
-    complete = always_full or space.explore(states)
+    complete = always_full or space.explore(effort)
     first = space.move(EMPTY, 1).state
-    periods = _periods(space, [first, *([] if always_full else space.least)], most)
+    others = list(space.least)[: None if complete else _STARTS]
+    periods = _periods(space, [first, *others], most)
     slowest = min(periods, key=_rate)
     return SaturatedCycle(
         sum((one.seconds for one in slowest), Fraction(0)), sum(one.ended for one in slowest),

@@ -72,21 +72,24 @@ class Space:
         The only class.
     least : dict
         Fewest that are known to wait in each state that was reached.
-    steps : int
-        Iterations that were computed.
+    rows : int
+        Requests in all iterations that were computed: what that took.
     """
 
     policy: Policy
     engine: Engine
     request: RequestClass
     least: dict[State, int] = field(default_factory=dict)
-    steps: int = 0
+    rows: int = 0
     _known: dict[tuple[State, int], Moved] = field(default_factory=dict)
 
     @property
     def full(self) -> int:
-        """More requests than an iteration can start."""
-        return int(min(self.engine.token_budget, self.engine.max_seqs or math.inf)) + 1
+        """More requests than an iteration can start: each but the last takes a chunk or its prompt."""
+        engine, prompt = self.engine, self.request.prompt.low
+        least = min(prompt, engine.chunk, self.policy.blocks.budget.chunk or prompt)
+        started = (engine.token_budget - 1) // least + 1
+        return int(min(started, engine.max_seqs or math.inf)) + 1
 
     def move(self, state: State, waiting: int) -> Moved:
         """Return what one iteration does.
@@ -106,7 +109,7 @@ class Space:
         key = state, waiting
         if key not in self._known:
             self._known[key] = self._move(state, waiting)
-            self.steps += 1
+            self.rows += len(state[0]) + waiting
         return self._known[key]
 
     def explore(self, most: int) -> bool:
@@ -115,7 +118,7 @@ class Space:
         Parameters
         ----------
         most : int
-            Iterations after which to stop.
+            Requests in all iterations together after which to stop.
 
         Returns
         -------
@@ -125,7 +128,7 @@ class Space:
         todo: deque[tuple[State, int]] = deque([(EMPTY, 1)])  # who comes to nobody comes alone
         done: set[tuple[State, int]] = set()
         while todo:
-            if self.steps >= most:
+            if self.rows >= most:
                 return False
             state, waiting = todo.popleft()
             if (state, waiting) in done:
