@@ -28,6 +28,7 @@ Law = Callable[[int, int, float, bool], float]
 # A request in an engine: number of its segment, what it holds.
 Item = tuple[int, int]
 State = tuple[Item, ...]
+Served = tuple[tuple[Item, int], ...]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def capacity(
     machine: Machine, segments: Sequence[Segment], mix: Sequence[float], *, swap: bool = False
 ) -> float:
     """Return the largest multiple of the mix that an engine carries, requests per second."""
-    pool = Pool(machine, {j: segment for j, segment in enumerate(segments)}, swap=swap)
+    pool = Pool(machine, dict(enumerate(segments)), swap=swap)
     return fleet_capacity([pool], mix)
 
 
@@ -107,8 +108,8 @@ def fleet_capacity(
     """Return the largest multiple of the mix that pools carry together.
 
     The pools' programmes are coupled by their ends: of class ``j`` the whole requests that end, and
-    the requests whose prompts end somewhere and whose decodes end somewhere (keys ``(j, "prefill")``
-    and ``(j, "decode")``), make ``alpha * mix[j]``. A link carries the prompts of the latter.
+    those whose prompts end somewhere and whose decodes end somewhere (keys ``(j, "prefill")`` and
+    ``(j, "decode")``), make ``alpha * mix[j]``. A link carries the prompts of the latter.
     """
     table = _Table()
     alpha = table.column(-1.0)
@@ -128,7 +129,7 @@ def fleet_capacity(
         keys = list(pool.segments)
         rows = [need[key] if isinstance(key, int) else phase[key] for key in keys]
         _pool_columns(table, pool, rows)
-    return table.solve()[alpha]
+    return float(table.solve()[alpha])
 
 
 def _pool_columns(table: _Table, pool: Pool, rows: Sequence[int]) -> None:
@@ -164,9 +165,7 @@ def _pool_columns(table: _Table, pool: Pool, rows: Sequence[int]) -> None:
                 table.put(row(after), column, chance)
 
 
-def _held_actions(
-    machine: Machine, segments: Sequence[Segment]
-) -> Iterator[tuple[State, Action]]:
+def _held_actions(machine: Machine, segments: Sequence[Segment]) -> Iterator[tuple[State, Action]]:
     """List the actions of every state that is reached from the empty engine."""
     if machine.blocks is None and (machine.slots is None or machine.shared):
         raise ValueError("so many requests may be held that states do not end: use swap")
@@ -188,12 +187,14 @@ def _actions(machine: Machine, segments: Sequence[Segment], state: State) -> Ite
     # Who may be served, how many of them there are, and in what steps.
     present = [(item, state.count(item)) for item in sorted(set(state))]
     fresh = [((j, one.start), machine.budget) for j, one in enumerate(segments)]
-    kinds = [(item, many, _steps(segments[item[0]], item[1], chunk), old)
-             for group, old in ((present, True), (fresh, False)) for item, many in group]  # fmt: skip
+    kinds = [
+        (item, many, _steps(segments[item[0]], item[1], chunk), old)
+        for group, old in ((present, True), (fresh, False)) for item, many in group
+    ]  # fmt: skip
     held = [0 if machine.blocks is None else _blocks(machine, item[1]) for item, *_ in kinds]
 
     def choose(k: int, left: int, room: float, slots: float, prompt: bool,
-               served: tuple[tuple[Item, int], ...]) -> Iterator[tuple]:  # fmt: skip
+               served: Served) -> Iterator[Served]:  # fmt: skip
         if k == len(kinds):
             yield served
             return
@@ -202,7 +203,7 @@ def _actions(machine: Machine, segments: Sequence[Segment], state: State) -> Ite
         is_prompt = item[1] < one.prompt
 
         def some(first: int, count: int, left: int, room: float, slots: float, prompt: bool,
-                 served: tuple[tuple[Item, int], ...]) -> Iterator[tuple]:  # fmt: skip
+                 served: Served) -> Iterator[Served]:  # fmt: skip
             yield from choose(k + 1, left, room, slots, prompt, served)
             if count == many:
                 return
@@ -213,10 +214,7 @@ def _actions(machine: Machine, segments: Sequence[Segment], state: State) -> Ite
                 more = 0 if machine.blocks is None else (
                     _blocks(machine, item[1] + x) - (held[k] if old else 0)
                 )  # fmt: skip
-                if machine.shared:
-                    slot = 0 if is_prompt and prompt else 1
-                else:
-                    slot = 0 if old else 1
+                slot = int(not (is_prompt and prompt) if machine.shared else not old)
                 if more > room or slot > slots:
                     continue
                 yield from some(s, count + 1, left - x, room - more, slots - slot,
@@ -235,9 +233,7 @@ def _actions(machine: Machine, segments: Sequence[Segment], state: State) -> Ite
             yield _action(machine, segments, state, served)
 
 
-def _free_actions(
-    machine: Machine, segments: Sequence[Segment]
-) -> Iterator[tuple[State, Action]]:
+def _free_actions(machine: Machine, segments: Sequence[Segment]) -> Iterator[tuple[State, Action]]:
     """List the batches where everybody who is not served is on the host."""
     chunk = min(machine.chunk or machine.budget, machine.budget)
     parts = [
@@ -247,7 +243,7 @@ def _free_actions(
     ]  # fmt: skip
 
     def choose(k: int, left: int, room: float, slots: float, prompt: bool,
-               served: tuple[tuple[Item, int], ...]) -> Iterator[tuple]:  # fmt: skip
+               served: Served) -> Iterator[Served]:  # fmt: skip
         if served:
             yield served
         for i in range(k, len(parts)):
@@ -386,4 +382,4 @@ def token_capacity(pools: Sequence[Phases], *, moves: bool = False) -> float:
                 table.put(time, column, machine.law(x + decodes, 0, 0.0, x > 0))
                 for row, tokens, part in zip(needs, (x, decodes), parts, strict=True):
                     table.put(row, column, -tokens / part if part else 0.0)
-    return table.solve()[rate]
+    return float(table.solve()[rate])

@@ -41,7 +41,7 @@ ALPHA = 0.01
 FAST = ("sarathi", "orca", "fastertransformer", "rad", "maxweight")
 STEPS = 5
 # The classes of a drawn network, the last first: without names Priority is Sarathi.
-SETTINGS = {"priority": "priority:classes=c+b+a"}
+SETTINGS = {"priority": "priority:classes=c+b+a", "vllm": "vllm:version=v0"}
 
 
 def setting(name: str) -> Policy:

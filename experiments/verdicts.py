@@ -60,7 +60,7 @@ WHY = {
     "take 0.125 s and more",
     "pascal": _RANKED, "fcfs": _RANKED, "rr": _RANKED,
     "fastertransformer": "exclusive phases [XC]",
-    "vllm": "an iteration for each prompt that comes [OC]", "simple-chunking": "phases in turn",
+    "vllm": "v0: an iteration for each prompt that comes [OC]", "simple-chunking": "phases in turn",
     "priority": "full batches, whatever the order of the classes; where agents call each other it "
     "fails [G1, FC]; [priority/two-types](counterexamples/priority/two-types.json)",
     "trail": "fills its batches while memory does not bind; where it does, what is pushed out is "

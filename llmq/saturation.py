@@ -48,7 +48,6 @@ from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.policies import FCFS, PASCAL, RR, Policy, SimpleChunking
-from llmq.policies.blocks import runs_together
 from llmq.policies.settings import effective
 from llmq.result import Kind
 from llmq.saturation_states import EMPTY, Moved, Space, State
@@ -129,7 +128,8 @@ def has_cycle(policy: Policy, request: RequestClass) -> bool:
     Examples
     --------
     >>> from llmq.policies import VLLM, FasterTransformer
-    >>> has_cycle(FasterTransformer(), RequestClass(8, 4)), has_cycle(VLLM(), RequestClass(8, 4))
+    >>> request = RequestClass(8, 4)
+    >>> has_cycle(FasterTransformer(), request), has_cycle(VLLM(version="v0"), request)
     (True, False)
     """
     together = policy.blocks.together
@@ -229,9 +229,11 @@ def saturated_cycle(
 def _always_full(policy: Policy, engine: Engine) -> bool:
     """Whether every iteration of a saturated engine is a full batch, whose time is always alike."""
     together, blocks, law = policy.blocks.together, policy.blocks, engine.law
-    fills = together is not None and together.mixed and runs_together(blocks)
+    own = blocks.budget
+    plain = own.tokens is None and own.rows is None and own.decodes is None and not own.ranked
+    fills = together is not None and together.mixed and plain and not own.whole
     limits = engine.kv_tokens is not None or engine.max_seqs is not None
-    return fills and not blocks.budget.whole and not limits and not (law.per_kv or law.per_kv_mixed)
+    return fills and not limits and not (law.per_kv or law.per_kv_mixed)
 
 
 def _rate(period: Sequence[Moved]) -> Fraction:

@@ -149,7 +149,8 @@ def has_open_cycle(policy: Policy, request: RequestClass) -> bool:
     Examples
     --------
     >>> from llmq.policies import SLAI, VLLM
-    >>> has_open_cycle(VLLM(), RequestClass(8, 4)), has_open_cycle(SLAI(), RequestClass(8, 4))
+    >>> request = RequestClass(8, 4)
+    >>> has_open_cycle(VLLM(version="v0"), request), has_open_cycle(SLAI(), request)
     (True, False)
     """
     fixed = request.prompt.is_fixed and request.output.is_fixed and not request.reasoning.high
@@ -199,7 +200,7 @@ def open_cycle(
     >>> from llmq.model.batchtime import BatchTime
     >>> from llmq.policies import VLLM
     >>> engine = Engine(BatchTime.affine(base=0.125, per_token=0.0), token_budget=8)
-    >>> print(open_cycle(VLLM(None), engine, RequestClass(1, 2), Fraction(9, 256)))
+    >>> print(open_cycle(VLLM(None, version="v0"), engine, RequestClass(1, 2), Fraction(9, 256)))
     one request every 9/256 s: of 32 that come in a period 32 remain, for ever
     """
     if not has_open_cycle(policy, request):

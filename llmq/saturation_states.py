@@ -74,6 +74,8 @@ class Space:
         Fewest that are known to wait in each state that was reached.
     rows : int
         Requests in all iterations that were computed: what that took.
+    known : dict
+        What each iteration that was computed does.
     """
 
     policy: Policy
@@ -81,11 +83,11 @@ class Space:
     request: RequestClass
     least: dict[State, int] = field(default_factory=dict)
     rows: int = 0
-    _known: dict[tuple[State, int], Moved] = field(default_factory=dict)
+    known: dict[tuple[State, int], Moved] = field(default_factory=dict)
 
     @property
     def full(self) -> int:
-        """More requests than an iteration can start: each but the last takes a chunk or its prompt."""
+        """More than an iteration can start: each but the last takes a chunk or its prompt."""
         engine, prompt = self.engine, self.request.prompt.low
         least = min(prompt, engine.chunk, self.policy.blocks.budget.chunk or prompt)
         started = (engine.token_budget - 1) // least + 1
@@ -107,10 +109,10 @@ class Space:
             The iteration.
         """
         key = state, waiting
-        if key not in self._known:
-            self._known[key] = self._move(state, waiting)
+        if key not in self.known:
+            self.known[key] = self._move(state, waiting)
             self.rows += len(state[0]) + waiting
-        return self._known[key]
+        return self.known[key]
 
     def explore(self, most: int) -> bool:
         """Reach states by every number of arrivals, the nearest first.

@@ -48,6 +48,7 @@ import numpy.typing as npt
 from llmq.errors import InputError
 from llmq.model.workload import Workload
 from llmq.networks import Network
+from llmq.networks_fleet import FleetNetwork
 from llmq.policies import RAD, SLAI, MaxWeight, Policy, Priority, Sarathi
 from llmq.policies.settings import effective
 from llmq.result import Estimate, Kind
@@ -321,14 +322,17 @@ def failure_bound(failed: int, n: int, *, alpha: float = 0.01, level: float = 0.
     return min(limit / (1 - alpha), 1.0)
 
 
-def theorem(policy: Policy, network: Network) -> str | None:
+def theorem(policy: Policy, network: Network | FleetNetwork) -> str | None:
     """Name the entry of ``proofs/THEOREMS.md`` that proves a policy stable below load 1.
+
+    The theorems are about one engine without limits of memory and slots: with one of them a batch
+    cannot always be filled, however much work waits.
 
     Parameters
     ----------
     policy : Policy
         The policy, fitted to the engine.
-    network : Network
+    network : Network or FleetNetwork
         The network.
 
     Returns
@@ -343,13 +347,23 @@ def theorem(policy: Policy, network: Network) -> str | None:
     >>> network = draw_network(0, mismatched=True)
     >>> theorem(Sarathi(), network), theorem(MaxWeight(), network)
     (None, 'S1')
+
+    A memory of eight tokens, where requests outgrow what was admitted:
+
+    >>> from llmq.networks_memory import MemorySketch
+    >>> theorem(Sarathi(), MemorySketch(1, 2, 0, 3, 8, ((1, 6),)).network()) is None
+    True
     """
     from llmq.theory.tiling import best_batch
 
+    if isinstance(network, FleetNetwork):
+        return None
     engine = network.engine
+    if engine.max_seqs is not None or engine.kv_tokens is not None:
+        return None
     budget = min(effective(engine, policy).token_budget, engine.token_budget)
     law, whole = engine.law, best_batch(engine.law, engine.token_budget)
-    if law.per_kv or law.per_kv_mixed or law.per_work:
+    if engine.prefix_cache or law.per_kv or law.per_kv_mixed or law.per_work:
         return None
     full = budget / law.exact()(budget) == whole.exact_rate
     if isinstance(policy, Sarathi | Priority):

@@ -2,9 +2,10 @@
 
 The decodes, then the prefills, of the first class take what they can of the token budget, then
 those of the next class, until the budget is full; a new row may start before an older one of a
-lower class. The batch holds the full budget whenever the requests present can supply it, so the
-policy is work-conserving: on one engine that is enough for stability (Dai et al., 2504.07347,
-Theorem 2). In networks of agents it is not: see :mod:`llmq.theory.agents`.
+lower class. Without limits of memory and slots the batch holds the full budget whenever the
+requests present can supply it, so the policy is work-conserving: on one engine that is enough for
+stability where the full budget is the most productive batch (Dai et al., 2504.07347, Theorem 2;
+entry S1). In networks of agents it is not: see :mod:`llmq.theory.agents`.
 """
 
 from __future__ import annotations

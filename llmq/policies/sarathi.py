@@ -3,8 +3,9 @@
 Per iteration: every decode one token, then started prefills, then new rows in arrival order while
 the budget lasts; a new row needs blocks for its whole prompt beside a watermark, and the first
 that does not fit stops the others. Out of memory, the newest resident is evicted and recomputed
-(Agrawal et al., OSDI 2024). Without memory and slot limits, and if tiles divide the budget, it is
-throughput-optimal (Dai et al. 2504.07347, Theorem 2).
+(Agrawal et al., OSDI 2024). Without limits of memory and slots, and if the full budget is the most
+productive batch, it is throughput-optimal (Dai et al. 2504.07347, Theorem 2; entry S1). With two
+slots it may serve two thirds of what is possible (SAT), where memory binds 9/11 (counterexamples).
 """
 
 from __future__ import annotations

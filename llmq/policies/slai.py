@@ -10,9 +10,9 @@ is nearly full. A batch takes critical decodes (now >= Y) by Y, started prefills
 the other decodes by Y. Out of memory, the last started prefill is evicted, else the decode itself.
 
 Bari, Hegde, de Veciana, arXiv 2508.01002 (Eq. 8), rules read in the authors' code; reported there:
-median TTFT -53 %, capacity +26 % against Sarathi-Serve. Without limits it is throughput-optimal
-where ``decodes`` is at least the token budget [WC]; with slots, held decodes cost capacity [PACE]
-(``proofs/THEOREMS.md``).
+median TTFT -53 %, capacity +26 % against Sarathi-Serve. Without limits of memory and slots, and if
+the full budget is the most productive batch, it is throughput-optimal where ``decodes`` is at least
+the token budget [WC]; with slots, held decodes cost capacity [PACE] (``proofs/THEOREMS.md``).
 """
 
 from __future__ import annotations

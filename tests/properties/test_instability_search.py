@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, find, given, settings
 from hypothesis import strategies as st
@@ -45,6 +46,28 @@ def test_no_cycle_beats_what_memory_allows(sketch):
         cycle = saturated_cycle(policy, network.engine, request)
         outer, _ = region.load_bracket({"a": cycle.rate})
         assert outer <= 1 + 1e-9
+
+
+@settings(QUIET, max_examples=25)
+@given(
+    st.tuples(st.integers(1, 4), st.integers(1, 4)), st.integers(0, 3), st.integers(1, 4),
+    st.integers(2, 10), st.integers(2, 4), st.lists(st.integers(0, 24), max_size=6),
+)  # fmt: skip
+def test_a4_long_queues_are_served_at_the_rate_of_a_cycle(pair, base, tile, budget, slots, begun):
+    """A4: however it began, a long queue is served at rates from the least to the largest."""
+    law = llmq.BatchTime.tiled(base=base / 8, per_tile=1.0, tile=tile)
+    engine = llmq.Engine(law, budget, max_seqs=slots)
+    policy = policies.Sarathi()
+    cycle = saturated_cycle(policy, engine, llmq.RequestClass(*pair))
+    assert cycle.exact_rate <= cycle.exact_largest
+    n = 400
+    early = sorted(gap / 4 for gap in begun)
+    times = early + [(early[-1] if early else 0.0) + 1.125] * (n - len(early))
+    run = llmq.simulate(engine, llmq.Trace(times, [pair[0]] * n, [pair[1]] * n), policy)
+    ends = np.sort(run.requests.finish[0])
+    served = (n / 2) / (ends[3 * n // 4 - 1] - ends[n // 4 - 1])
+    if cycle.complete:
+        assert cycle.rate * 0.96 <= served <= cycle.largest * 1.04
 
 
 @settings(QUIET, max_examples=15)
@@ -113,7 +136,7 @@ KNOWN = {
     "mismatched budget (O4)": (policies.Sarathi(), {"laws": ("tiled",)}, Fraction(5, 6)),
     "hinge overfill": (policies.Sarathi(), {"laws": ("hinge",)}, Fraction(5, 8)),
     "RAD with N = 1": (policies.RAD(cycle=1), {"tiles_divide": True}, Fraction(2, 3)),
-    "prefill first": (policies.VLLM(), {"tiles_divide": True}, None),
+    "prefill first": (policies.VLLM(version="v0"), {"tiles_divide": True}, None),
     "greedy admission at C = M*": (policies.Sarathi(), {"networks": "memory"}, None),
     "shortest queue": (
         policies.Sarathi(route=policies.ShortestQueue()), {"networks": "fleet"},

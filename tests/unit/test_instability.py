@@ -13,11 +13,13 @@ import llmq
 from llmq import policies
 from llmq.instability import Instability, draw_sketch, find_instability, replay
 from llmq.networks import Network, Sketch, fitted
+from llmq.networks_limited import limited
+from llmq.policies import parse
 from llmq.result import from_json, to_json
 from llmq.saturation import has_cycle, saturated_cycle
 from llmq.theory.exclusive import exclusive_cycle
 from llmq.theory.tiling import best_batch
-from llmq.verdict import stability_test
+from llmq.verdict import stability_test, theorem
 
 SHELF = Path(__file__).parents[2] / "docs" / "counterexamples"
 
@@ -68,7 +70,9 @@ def test_who_has_a_cycle():
     assert not has_cycle(policies.Sarathi(), random)
     with pytest.raises(llmq.InputError, match="has no saturated cycle"):
         saturated_cycle(
-            policies.VLLM(), llmq.Engine(llmq.BatchTime.affine(base=1, per_token=1)), fixed
+            policies.VLLM(version="v0"),
+            llmq.Engine(llmq.BatchTime.affine(base=1, per_token=1)),
+            fixed,
         )
     short = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=1.0), 8, kv_tokens=10, kv_block=1)
     with pytest.raises(llmq.InputError, match="fit"):
@@ -190,3 +194,95 @@ def test_answers_near_a_known_boundary_are_right(number, factor, truth):
     assert found.status in (truth, "undecided")
     full = stability_test(policies.Sarathi(), network, factor, rng=number)
     assert full.status in (truth, "undecided")
+
+
+# All cycles ----------------------------------------------------------------------------------
+
+SLOTS = llmq.Engine(llmq.BatchTime.tiled(base=0.0, per_tile=8.0, tile=4), 8, max_seqs=2)
+
+
+@pytest.mark.parametrize(
+    ("law", "budget", "rates"),
+    [
+        (
+            llmq.BatchTime.tiled(base=0.0, per_tile=8.0, tile=4),
+            8,
+            (Fraction(1, 12), Fraction(1, 8)),
+        ),
+        (
+            llmq.BatchTime.tiled(base=2.0, per_tile=2.0, tile=4),
+            12,
+            (Fraction(1, 5), Fraction(1, 4)),
+        ),
+    ],
+)
+def test_a4_a_saturated_engine_may_have_two_cycles(law, budget, rates):
+    """A4: pairs that begin together miss the tile, pairs a step apart fill it."""
+    engine, request = llmq.Engine(law, budget, max_seqs=2), llmq.RequestClass(3, 2)
+    found = saturated_cycle(policies.Sarathi(), engine, request)
+    assert (found.exact_rate, found.exact_largest) == rates
+    assert found.complete
+    assert found.batches == ((6, 0), (0, 2))
+    assert 1 / llmq.stability_region(engine, {"a": request}).load({"a": 1.0}) == pytest.approx(
+        float(rates[1])
+    )
+
+
+def test_a4_the_backlog_grows_above_the_least_rate():
+    """A4: at 0.09 a second, below 1/8 and above 1/12, the backlog grows by 0.0066 a second."""
+    mix = {"a": llmq.RequestClass(3, 2)}
+
+    def left(rate):
+        n = 6000
+        run = llmq.simulate(
+            SLOTS, llmq.Workload.poisson({"a": rate}, mix), policies.Sarathi(),
+            requests=n, replications=4, rng=11,
+        )  # fmt: skip
+        last = run.requests.arrival[:, -1:]
+        return ((run.requests.finish > last).sum(axis=1) / last[:, 0]).mean()
+
+    assert left(0.09) == pytest.approx(0.0066, abs=0.002)
+    assert left(0.075) < 0.001
+
+
+def test_a4_states_that_are_too_many_are_said():
+    """A4: where not all states are reached nothing is said below the least rate found."""
+    engine = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.5), 24, max_seqs=12)
+    found = saturated_cycle(policies.Sarathi(), engine, llmq.RequestClass(7, 19), effort=300)
+    assert not found.complete
+    assert "nothing is said below" in " ".join(found.assumptions)
+    full = saturated_cycle(
+        policies.Sarathi(), engine.with_(max_seqs=None), llmq.RequestClass(7, 19)
+    )
+    assert full.complete
+    assert full.exact_rate == full.exact_largest
+
+
+def test_one_queue_of_prefills_and_decodes_has_no_cycle():
+    # A decode goes behind all who wait: a longer queue makes another path.
+    assert not has_cycle(policies.Sarathi(order="queue"), llmq.RequestClass(3, 2))
+
+
+@pytest.mark.parametrize("path", sorted(SHELF.rglob("*.json")), ids=_place)
+def test_e5_no_theorem_where_the_shelf_shows_instability(path):
+    """E5: a theorem names no policy on a network of the shelf that refutes it."""
+    if path.parent.name in ("agents", "priority"):
+        return  # stations with agents are not networks of verdicts: no theorem can be asked for
+    found = from_json(Instability, path.read_text(encoding="utf-8"))
+    assert theorem(parse(found.policy), found.network) is None
+
+
+@pytest.mark.parametrize(
+    "limit", [{"max_seqs": 4}, {"kv_tokens": 60}, {"max_seqs": 9, "kv_tokens": 90}]
+)
+def test_e5_no_theorem_with_limits(limit):
+    """E5: S1, WC and RAD2 are about engines without limits of memory and slots."""
+    network = Sketch("tiled", 1, 1, 4, 8, ((4, 3),)).network()
+    for policy in (
+        policies.Sarathi(), policies.SLAI(), policies.Priority(), policies.MaxWeight(),
+        policies.RAD(tile=8, chunk=8),
+    ):  # fmt: skip
+        chosen = fitted(policy, network.engine)
+        free = Sketch("tiled", 1, 1, 4, 8, ((8, 3),)).network()
+        assert theorem(chosen, free) is not None
+        assert theorem(chosen, limited(network, **limit)) is None
