@@ -31,12 +31,13 @@ from llmq.theory.configurations import TwoPhase
 from llmq.theory.demand import Demand
 from llmq.theory.envelope import envelope
 from llmq.theory.facets import Facet, Prices, Weights, build_facets, facet
+from llmq.theory.hardware import scope
 from llmq.theory.polytope import corner_points
 from llmq.units import as_fraction, format_count
 
 __all__ = [
-    "assumptions", "check_fits", "has_one_pool", "is_exact", "one_pool", "outer_facets",
-    "shared_facets", "shares_slot",
+    "assumptions", "check_fits", "has_one_pool", "is_exact", "no_bound", "one_pool",
+    "outer_facets", "shared_facets", "shares_slot",
 ]  # fmt: skip
 
 _ZERO = Fraction(0)
@@ -91,6 +92,25 @@ def _by_iterations(
         iterations["memory"] = Prices(_ZERO, _ZERO, area=Fraction(1, engine.kv_tokens))
     curve = envelope(engine.law, engine.token_budget)
     return build_facets(curve, _needs(demands), _attention(engine, demands), iterations)
+
+
+def no_bound(engine: Engine, demands: Sequence[Demand]) -> Facet:
+    """Return the only bound where tokens take no time: attention.
+
+    Parameters
+    ----------
+    engine : Engine
+        The engine.
+    demands : sequence of Demand
+        What a request of each class costs.
+
+    Returns
+    -------
+    Facet
+        Its weights may all be 0.
+    """
+    free = Prices(_ZERO, _ZERO)
+    return facet("compute", free, free, _needs(demands), _attention(engine, demands))
 
 
 def shared_facets(engine: Engine, demands: Sequence[Demand]) -> tuple[Facet, ...]:
@@ -249,13 +269,17 @@ def check_fits(engine: Engine, name: str, need: Demand) -> None:
         )  # fmt: skip
 
 
-def assumptions(engine: Engine, demands: Sequence[Demand], engines: int) -> tuple[str, ...]:
+def assumptions(
+    engine: Engine, limits: str, demands: Sequence[Demand], engines: int
+) -> tuple[str, ...]:
     """Return what the bounds rest on, in words.
 
     Parameters
     ----------
     engine : Engine
-        The engine.
+        The engine, at its settings.
+    limits : {"settings", "hardware"}
+        What the bound counts.
     demands : sequence of Demand
         What a request of each class costs.
     engines : int
@@ -267,19 +291,20 @@ def assumptions(engine: Engine, demands: Sequence[Demand], engines: int) -> tupl
         Sentences.
     """
     rules, law = engine.conventions, engine.law
+    slots = engine.max_seqs if limits == "settings" else None
     first = "at the end of the prefill" if rules.lag == 0 else "one iteration after the prefill"
     said = [
         f"conventions {rules.name}: first token {first}, KV area {rules.area}, "
         f"prefill slots {rules.prefill_slots}",
-        f"prompts in chunks of at most {engine.chunk} tokens, no prefix reuse",
+        f"{scope(engine, limits)}; no prefix reuse",
     ]
-    if shares_slot(engine):
+    if slots is not None and shares_slot(engine):
         said.append("all prompts of an iteration share one slot; a decode takes one each")
     if law.per_kv != law.per_kv_mixed:
         said.append("KV reads at the smaller of the two rates; the inner bound at the larger")
     if engine.kv_tokens is not None:
         said.append("KV counted in tokens; whole blocks and peaks enter the inner bound")
-    if not is_exact(engine):
+    if not is_exact(engine.with_(max_seqs=slots)):
         said.append(
             "inner bound: schedules that know the output lengths and leave room for a chunk, a "
             "slot and a peak of each class that runs (prose proof in llmq.theory.inner)"

@@ -37,6 +37,7 @@ from llmq.theory.certificate_record import (
     ratios,
     seal,
 )
+from llmq.theory.hardware import Limits
 from llmq.theory.rates import Rates
 from llmq.theory.routing import FleetRegion, fleet_region
 from llmq.theory.static_planning import Optimum, PlanningProblem, Pool, optimise
@@ -52,6 +53,8 @@ def certify(
     mix: Mapping[str, RequestClass] | None,
     rates: Rates,
     claim: Claim = "auto",
+    *,
+    limits: Limits = "settings",
 ) -> Certificate:
     """Certify what rates mean for an engine or a fleet.
 
@@ -65,6 +68,8 @@ def certify(
         Requests per second by class; 0.1 is 1/10.
     claim : {"auto", "unstable", "stable_rate", "optimal_load"}
         ``auto``: unstable above 1, else the optimal load.
+    limits : {"settings", "hardware"}
+        As in :func:`llmq.stability_region`; a region has its own.
 
     Returns
     -------
@@ -88,7 +93,7 @@ def certify(
     if isinstance(system, FleetRegion):
         region = system
     else:
-        region = fleet_region(system, {} if mix is None else mix)
+        region = fleet_region(system, {} if mix is None else mix, limits)
     if claim == "stable_rate" and region.kind is not Kind.EXACT:
         raise InputError(
             "a stable rate cannot be certified here: the planning problem is only a bound "

@@ -6,8 +6,9 @@ through its load and the prices that support it,
 
 .. math:: \rho(\lambda) = \max_f \sum_j \lambda_j w^f_j / N, \qquad N \text{ engines},
 
-where the bounds ``f`` are engine-seconds per request. Above 1 no policy is stable; below 1 some
-policy is if the region is exact. At load 1 exactly nothing is claimed: equal gaps can be carried
+where the bounds ``f`` are engine-seconds per request. Above 1 no policy is stable at these settings
+(``limits="settings"``) or at any (``limits="hardware"``); below 1 some policy is if the region is
+exact. At load 1 exactly nothing is claimed: equal gaps can be carried
 there, Poisson arrivals cannot without waits that grow. :class:`~llmq.theory.region.Region` has them
 in closed form (one pool of equal engines), :class:`~llmq.theory.routing.FleetRegion` finds them as
 dual vertices of the static planning problem (any fleet). This module is what both have in common,
@@ -30,6 +31,7 @@ from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
 from llmq.result import Kind, Provenance
 from llmq.theory.facets import Bound, Weights
+from llmq.theory.hardware import Limits
 from llmq.theory.rates import Rates, rate_vector
 from llmq.units import as_fraction
 
@@ -43,8 +45,9 @@ class StabilityRegion(abc.ABC):
     """Rates that a system can serve under the best policy.
 
     Every region also has the fields ``mix`` (the classes, in the order of every vector),
-    ``engines`` (how many), ``kind``, ``assumptions``, ``source`` and ``provenance``; ``method``
-    says how it is computed: ``"closed_form"`` or ``"configurations"``.
+    ``engines`` (how many), ``limits`` ("settings" or "hardware"), ``kind``, ``assumptions``,
+    ``source`` and ``provenance``; ``method`` says how it is computed: ``"closed_form"`` or
+    ``"configurations"``.
     """
 
     __slots__ = ()
@@ -52,6 +55,7 @@ class StabilityRegion(abc.ABC):
     method: ClassVar[str]
     mix: Mapping[str, RequestClass]
     engines: int
+    limits: Limits
     rational: bool
     kind: Kind
     assumptions: tuple[str, ...]
@@ -62,6 +66,13 @@ class StabilityRegion(abc.ABC):
     def classes(self) -> tuple[str, ...]:
         """Names of the classes."""
         return tuple(self.mix)
+
+    @property
+    def beyond(self) -> str:
+        """What a load above 1 means, in words."""
+        if self.limits == "hardware":
+            return "no scheduler is stable"
+        return "at these settings no policy is stable"
 
     @overload
     def load(self, rates: Rates, exact: Literal[False] = False) -> float: ...
@@ -80,7 +91,8 @@ class StabilityRegion(abc.ABC):
         Returns
         -------
         float or fractions.Fraction
-            Below 1 is inside; with kind ``outer_bound`` above 1 is unstable under every policy.
+            Below 1 is inside; with kind ``outer_bound`` above 1 is unstable under every policy, at
+            these settings or (``limits="hardware"``) at any.
 
         Raises
         ------
@@ -142,8 +154,9 @@ class StabilityRegion(abc.ABC):
         -------
         bool
             True where the rates can be served; False for a load of 1 and more. Above 1 no policy
-            is stable. At 1 exactly there is nothing to spare: arrivals at random are not stable
-            under any policy, equal gaps of equal requests may be carried.
+            is stable at these settings, or (``limits="hardware"``) at any. At 1 exactly there is
+            nothing to spare: arrivals at random are not stable under any policy, equal gaps of
+            equal requests may be carried.
 
         Raises
         ------
@@ -261,17 +274,17 @@ class StabilityRegion(abc.ABC):
         Returns
         -------
         dict of str to float
-            Requests per second; load 1.
+            Requests per second; load 1. Infinite where nothing bounds the rates.
 
         Raises
         ------
         InputError
             All proportions are 0 or bad.
         """
-        load = self.load(direction)
-        if not load > 0:
+        if not any(rate_vector(direction, self.classes)):
             raise InputError("a direction needs at least one class with a positive rate")
-        return {name: float(direction.get(name, 0)) / load for name in self.classes}
+        load, rates = self.load(direction), {n: float(direction.get(n, 0)) for n in self.classes}
+        return {name: rate / load if load else rate and math.inf for name, rate in rates.items()}
 
     def certificate(self, rates: Rates) -> Certificate:
         """Prove the load, in rationals: ``.save(path)``, then ``python proofs/check.py path``.
@@ -293,7 +306,7 @@ class StabilityRegion(abc.ABC):
         """
         from llmq.theory.certificate import certify
 
-        return certify(self._system(), self.mix, rates)
+        return certify(self._system(), self.mix, rates, limits=self.limits)
 
     @abc.abstractmethod
     def _load(self, rates: Rates, vector: Sequence[float]) -> float:

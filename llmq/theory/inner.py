@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -46,6 +46,7 @@ from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.theory.demand import prefill_area
 from llmq.theory.envelope import corners
+from llmq.theory.hardware import Limits, tried
 
 __all__ = ["InnerBound", "Schedule", "inner_bound"]
 
@@ -98,6 +99,8 @@ class InnerBound:
     caps : tuple of tuple
         Batch sizes, the seconds of such a batch, and intercept and slope of a line above the curve
         up to there.
+    others : tuple of InnerBound
+        Of the same engine at other settings; the best counts.
     """
 
     engine: Engine
@@ -107,6 +110,7 @@ class InnerBound:
     peaks: tuple[int, ...]
     schedules: tuple[Schedule, ...]
     caps: tuple[Cap, ...]
+    others: tuple[InnerBound, ...] = ()
 
     def load(self, rates: Sequence[float]) -> float:
         """Return the load of the best schedule.
@@ -121,6 +125,10 @@ class InnerBound:
         float
             Fraction of the engine's time; at or above 1 this bound says nothing.
         """
+        return min(self._own(rates), *(other.load(rates) for other in self.others), math.inf)
+
+    def _own(self, rates: Sequence[float]) -> float:
+        """Load at these settings."""
         served = [j for j, rate in enumerate(rates) if rate > 0]
         best = _dot(self.gang, rates)
         if len(served) < 2 or not all(self.fixed[j] for j in served):
@@ -146,7 +154,9 @@ class InnerBound:
         return float(_token_time(self.engine, self.caps, *inputs)[0])
 
 
-def inner_bound(engine: Engine, mix: Mapping[str, RequestClass]) -> InnerBound:
+def inner_bound(
+    engine: Engine, mix: Mapping[str, RequestClass], limits: Limits = "settings"
+) -> InnerBound:
     """Return the loads that explicit schedules of an engine carry.
 
     Parameters
@@ -155,12 +165,17 @@ def inner_bound(engine: Engine, mix: Mapping[str, RequestClass]) -> InnerBound:
         The engine.
     mix : mapping of str to RequestClass
         Classes, each of which fits the memory.
+    limits : {"settings", "hardware"}
+        Schedules at the engine's settings, or also those that need a larger budget or more slots.
 
     Returns
     -------
     InnerBound
         The bound.
     """
+    if limits == "hardware":
+        free = inner_bound(tried(engine), mix)
+        return replace(free, others=(inner_bound(engine, mix),))
     sizes = sorted({2**i for i in range(engine.chunk.bit_length())} | {engine.chunk})
     caps = _caps(engine)
     kinds = [_kinds(request, engine.conventions.lag) for request in mix.values()]

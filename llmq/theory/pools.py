@@ -27,6 +27,7 @@ from llmq.model.request import RequestClass
 from llmq.theory.bounds import check_fits, is_exact, shares_slot
 from llmq.theory.configurations import TwoPhase
 from llmq.theory.demand import demand, has_exact_mean
+from llmq.theory.hardware import Limits, counted, has_no_bound, scope
 from llmq.theory.static_planning import Need, PlanningProblem, Pool, Route, Rules
 from llmq.units import as_fraction
 
@@ -121,7 +122,11 @@ def engine_pool(
 
 
 def planning_problem(
-    system: Engine | Fleet, mix: Mix, rates: Mapping[str, Fraction] | None = None
+    system: Engine | Fleet,
+    mix: Mix,
+    rates: Mapping[str, Fraction] | None = None,
+    *,
+    limits: Limits = "settings",
 ) -> PlanningProblem:
     """Return the planning problem of an engine or a fleet.
 
@@ -133,6 +138,8 @@ def planning_problem(
         Who arrives.
     rates : mapping of str to Fraction, optional
         Requests per second by class; 1 each if not given.
+    limits : {"settings", "hardware"}
+        As in :func:`llmq.stability_region`.
 
     Returns
     -------
@@ -142,7 +149,8 @@ def planning_problem(
     Raises
     ------
     InputError
-        Empty mix, or a class that no pool can serve, with the reason.
+        Empty mix, or a class that no pool can serve, with the reason; a pool whose hardware has no
+        bound.
     """
     if not isinstance(mix, Mapping) or not mix:
         raise InputError(
@@ -156,7 +164,14 @@ def planning_problem(
     _check_names(fleet)
     usable = {name: _usable(fleet, name, request) for name, request in mix.items()}
     pools = {}
-    for pool, (engine, count) in fleet.pools.items():
+    for pool, (given, count) in fleet.pools.items():
+        if has_no_bound(given, limits):
+            raise InputError(
+                f"pool {pool!r}: the hardware has no bound, as a token takes no time in large "
+                "batches and no KV limit ends them: give kv_tokens, or use limits='settings'",
+                pool=pool,
+            )
+        engine = counted(given, mix, limits)
         phases = fleet.roles.get(pool, "both")
         needs = {n: need_of(mix[n], engine, phases) for n in mix if pool in usable[n]}
         pools[pool] = engine_pool(engine, needs, count, phases)
@@ -227,7 +242,9 @@ def _is_listed(request: RequestClass) -> bool:
     return has_exact_mean(request) and all(len(law.values) <= _MOST_LENGTHS for law in laws)
 
 
-def fleet_assumptions(fleet: Fleet, mix: Mix, problem: PlanningProblem) -> tuple[str, ...]:
+def fleet_assumptions(
+    fleet: Fleet, mix: Mix, problem: PlanningProblem, limits: str
+) -> tuple[str, ...]:
     """Return what the region of a fleet rests on, in words.
 
     Parameters
@@ -238,6 +255,8 @@ def fleet_assumptions(fleet: Fleet, mix: Mix, problem: PlanningProblem) -> tuple
         The classes.
     problem : PlanningProblem
         Its planning problem.
+    limits : {"settings", "hardware"}
+        What the bound counts.
 
     Returns
     -------
@@ -247,6 +266,7 @@ def fleet_assumptions(fleet: Fleet, mix: Mix, problem: PlanningProblem) -> tuple
     names = dict.fromkeys(engine.conventions.name for engine, _ in fleet.pools.values())
     said = [
         f"conventions {', '.join(names)}; no prefix reuse",
+        *(f"pool {name}: {scope(one, limits)}" for name, (one, _) in fleet.pools.items()),
         "any split of the classes over the pools, known rates",
     ]
     for name in mix:
@@ -261,7 +281,7 @@ def fleet_assumptions(fleet: Fleet, mix: Mix, problem: PlanningProblem) -> tuple
         said.append(f"eligible= names classes that do not come: {', '.join(strange)}")
     if not all(has_exact_mean(request) for request in mix.values()):
         said.append("means of weighted lengths are floats")
-    if not all(is_exact(engine) for engine, _ in fleet.pools.values()):
+    if not all(is_exact(counted(one, mix, limits)) for one, _ in fleet.pools.values()):
         said.append(
             "inner bound: in each pool schedules that know the output lengths "
             "(llmq.theory.inner), with the split that is best by the outer bound"

@@ -20,6 +20,10 @@ plan can be filled token by token once enough requests wait (Dai et al., RAD; Th
 **Inner bound.** Otherwise whole requests do not fill a batch exactly: :mod:`llmq.theory.inner`
 gives loads that explicit schedules carry. ``contains`` raises between the two.
 
+**Settings or hardware.** The bound above is one of an engine at its settings. With
+``limits="hardware"`` token budget, slots and chunk are free (:mod:`llmq.theory.hardware`); only
+beyond that bound no scheduler is stable, however the server is set up.
+
 ``n`` equal engines carry ``n`` times the rates: ``rho`` is convex, so an even random split loses
 nothing. Pools that differ, disaggregation: :mod:`llmq.theory.routing`. Both answer the same
 questions, see :mod:`llmq.theory.gauge`.
@@ -42,6 +46,7 @@ from llmq.theory.bounds import (
     check_fits,
     has_one_pool,
     is_exact,
+    no_bound,
     one_pool,
     outer_facets,
     shared_facets,
@@ -57,6 +62,7 @@ from llmq.theory.facets import (
     weigh,
 )
 from llmq.theory.gauge import StabilityRegion
+from llmq.theory.hardware import Limits, check_limits, counted, has_no_bound
 from llmq.theory.inner import InnerBound, inner_bound
 from llmq.theory.polytope import corner_points
 from llmq.theory.pools import ONE_POOL
@@ -79,9 +85,11 @@ class Region(StabilityRegion):
     mix : mapping of str to RequestClass
         The classes, in the order of every vector.
     engine : Engine
-        The engine.
+        The engine, as given.
     engines : int
         How many of it.
+    limits : {"settings", "hardware"}
+        Whether token budget, slots and chunk count as given, or are free.
     active : tuple of Facet
         Bounds of one engine that no other implies class by class.
     dominated : tuple of Facet
@@ -102,6 +110,7 @@ class Region(StabilityRegion):
     mix: Mapping[str, RequestClass]
     engine: Engine
     engines: int
+    limits: Limits
     active: tuple[Facet, ...]
     dominated: tuple[Facet, ...]
     inner: InnerBound | None
@@ -170,7 +179,7 @@ class Region(StabilityRegion):
     def __repr__(self) -> str:
         binds = ", ".join(dict.fromkeys(facet.resource for facet in self.active))
         return (
-            f"Region({self.kind}: {self._ends()}; {len(self.active)} "
+            f"Region({self.kind}, {self.limits}: {self._ends()}; {len(self.active)} "
             f"facet{'s' * (len(self.active) > 1)}: {binds}; "
             f"{self.engines} engine{'s' * (self.engines > 1)})"
         )
@@ -178,14 +187,26 @@ class Region(StabilityRegion):
 
 @overload
 def stability_region(
-    engine_or_fleet: Engine, mix: Mix, method: Literal["auto", "closed_form"] = "auto"
+    engine_or_fleet: Engine,
+    mix: Mix,
+    method: Literal["auto", "closed_form"] = "auto",
+    *,
+    limits: Limits = "settings",
 ) -> Region: ...
 @overload
 def stability_region(
-    engine_or_fleet: Engine | Fleet, mix: Mix, method: str = "auto"
+    engine_or_fleet: Engine | Fleet,
+    mix: Mix,
+    method: str = "auto",
+    *,
+    limits: Limits = "settings",
 ) -> StabilityRegion: ...
 def stability_region(
-    engine_or_fleet: Engine | Fleet, mix: Mix, method: str = "auto"
+    engine_or_fleet: Engine | Fleet,
+    mix: Mix,
+    method: str = "auto",
+    *,
+    limits: Limits = "settings",
 ) -> StabilityRegion:
     """Return the rates that an engine or a fleet can serve under the best policy.
 
@@ -199,6 +220,10 @@ def stability_region(
         Closed form (this module; one pool of equal engines) or linear programme over batch
         configurations (:mod:`llmq.theory.routing`; any fleet). Loads and certificates are the same.
         Auto: the closed form where there is one pool that does both phases.
+    limits : {"settings", "hardware"}
+        Bound of every policy at these settings, or of the hardware: token budget, slots and chunk
+        are free; law, KV memory and links stay (:mod:`llmq.theory.hardware`). Only beyond the
+        second no scheduler is stable, whatever flags the server is started with.
 
     Returns
     -------
@@ -209,8 +234,8 @@ def stability_region(
     Raises
     ------
     InputError
-        Empty mix, a class that no pool can hold, unknown method, or the closed form for pools that
-        differ.
+        Empty mix, a class that no pool can hold, unknown method or limits, or the closed form for
+        pools that differ.
 
     Examples
     --------
@@ -223,6 +248,8 @@ def stability_region(
     0.55118515
     >>> region.binding({"chat": 10.0, "code": 2.0})[0]
     'tokens'
+    >>> stability_region(engine, mix, limits="hardware").load({"chat": 10.0, "code": 2.0})
+    0.39...
     >>> fleet = Fleet({"large": (engine, 2), "small": (engine.with_(max_seqs=16), 1)})
     >>> stability_region(fleet, mix).load({"chat": 10.0, "code": 2.0})
     0.2245...
@@ -231,6 +258,7 @@ def stability_region(
         raise InputError(
             f"method {method!r} cannot be used{nearest(str(method), METHODS)}", value=method
         )
+    check_limits(limits)
     if not isinstance(engine_or_fleet, Engine | Fleet):
         raise InputError(
             "stability_region needs an llmq.Engine or llmq.Fleet, got "
@@ -238,33 +266,39 @@ def stability_region(
             value=engine_or_fleet,
         )
     if method == "closed_form" or (method == "auto" and has_one_pool(engine_or_fleet)):
-        return _closed_form(engine_or_fleet, mix, method)
-    return fleet_region(engine_or_fleet, mix)
+        return _closed_form(engine_or_fleet, mix, method, limits)
+    return fleet_region(engine_or_fleet, mix, limits)
 
 
-def _closed_form(system: Engine | Fleet, mix: Mix, method: str) -> Region:
-    one, count = one_pool(system)
+def _closed_form(system: Engine | Fleet, mix: Mix, method: str, limits: Limits) -> Region:
+    given, count = one_pool(system)
     if not isinstance(mix, Mapping) or not mix:
         raise InputError(
             "a region needs at least one request class: pass {name: RequestClass(prompt, output)}"
         )
+    for name, request in mix.items():
+        check_fits(given, name, demand(request, given))
+    one = counted(given, mix, limits)
     demands = [demand(request, one) for request in mix.values()]
-    for name, need in zip(mix, demands, strict=True):
-        check_fits(one, name, need)
     active, dominated = _facets(one, demands)
+    if has_no_bound(given, limits):
+        active, dominated = (no_bound(one, demands),), ()
     exact = is_exact(one)
     return Region(
         mix=dict(mix),
-        engine=one,
+        engine=given,
         engines=count,
+        limits=limits,
         active=active,
         dominated=dominated,
-        inner=None if exact else inner_bound(one, mix),
+        inner=None if exact else inner_bound(given, mix, limits),
         rational=all(need.exact for need in demands),
         kind=Kind.EXACT if exact else Kind.OUTER_BOUND,
-        assumptions=assumptions(one, demands, count),
+        assumptions=assumptions(given, limits, demands, count),
         source="theorem-u",
-        provenance=provenance(engine=one, engines=count, classes=", ".join(mix), method=method),
+        provenance=provenance(
+            engine=given, engines=count, classes=", ".join(mix), method=method, limits=limits
+        ),
         pool=ONE_POOL if isinstance(system, Engine) else next(iter(system.pools)),
     )
 

@@ -34,6 +34,7 @@ from llmq.theory.demand import has_exact_mean
 from llmq.theory.disaggregation import Disaggregation, disaggregate
 from llmq.theory.facets import Bound, bottleneck_of_pool
 from llmq.theory.gauge import StabilityRegion
+from llmq.theory.hardware import Limits, counted
 from llmq.theory.inner import inner_bound
 from llmq.theory.minkowski import (
     PoolPolytope,
@@ -65,6 +66,8 @@ class FleetRegion(StabilityRegion):
         The fleet.
     engines : int
         Engines of all pools.
+    limits : {"settings", "hardware"}
+        Whether token budgets, slots and chunks count as given, or are free.
     problem : PlanningProblem
         The planning problem at rate 1 of each class.
     columns : mapping of str to tuple
@@ -84,6 +87,7 @@ class FleetRegion(StabilityRegion):
     mix: Mix
     fleet: Fleet
     engines: int
+    limits: Limits
     problem: PlanningProblem
     columns: Mapping[str, tuple[tuple[Configuration, Fraction], ...]]
     rational: bool
@@ -181,7 +185,8 @@ class FleetRegion(StabilityRegion):
         for pool, (engine, count) in self.fleet.pools.items():
             served = {n: r for (n, (h,)), r in found.flows.items() if h == pool}
             if served:
-                inner = inner_bound(engine, {name: self.mix[name] for name in served})
+                mix = {name: self.mix[name] for name in served}
+                inner = inner_bound(engine, mix, self.limits)
                 loads.append(inner.load([float(rate / count) for rate in served.values()]))
         return max(loads)
 
@@ -253,10 +258,10 @@ class FleetRegion(StabilityRegion):
 
     def __repr__(self) -> str:
         pools = ", ".join(f"{p.engines} {name}" for name, p in self.problem.pools.items())
-        return f"FleetRegion({self.kind}: {self._ends()}; {pools})"
+        return f"FleetRegion({self.kind}, {self.limits}: {self._ends()}; {pools})"
 
 
-def fleet_region(system: Engine | Fleet, mix: Mix) -> FleetRegion:
+def fleet_region(system: Engine | Fleet, mix: Mix, limits: Limits = "settings") -> FleetRegion:
     """Return the rates that a fleet can serve under the best routing and scheduling.
 
     Parameters
@@ -265,6 +270,8 @@ def fleet_region(system: Engine | Fleet, mix: Mix) -> FleetRegion:
         Pools that may differ, with roles, eligible classes and a link; or one engine.
     mix : mapping of str to RequestClass
         The classes.
+    limits : {"settings", "hardware"}
+        As in :func:`llmq.stability_region`.
 
     Returns
     -------
@@ -290,18 +297,19 @@ def fleet_region(system: Engine | Fleet, mix: Mix) -> FleetRegion:
     ('tokens', 'the token budget binds in pool big: 66 % of the price; a larger token_budget or a
      faster GPU raises it')
     """
-    problem = planning_problem(system, mix)
+    problem = planning_problem(system, mix, limits=limits)
     fleet = Fleet({ONE_POOL: (system, 1)}) if isinstance(system, Engine) else system
-    exact = all(is_exact(engine) for engine, _ in fleet.pools.values())
+    exact = all(is_exact(counted(one, mix, limits)) for one, _ in fleet.pools.values())
     return FleetRegion(
         mix=dict(mix),
         fleet=fleet,
         engines=len(fleet.engines),
+        limits=limits,
         problem=problem,
         columns=problem.columns(),
         rational=all(has_exact_mean(request) for request in mix.values()),
         kind=Kind.EXACT if exact else Kind.OUTER_BOUND,
-        assumptions=fleet_assumptions(fleet, mix, problem),
+        assumptions=fleet_assumptions(fleet, mix, problem, limits),
         source="theorem-r",
-        provenance=provenance(pools=", ".join(fleet.pools), classes=", ".join(mix)),
+        provenance=provenance(pools=", ".join(fleet.pools), classes=", ".join(mix), limits=limits),
     )

@@ -267,8 +267,8 @@ def test_binding_names_only_classes_that_come(region: Region) -> None:
 
 def test_repr_is_one_line(region: Region) -> None:
     assert repr(region) == (
-        "Region(outer_bound: alone chat < 34.76, code < 8.371 req/s; 2 facets: slots, memory; "
-        "1 engine)"
+        "Region(outer_bound, settings: alone chat < 34.76, code < 8.371 req/s; 2 facets: slots, "
+        "memory; 1 engine)"
     )
 
 
@@ -285,7 +285,10 @@ def test_assumptions_name_the_conventions(region: Region) -> None:
         "conventions theory: first token one iteration after the prefill, KV area chunked, "
         "prefill slots one"
     )
-    assert region.assumptions[1] == "prompts in chunks of at most 512 tokens, no prefix reuse"
+    assert region.assumptions[1] == (
+        "at these settings: budget 2048 tokens, 128 slots, prompts in chunks of at most 512 "
+        "tokens; no prefix reuse"
+    )
     assert region.source == "theorem-u"
     assert region.provenance.arguments["classes"] == "chat, code"
 
