@@ -15,7 +15,7 @@ from experiments.book import HERE, claims_page, compute, experiments, save
 from experiments.runner import Runner
 from experiments.table import TABLES
 from llmq.errors import InputError, LlmqError, nearest
-from llmq.io.files import write_text
+from llmq.text.files import write_text
 
 KEEP = HERE.parent / "out" / "experiments"
 

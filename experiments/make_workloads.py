@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llmq.io.files import write_text
+from llmq.text.files import write_text
 from llmq.io.traces import read_trace
 from llmq.model.arrivals import Deterministic
 from llmq.model.lengths import Lengths

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import FormatError, InputError, nearest
-from llmq.io.files import PathLike, read_text, write_text
+from llmq.text.files import PathLike, read_text, write_text
 
 __all__ = ["TABLES", "Table", "read_table", "write_table"]
 

@@ -10,7 +10,8 @@ import re
 from fractions import Fraction
 from numbers import Rational
 
-from llmq.errors import InputError
+from llmq.errors import InputError, shown
+from llmq.limits import NUMBER, RATE
 
 __all__ = [
     "MICROSECOND",
@@ -60,19 +61,31 @@ def parse_duration(text: str) -> float:
     >>> parse_duration("500ms"), parse_duration("2 s"), parse_duration("25us")
     (0.5, 2.0, 2.5e-05)
     """
-    match = _NUMBER.fullmatch(text)
+    match = _matched(text, "duration")
     if not match or match[2] not in _DURATION:
         hint = " has no unit" if match and not match[2] else " is not a duration"
         raise InputError(
-            f"duration {text!r}{hint}: write a number and one of us, ms, s, min, h, e.g. 500ms",
+            f"duration {shown(text)}{hint}: write a number and one of us, ms, s, min, h, "
+            "e.g. 500ms",
             value=text,
         )
     # Rational, so that 25us is the float nearest to 25e-6; never of an exponent beyond floats.
     number = float(match[1])
     value = float(Fraction(match[1]) * _DURATION[match[2]]) if 0 < number < math.inf else 0.0
     if not 0 < value < math.inf:
-        raise InputError(f"duration {text!r} must be positive and finite", value=text)
+        raise InputError(f"duration {shown(text)} must be positive and finite", value=text)
     return value
+
+
+def _matched(text: str, what: str) -> re.Match[str] | None:
+    # The time of the expression grows with the square of the text, so that is bounded first.
+    if len(text) > NUMBER + 8:
+        raise InputError(
+            f"{what} {shown(text)} has {len(text):,} characters, at most {NUMBER} digits are read: "
+            "write it shorter",
+            value=text,
+        )
+    return _NUMBER.fullmatch(text)
 
 
 def parse_rate(text: str) -> float:
@@ -98,14 +111,28 @@ def parse_rate(text: str) -> float:
     >>> parse_rate("50"), parse_rate("90/min")
     (50.0, 1.5)
     """
-    match = _NUMBER.fullmatch(text)
+    if text.strip().lower() in ("inf", "infinity"):
+        raise InputError(
+            f"rate {shown(text)}: all requests at once are a trace with equal times, or a batch of "
+            "users (Workload.closed); a rate is finite, e.g. 50/s",
+            value=text,
+        )
+    match = _matched(text, "rate")
     unit = match[2] or "/s" if match else ""
     if not match or unit not in _RATE or not 0 < float(match[1]) < math.inf:
         raise InputError(
-            f"rate {text!r} is not a positive number of requests: write e.g. 50, 50/s or 90/min",
+            f"rate {shown(text)} is not a positive number of requests: write e.g. 50, 50/s or "
+            "90/min",
             value=text,
         )
-    return float(match[1]) * _RATE[unit]
+    rate = float(match[1]) * _RATE[unit]
+    if rate > RATE:
+        raise InputError(
+            f"rate {shown(text)} is beyond {RATE:,.0f} requests per second, the most that is "
+            "planned or simulated: is it in another unit?",
+            value=text,
+        )
+    return rate
 
 
 def format_seconds(seconds: float, digits: int = 3) -> str:

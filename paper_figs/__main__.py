@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.table import TABLES
 from llmq.errors import InputError, LlmqError, nearest
-from llmq.io.files import write_text
+from llmq.text.files import write_text
 from paper_figs.book import GALLERY, IMAGES, figures, gallery, save
 
 

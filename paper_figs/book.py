@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.book import experiments, modules_with
 from experiments.table import TABLES, read_table
 from llmq.errors import InputError, nearest
-from llmq.io.files import write_text
+from llmq.text.files import write_text
 from llmq.plot import styled
 
 if TYPE_CHECKING:

@@ -9,17 +9,20 @@ are in seconds, sizes in tokens or bytes.
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from llmq.calibrate.fit import Fit
 from llmq.calibrate.geometry import kv_capacity
-from llmq.errors import FormatError, InputError, nearest
+from llmq.errors import InputError, nearest, shown
 from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY, Conventions
 from llmq.model.engine import Engine
+from llmq.text.config import read_table
+from llmq.text.files import write_text
+from llmq.text.tables import Table
 
 __all__ = ["load_table", "read_engine", "write_engine"]
 
@@ -64,30 +67,31 @@ def read_engine(path: str | Path, tp: int | None = None) -> Engine:
     InputError
         A value that makes no engine, or a degree the file lacks.
     """
-    file = Path(path)
-    raw = load_table(file)
+    raw = load_table(path)
     degrees = sorted(raw["tp"], key=int)
     degree = str(raw.get("default_tp", degrees[0])) if tp is None else str(tp)
     if degree not in degrees:
         raise InputError(
-            f"{raw['name']} is known with tp {', '.join(degrees)}, not with tp={degree}", value=tp
+            f"{raw['name']} is known with tp {', '.join(degrees)}, not with tp={degree[:12]}",
+            value=tp,
         )
     part = raw["tp"][degree]
     block = raw.get("kv_block", _BLOCK)
-    kv = part.get("kv_tokens", _kv_tokens(raw.get("memory"), int(degree), block))
-    return Engine(
-        _law(part["law"], file),
-        token_budget=raw.get("token_budget", _BUDGET),
-        max_seqs=raw.get("max_seqs"),
-        kv_tokens=kv,
-        kv_block=block,
-        prefill_chunk=raw.get("prefill_chunk"),
-        conventions=_CONVENTIONS[raw.get("conventions", ENGINE.name)],
-        name=raw["name"],
-        gpus=int(degree),
-        source=part.get("source", raw["source"]) + _fit_words(part.get("fit")),
-        assumptions=(*raw.get("assumptions", ()), *part.get("assumptions", ())),
-    )
+    with Table(str(path), f"tp.{degree}", {}).located():
+        kv = part.get("kv_tokens", _kv_tokens(raw.get("memory"), int(degree), block))
+        return Engine(
+            part["law"],
+            token_budget=raw.get("token_budget", _BUDGET),
+            max_seqs=raw.get("max_seqs"),
+            kv_tokens=kv,
+            kv_block=block,
+            prefill_chunk=raw.get("prefill_chunk"),
+            conventions=_CONVENTIONS[raw.get("conventions", ENGINE.name)],
+            name=raw["name"],
+            gpus=int(degree),
+            source=part.get("source", raw["source"]) + _fit_words(part.get("fit")),
+            assumptions=(*raw["assumptions"], *part["assumptions"]),
+        )
 
 
 def write_engine(
@@ -156,95 +160,112 @@ def write_engine(
             f"{engine.conventions.name!r}"
         )
     text = _to_toml(engine, name or engine.name or file.stem, gpu, model, errors)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(file, text)
     return file
 
 
-def load_table(path: Path) -> dict[str, Any]:
+def load_table(path: str | Path) -> dict[str, Any]:
     """Read an engine file as checked tables.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         The file.
 
     Returns
     -------
     dict
-        Its keys, known and complete.
+        Its keys, known and complete, each of its type.
 
     Raises
     ------
     FormatError
-        Not TOML, or an unknown or missing key.
+        Not TOML, beyond a limit, or a key given twice.
+    InputError
+        An unknown key (names the nearest), a missing one, or a value of another type.
     """
-    import tomllib
-
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FormatError("no such file: check the path", path=path) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"not TOML: {error}", path=path) from error
-    _check(raw, _TOP_KEYS, ("name", "gpu", "model", "source", "tp"), path, "")
-    for key in ("name", "gpu", "model", "source"):
-        if not isinstance(raw[key], str):
-            raise FormatError(f"expected text, found {raw[key]!r}", path=path, column=key)
-    if "memory" in raw:
-        _check_numbers(raw["memory"], _MEMORY_KEYS, path, "memory.")
-    if not isinstance(raw["tp"], dict) or not all(str(k).isdecimal() for k in raw["tp"]):
-        raise FormatError("expected tables [tp.1], [tp.2], ...", path=path, column="tp")
-    for degree, part in raw["tp"].items():
-        _check(part, _TP_KEYS, ("law",), path, f"tp.{degree}.")
-        if "fit" in part:
-            _check_numbers(part["fit"], _FIT_KEYS, path, f"tp.{degree}.fit.")
-    if raw.get("conventions", ENGINE.name) not in _CONVENTIONS:
-        known = nearest(str(raw["conventions"]), _CONVENTIONS)
-        raise FormatError(f"unknown {raw['conventions']!r}{known}", path=path, column="conventions")
-    return raw
-
-
-def _check(
-    raw: object, known: tuple[str, ...], needed: tuple[str, ...], path: Path, where: str
-) -> None:
-    if not isinstance(raw, Mapping):
-        raise FormatError("expected a table", path=path, column=where.rstrip("."))
-    for key in raw:
-        if key not in known:
-            raise FormatError(f"unknown key{nearest(key, known)}", path=path, column=where + key)
-    for key in needed:
-        if key not in raw:
-            raise FormatError("this key is needed", path=path, column=where + key)
-
-
-def _check_numbers(raw: object, keys: tuple[str, ...], path: Path, where: str) -> None:
-    _check(raw, keys, keys, path, where)
-    for key in keys:
-        value = raw[key]  # type: ignore[index]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise FormatError(
-                f"expected a number >= 0, found {value!r}", path=path, column=where + key
+    whole = read_table(path)
+    whole.only(_TOP_KEYS)
+    found: dict[str, Any] = {key: whole.text(key) for key in ("name", "gpu", "model", "source")}
+    for key in ("token_budget", "max_seqs", "kv_block", "prefill_chunk", "default_tp"):
+        if key in whole:
+            found[key] = whole.whole(key)
+    if "conventions" in whole:
+        found["conventions"] = name = whole.text("conventions")
+        if name not in _CONVENTIONS:
+            hint = nearest(name, _CONVENTIONS)
+            raise whole.mistake(f"unknown conventions {shown(name)}{hint}", "conventions")
+    found["assumptions"] = whole.texts("assumptions")
+    if "memory" in whole:
+        found["memory"] = _memory(whole.table("memory"))
+    degrees = whole.table("tp")
+    for key in degrees.raw:
+        if not (key.isascii() and key.isdigit() and 1 <= len(key) <= 4 and key[0] != "0"):
+            raise degrees.mistake(
+                f"{shown(key)} is no number of GPUs: write tables [tp.1], [tp.2], ..., [tp.8]", key
             )
+    if not degrees.raw:
+        raise degrees.mistake("no law: write a table [tp.1.law]")
+    found["tp"] = {key: _degree(degrees.table(key)) for key in degrees.raw}
+    return found
 
 
-def _law(raw: Mapping[str, Any], path: Path) -> BatchTime:
-    form = raw.get("form")
-    if form not in _LAW_KEYS:
-        raise FormatError(
-            f"expected one of {', '.join(_LAW_KEYS)}, found {form!r}", path=path, column="law.form"
+def _memory(table: Table) -> dict[str, float]:
+    table.only(_MEMORY_KEYS)
+    found = {key: table.real(key, least=0.0) for key in _MEMORY_KEYS}
+    if not 0 < found["utilisation"] <= 1:
+        raise table.error(
+            "utilisation", "a share of the memory above 0, at most 1 (0.9 for 90 per cent)"
         )
-    _check(raw, ("form", *_LAW_KEYS[form]), (), path, "law.")
-    values = {key: value for key, value in raw.items() if key != "form"}
-    try:
-        law: BatchTime = getattr(BatchTime, form)(**values)
-    except (TypeError, ValueError) as error:
-        raise FormatError(f"no {form} law: {error}", path=path, column="law") from error
-    return law
+    for key in ("gpu_bytes", "kv_bytes"):
+        if not found[key] > 0:
+            raise table.error(key, "a number of bytes above 0")
+    return found
+
+
+def _degree(table: Table) -> dict[str, Any]:
+    table.only(_TP_KEYS)
+    found: dict[str, Any] = {"assumptions": table.texts("assumptions")}
+    if "kv_tokens" in table:
+        found["kv_tokens"] = table.whole("kv_tokens")
+    if "source" in table:
+        found["source"] = table.text("source")
+    if "fit" in table:
+        fit = table.table("fit")
+        fit.only(_FIT_KEYS)
+        found["fit"] = {key: fit.real(key, least=0.0) for key in _FIT_KEYS}
+    found["law"] = _law(table.table("law"))
+    return found
+
+
+def _law(table: Table) -> BatchTime:
+    form = table.text("form")
+    if form not in _LAW_KEYS:
+        raise table.error("form", f"one of {', '.join(_LAW_KEYS)}")
+    table.only(["form", *_LAW_KEYS[form]])
+    values: dict[str, Any] = {}
+    for key in table.raw:
+        if key in ("tokens", "seconds"):
+            values[key] = _numbers(table, key)
+        elif key == "tile":
+            values[key] = table.whole(key)
+        elif key != "form":
+            values[key] = table.real(key, least=0.0)
+    with table.located():
+        try:
+            law: BatchTime = getattr(BatchTime, form)(**values)
+        except TypeError as error:  # a coefficient that the form needs
+            missing = re.findall(r"'(\w+)'", str(error))
+            raise table.error(missing[0], "a finite number >= 0") from None
+        return law
+
+
+def _numbers(table: Table, key: str) -> list[float]:
+    values = table.raw[key]
+    if not isinstance(values, list) or not values:
+        raise table.error(key, "a list of numbers")
+    rows = [Table(table.path, table.name, {key: value}) for value in values]
+    return [row.whole(key) if key == "tokens" else row.real(key, least=0.0) for row in rows]
 
 
 def _kv_tokens(memory: Mapping[str, Any] | None, gpus: int, block: int) -> int | None:

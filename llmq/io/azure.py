@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
-from llmq.io.schema import Cells, Column, Rows, read_csv
+from llmq.io.records import read_csv
+from llmq.io.schema import PLAIN, Cells, Column, How, Rows, lengths
 
 if TYPE_CHECKING:
     from llmq.model.trace import Trace
@@ -24,19 +25,22 @@ __all__ = ["COLUMNS", "read", "write"]
 COLUMNS = (
     Column("TIMESTAMP"),
     Column("ContextTokens"),
-    Column("GeneratedTokens"),
+    Column("GeneratedTokens", output=True),
     Column("NumImages", optional=True),
 )
 
 _NANOSECONDS = 10**9
 _CENTURY = 3.15e9  # seconds
-_STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:Z|\+00(?::?00)?)?")
+_STAMP = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?)"
+    r"(?:Z|\+00(?::?00)?)?"
+)
 _EXPECTED = "a UTC time such as 2023-11-16 18:15:46.6805900"
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
-def read(text: str, path: str) -> Rows:
+def read(text: str, path: str, how: How = PLAIN) -> Rows:
     r"""Read an Azure trace.
 
     Parameters
@@ -45,6 +49,8 @@ def read(text: str, path: str) -> Rows:
         The text of the file.
     path : str
         For messages.
+    how : How
+        What the caller says beside.
 
     Returns
     -------
@@ -63,18 +69,23 @@ def read(text: str, path: str) -> Rows:
     >>> read("\n".join(rows), "azure.csv").arrival
     array([0. , 4.314579])
     """
-    cells, extra = read_csv(text, path, COLUMNS)
+    cells, extra = read_csv(text, path, COLUMNS, how)
+    if how.unit is not None:
+        raise InputError(
+            f"{path}: the times of an Azure trace are dates: leave time_unit= out", value=how.unit
+        )
     notes = [f"columns not used: {', '.join(extra)}"] if extra else []
     if "NumImages" in cells and (images := int(np.sum(cells["NumImages"].whole(0) > 0))):
         notes.append(f"NumImages not used: {images} requests have images")
     stamps = cells["TIMESTAMP"]
+    prompt, output = lengths(cells, "ContextTokens", "GeneratedTokens", how)
     return Rows(
         arrival=_seconds(stamps),
-        prompt=cells["ContextTokens"].whole(1),
-        output=cells["GeneratedTokens"].whole(1),
+        prompt=prompt,
+        output=output,
         lines=stamps.lines,
         clock="TIMESTAMP",
-        notes=tuple(notes),
+        notes=("times are dates", *notes),
     )
 
 
@@ -84,7 +95,9 @@ def _seconds(cells: Cells) -> Floats:
         match = _STAMP.fullmatch(value.strip())
         # 1678 to 2262 is what a nanosecond clock of 64 bits can hold.
         if match is None or not "1700" <= match[1][:4] < "2200":
-            cells.fail(row, _EXPECTED)
+            zone = re.search(r"[-+][0-9]{2}:?[0-9]{2}$", value.strip()[:64])
+            where = f" (not in the zone {zone[0]}: write all times in UTC)" if zone else ""
+            cells.fail(row, _EXPECTED + where)
         plain.append(f"{match[1]}T{match[2]}")
     try:
         clock = np.array(plain, dtype="datetime64[ns]")

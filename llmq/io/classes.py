@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llmq.io.tables import Table
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
+from llmq.text.tables import Table
 
 __all__ = ["CLASS_KEYS", "read_class", "read_lengths"]
 

@@ -14,8 +14,6 @@ from typing import Any
 
 from llmq.errors import nearest
 from llmq.io.classes import CLASS_KEYS, read_class
-from llmq.io.files import PathLike
-from llmq.io.tables import Table, read_table
 from llmq.io.traces import read_trace
 from llmq.io.workloads import load_workload
 from llmq.model.arrivals import Arrivals, Deterministic, Poisson, Renewal
@@ -24,6 +22,9 @@ from llmq.model.engine import Engine
 from llmq.model.slo import SLO
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
+from llmq.text.config import read_table
+from llmq.text.files import PathLike
+from llmq.text.tables import Table
 
 __all__ = ["CandidateConfig", "PlanConfig", "SimulationConfig", "read_config"]
 

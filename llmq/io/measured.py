@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import FormatError
-from llmq.io.files import read_text
+from llmq.text.files import read_text
 
 __all__ = ["ClosedMeans", "OpenRun", "PublishedMeans", "Settings", "read_object", "read_plain_yaml"]
 

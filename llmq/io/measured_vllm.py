@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from llmq.errors import FormatError
-from llmq.io.files import read_text
 from llmq.io.measured import OpenRun, Settings, read_object
 from llmq.io.profile_table import header, read_columns
+from llmq.text.files import read_text
 
 __all__ = ["read_vllm_bench"]
 

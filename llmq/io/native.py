@@ -1,17 +1,18 @@
 """llmq's own traces: ``arrival`` (s), ``prompt``, ``output`` (tokens), ``reasoning``, ``class``.
 
-CSV with that header or JSON lines with these keys; the last two are optional. It is the only format
-that keeps hidden reasoning tokens and classes.
+CSV with that header or JSON lines with these keys; only ``prompt`` must be there. It is the only
+format that keeps hidden reasoning tokens and classes.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llmq.io.schema import Column, Rows, first_record, read_csv, read_jsonl
+from llmq.io.clock import read_clock
+from llmq.io.records import first_record, read_csv, read_jsonl
+from llmq.io.schema import PLAIN, Column, How, Rows, lengths
 
 if TYPE_CHECKING:
     from llmq.model.trace import Trace
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "read", "write"]
 
 COLUMNS = (
-    Column("arrival"),
+    Column("arrival", optional=True),
     Column("prompt"),
-    Column("output"),
+    Column("output", output=True),
     Column("reasoning", optional=True),
-    Column("class", optional=True),
+    Column("class", optional=True, words=True),
 )
 
 
-def read(text: str, path: str) -> Rows:
+def read(text: str, path: str, how: How = PLAIN) -> Rows:
     r"""Read a native trace.
 
     Parameters
@@ -36,6 +37,8 @@ def read(text: str, path: str) -> Rows:
         The text of the file, CSV or JSON lines.
     path : str
         For messages.
+    how : How
+        What the caller says beside.
 
     Returns
     -------
@@ -54,28 +57,28 @@ def read(text: str, path: str) -> Rows:
     """
     extra: tuple[str, ...] = ()
     if first_record(text)[1].startswith("{"):
-        cells = read_jsonl(text, path, COLUMNS)
+        cells = read_jsonl(text, path, COLUMNS, how)
     else:
-        cells, extra = read_csv(text, path, COLUMNS)
-    output = cells["output"].whole(1)
+        cells, extra = read_csv(text, path, COLUMNS, how)
+    prompt, output = lengths(cells, "prompt", "output", how)
     reasoning = cells["reasoning"].whole(0) if "reasoning" in cells else None
     if reasoning is not None:
-        for row in (reasoning >= output).nonzero()[0]:
+        for row in ((reasoning >= output) & (output > 0)).nonzero()[0]:
             cells["reasoning"].fail(int(row), f"fewer tokens than the output ({output[row]})")
+    clock = read_clock(cells["arrival"], "s", how.unit) if "arrival" in cells else None
     return Rows(
-        arrival=cells["arrival"].seconds(),
-        prompt=cells["prompt"].whole(1),
+        arrival=None if clock is None else clock.seconds,
+        prompt=prompt,
         output=output,
         reasoning=reasoning,
-        klass=_names(cells["class"].values) if "class" in cells else None,
-        lines=cells["arrival"].lines,
+        klass=cells["class"].names() if "class" in cells else None,
+        lines=cells["prompt"].lines,
         clock="arrival",
-        notes=(f"columns not used: {', '.join(extra)}",) if extra else (),
+        notes=(
+            *(() if clock is None else clock.notes),
+            *((f"columns not used: {', '.join(extra)}",) if extra else ()),
+        ),
     )
-
-
-def _names(values: Sequence[str]) -> list[str]:
-    return [value.strip() or "all" for value in values]
 
 
 def write(trace: Trace) -> str:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import csv
 import io
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from llmq.errors import FormatError, nearest
-from llmq.io.files import read_text
+from llmq.errors import FormatError, nearest, shown
+from llmq.limits import NAME, ROWS
+from llmq.text.files import read_text
+from llmq.text.numbers import parse_real, parse_whole
 
 __all__ = ["Columns", "find_file", "header", "read_columns"]
 
@@ -103,6 +104,8 @@ def read_columns(path: Path, kinds: Mapping[str, str], remedy: str) -> Columns:
     rows = _lines(path, read_text(path))
     names = rows[0][1]
     for name in kinds:
+        if names.count(name) > 1:
+            raise FormatError("the column is there twice", path=path, line=1, column=name)
         if name not in names:
             hint = nearest(name, [n for n in names if n])
             end = "" if hint.endswith("?") else "."
@@ -125,11 +128,14 @@ def read_columns(path: Path, kinds: Mapping[str, str], remedy: str) -> Columns:
 
 
 def _lines(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""))
+    # Strict: a quotation mark without its partner would make one row of all that follow.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         rows = [(reader.line_num, cells) for cells in reader if cells]
     except csv.Error as error:
         raise FormatError(f"not CSV: {error}", path=path, line=reader.line_num) from error
+    if len(rows) > ROWS:
+        raise FormatError(f"more than {ROWS:,} rows, the most that is read: split it", path=path)
     if not rows:
         raise FormatError("the file is empty: expected a header and rows", path=path)
     return rows
@@ -139,40 +145,26 @@ def _column(
     cells: Sequence[str], kind: str, path: Path, lines: npt.NDArray[np.int64], name: str
 ) -> npt.NDArray[Any]:
     if kind == "text":
+        for row, cell in enumerate(cells):
+            if len(cell) > NAME:
+                want = f"a word of at most {NAME} characters"
+                raise _bad_cell(cell, want, path, lines[row], name)
         return np.array(cells)
-    if kind == "count":
-        try:
-            counts = np.array([int(cell) for cell in cells], dtype=np.int64)
-        except ValueError:
-            counts = None
-        if counts is not None and not np.any(counts < 0):
-            return counts
-    else:
-        try:
-            times = np.array([float(c) if c or kind == "time" else math.nan for c in cells])
-        except ValueError:
-            times = None
-        blank = np.array([kind == "time?" and not c for c in cells])
-        if times is not None and np.all(blank | (np.isfinite(times) & (times >= 0))):
-            return times
-    raise _bad_cell(cells, kind, path, lines, name)
+    parse: Callable[[str], float | None] = parse_whole if kind == "count" else parse_real
+    values = np.empty(len(cells), dtype=np.int64 if kind == "count" else np.float64)
+    for row, cell in enumerate(cells):
+        if kind == "time?" and not cell.strip():
+            values[row] = np.nan
+        elif (value := parse(cell)) is not None:
+            values[row] = value
+        else:
+            want = "a whole number >= 0" if kind == "count" else "a finite time >= 0"
+            raise _bad_cell(cell, want, path, lines[row], name)
+    return values
 
 
-def _bad_cell(
-    cells: Sequence[str], kind: str, path: Path, lines: npt.NDArray[np.int64], name: str
-) -> FormatError:
-    want = "a whole number >= 0" if kind == "count" else "a finite time >= 0"
-    bad = next(i for i, cell in enumerate(cells) if not _is_good(cell, kind))
+def _bad_cell(cell: str, want: str, path: Path, line: int, name: str) -> FormatError:
     return FormatError(
-        f"expected {want}, found {cells[bad]!r}: correct or remove the row",
-        path=path, line=int(lines[bad]), column=name,
+        f"expected {want}, found {shown(cell)}: correct or remove the row",
+        path=path, line=int(line), column=name,
     )  # fmt: skip
-
-
-def _is_good(cell: str, kind: str) -> bool:
-    if not cell:
-        return kind == "time?"
-    try:
-        return 0 <= (int(cell) if kind == "count" else float(cell)) < math.inf
-    except ValueError:
-        return False

@@ -1,4 +1,4 @@
-"""Rows of a file into checked columns; a bad cell is named by file, line and column.
+"""What a trace file says: checked columns, whose bad cells are named by file, line and column.
 
 A number is taken as the decimal that is written, not as the nearest binary number of an
 intermediate unit: 1,500.1 ms becomes the float nearest to 1.5001 s.
@@ -6,10 +6,6 @@ intermediate unit: 1,500.1 ms becomes the float nearest to 1.5001 s.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,17 +14,18 @@ from typing import NoReturn, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llmq.errors import FormatError, nearest
+from llmq.errors import FormatError, shown
+from llmq.limits import NAME, TOKENS
 from llmq.model.prefix import Prefix
+from llmq.text.config import readable
+from llmq.text.numbers import parse_decimal, parse_whole
 
-__all__ = ["Cells", "Column", "Rows", "first_record", "read_csv", "read_jsonl"]
+__all__ = ["Cells", "Column", "PLAIN", "How", "Rows", "lengths"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-# Pandas writes whole numbers as 512.0 where a column had gaps. Eighteen digits fit an int64.
-_WHOLE = re.compile(r"\s*\+?([0-9]{1,18})(?:\.0*)?\s*")
-_REAL = re.compile(r"\s*\+?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?\s*")
+_LATEST = Decimal(10) ** 24  # of any unit: later than any clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +38,76 @@ class Column:
         Header or key.
     optional : bool
         Whether it may be missing.
+    aliases : tuple of str
+        What other tools call it.
+    words : bool
+        It holds text, not a number.
+    output : bool
+        It holds the output lengths, which the caller may give instead.
     """
 
     name: str
     optional: bool = False
+    aliases: tuple[str, ...] = ()
+    words: bool = False
+    output: bool = False
+
+    def among(self, names: Collection[str]) -> str | None:
+        """Find the column in a header.
+
+        Parameters
+        ----------
+        names : collection of str
+            Header or keys.
+
+        Returns
+        -------
+        str or None
+            What it is called there; None if it is missing.
+        """
+        return next((name for name in (self.name, *self.aliases) if name in names), None)
+
+    def needed(self, how: How) -> bool:
+        """Whether a file must have the column.
+
+        Parameters
+        ----------
+        how : How
+            What the caller gives instead.
+
+        Returns
+        -------
+        bool
+            False where it is optional or given.
+        """
+        return not (self.optional or (self.output and how.output is not None))
+
+    @property
+    def remedy(self) -> str:
+        """What else to do where the column is missing."""
+        return "; or give one length for all requests, e.g. output=128" if self.output else ""
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """What the caller says about a file, where the file itself does not.
+
+    Parameters
+    ----------
+    unit : str, optional
+        Unit of its times: ``s``, ``ms``, ``us`` or ``ns``.
+    block : int, optional
+        Prompt tokens behind one hash id.
+    output : int, optional
+        Output tokens of every request, for a file without them.
+    """
+
+    unit: str | None = None
+    block: int | None = None
+    output: int | None = None
+
+
+PLAIN = How()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +117,7 @@ class Rows:
     Parameters
     ----------
     prompt, output : ndarray of int, shape (n,)
-        Tokens.
+        Tokens; an output of 0 is a request that failed.
     lines : sequence of int
         Line number of each request, from 1.
     arrival : ndarray, shape (n,), optional
@@ -119,19 +182,21 @@ class Cells:
             Always.
         """
         value = self.values[row]
-        found = f"found {value!r}" if value.strip() else "the cell is empty"
+        found = f"found {shown(value)}" if value.strip() else "the cell is empty"
         raise FormatError(
             f"expected {expected}, {found}; correct or remove the row",
             path=self.path, line=self.lines[row], column=self.name,
         )  # fmt: skip
 
-    def whole(self, least: int) -> Ints:
+    def whole(self, least: int, most: int = TOKENS, *, or_zero: bool = False) -> Ints:
         """Read token counts.
 
         Parameters
         ----------
-        least : int
-            Smallest count allowed.
+        least, most : int
+            Smallest and largest count allowed.
+        or_zero : bool
+            A request that failed may have 0.
 
         Returns
         -------
@@ -141,7 +206,7 @@ class Cells:
         Raises
         ------
         FormatError
-            Not a whole number, or too small.
+            Not a whole number, too small or too large.
 
         Examples
         --------
@@ -153,24 +218,21 @@ class Cells:
         """
         found = np.empty(len(self.values), dtype=np.int64)
         for row, value in enumerate(self.values):
-            match = _WHOLE.fullmatch(value)
-            if match is None or (number := int(match[1])) < least:
+            number = parse_whole(value)
+            if number is None or (number < least and not (or_zero and number == 0)):
                 self.fail(row, f"a whole number of tokens >= {least}")
+            if number > most:
+                self.fail(row, f"at most {most:,} tokens")
             found[row] = number
         return found
 
-    def seconds(self, exponent: int = 0) -> Floats:
-        """Read times.
-
-        Parameters
-        ----------
-        exponent : int
-            Power of ten of the unit: 0 for seconds, -3 for milliseconds.
+    def decimals(self) -> list[Decimal]:
+        """Read times exactly, in the unit of the file.
 
         Returns
         -------
-        ndarray, shape (n,)
-            Seconds, each the float nearest to the decimal in the file.
+        list of Decimal
+            What is written.
 
         Raises
         ------
@@ -179,182 +241,75 @@ class Cells:
 
         Examples
         --------
-        >>> Cells("t.jsonl", "timestamp", ["1500.1"], [1]).seconds(-3)
-        array([1.5001])
+        >>> Cells("t.jsonl", "timestamp", ["1500.10"], [1]).decimals()
+        [Decimal('1500.10')]
         """
-        found = np.empty(len(self.values))
+        found = []
         for row, value in enumerate(self.values):
-            if not _REAL.fullmatch(value):
+            number = parse_decimal(value)
+            if number is None or number > _LATEST:
                 self.fail(row, "a finite time >= 0")
-            number = Decimal(value.strip()).scaleb(exponent) if exponent else value
-            found[row] = float(number)
-        if not np.all(np.isfinite(found)):
-            self.fail(int(np.flatnonzero(~np.isfinite(found))[0]), "a finite time >= 0")
+            found.append(number)
         return found
 
+    def names(self) -> list[str]:
+        """Read the names of classes.
 
-def first_record(text: str) -> tuple[int, str]:
-    r"""Find the first line that is not blank.
+        Returns
+        -------
+        list of str
+            Without blanks around; ``all`` for an empty cell.
+
+        Raises
+        ------
+        FormatError
+            A name too long, or with control characters.
+
+        Examples
+        --------
+        >>> Cells("t.csv", "class", [" chat ", ""], [2, 3]).names()
+        ['chat', 'all']
+        """
+        for row, value in enumerate(self.values):
+            if len(value) > NAME:
+                self.fail(row, f"a name of at most {NAME} characters")
+            if not readable(value):
+                self.fail(row, "a name without control characters (an open quotation mark?)")
+        return [value.strip() or "all" for value in self.values]
+
+
+def lengths(cells: Mapping[str, Cells], prompt: str, output: str, how: How) -> tuple[Ints, Ints]:
+    """Read prompt and output lengths; the caller gives the output of a file without them.
 
     Parameters
     ----------
-    text : str
-        The text of a file.
+    cells : mapping of str to Cells
+        The columns of the file.
+    prompt, output : str
+        Which of them hold the lengths.
+    how : How
+        With the given output.
 
     Returns
     -------
-    tuple of int and str
-        Line number from 1 and the line; ``(0, "")`` for an empty file.
-
-    Examples
-    --------
-    >>> first_record("\n a,b\n1,2")
-    (2, 'a,b')
-    """
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            return number, line.strip()
-    return 0, ""
-
-
-def read_csv(
-    text: str, path: str, columns: Sequence[Column]
-) -> tuple[dict[str, Cells], tuple[str, ...]]:
-    r"""Split a CSV table into the columns of a format.
-
-    Parameters
-    ----------
-    text : str
-        The table, with a header.
-    path : str
-        For messages.
-    columns : sequence of Column
-        What the format has.
-
-    Returns
-    -------
-    cells : dict of str to Cells
-        The columns that are there.
-    extra : tuple of str
-        Names of further columns, in order.
+    tuple of ndarray of int, shape (n,)
+        Tokens of the prompts and of the outputs; 0 for requests that failed.
 
     Raises
     ------
     FormatError
-        No rows, a missing or doubled column, or a row of another length.
-
-    Examples
-    --------
-    >>> cells, extra = read_csv("arrival,who\n0.5,me\n", "t.csv", [Column("arrival")])
-    >>> cells["arrival"].seconds(), extra
-    (array([0.5]), ('who',))
+        A bad cell; no output lengths, or two.
     """
-    lines, rows = _csv_rows(text, path)
-    header = [name.strip() for name in rows.pop(0)]
-    top = lines.pop(0)
-    known = {column.name for column in columns}
-    for name in header:
-        if header.count(name) > 1 and name in known:
-            raise FormatError("the column is there twice", path=path, line=top, column=name)
-    for column in columns:
-        if column.name not in header and not column.optional:
+    asked = cells[prompt].whole(1, or_zero=True)
+    if output in cells:
+        if how.output is not None:
             raise FormatError(
-                f"the column is missing{_hint(column.name, header, known)}",
-                path=path, line=top, column=column.name,
+                "the file has output lengths of its own: leave output= out",
+                path=cells[output].path, line=cells[output].lines[0], column=cells[output].name,
             )  # fmt: skip
-    if not rows:
-        raise FormatError("there is a header but no request below it", path=path, line=top)
-    for line, row in zip(lines, rows, strict=True):
-        if len(row) != len(header):
-            raise FormatError(
-                f"expected {len(header)} columns, found {len(row)}; correct or remove the row",
-                path=path, line=line,
-            )  # fmt: skip
-    table = dict(zip(header, zip(*rows, strict=True), strict=False))
-    cells = {name: Cells(path, name, table[name], lines) for name in header if name in known}
-    return cells, tuple(name for name in header if name not in known)
-
-
-def _csv_rows(text: str, path: str) -> tuple[list[int], list[list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""))
-    lines, rows = [], []
-    try:
-        for row in reader:
-            if row:
-                lines.append(reader.line_num)
-                rows.append(row)
-    except csv.Error as error:
-        raise FormatError(f"not CSV: {error}", path=path, line=reader.line_num) from None
-    return lines, rows
-
-
-def read_jsonl(text: str, path: str, columns: Sequence[Column]) -> dict[str, Cells]:
-    """Split JSON lines into the columns of a format.
-
-    Parameters
-    ----------
-    text : str
-        One object a line; blank lines are skipped.
-    path : str
-        For messages.
-    columns : sequence of Column
-        Keys that the format has; others are ignored. An optional key must be in every record or
-        in none.
-
-    Returns
-    -------
-    dict of str to Cells
-        The columns that are there; numbers as they are written.
-
-    Raises
-    ------
-    FormatError
-        Not an object on a line, or a missing key.
-
-    Examples
-    --------
-    >>> read_jsonl('{"arrival": 0.50}', "t.jsonl", [Column("arrival")])["arrival"].values
-    ['0.50']
-    """
-    lines, records = [], []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            lines.append(number)
-            records.append(_record(line, path, number))
-    cells = {}
-    known = {column.name for column in columns}
-    for column in columns:
-        if column.optional and not any(column.name in record for record in records):
-            continue
-        values = []
-        for record, number in zip(records, lines, strict=True):
-            if column.name not in record:
-                raise FormatError(
-                    f"the key is missing{_hint(column.name, record, known)}",
-                    path=path, line=number, column=column.name,
-                )  # fmt: skip
-            value = record[column.name]
-            values.append(value if isinstance(value, str) else json.dumps(value))
-        cells[column.name] = Cells(path, column.name, values, lines)
-    return cells
-
-
-def _record(line: str, path: str, number: int) -> Mapping[str, object]:
-    try:
-        # Numbers stay text, so that a decimal is read once and exactly.
-        record = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
-    except json.JSONDecodeError as error:
-        raise FormatError(
-            f"not JSON: {error.msg} at character {error.colno}; correct or remove the line",
-            path=path, line=number,
-        ) from None  # fmt: skip
-    if not isinstance(record, dict):
-        raise FormatError("expected one JSON object on the line", path=path, line=number)
-    return record
-
-
-def _hint(missing: str, present: Collection[str], known: Collection[str]) -> str:
-    """Name the stranger most like a missing column: a known name is there for its own sake."""
-    strangers = [name for name in present if name not in known]
-    hint = nearest(missing, strangers) if strangers else ""
-    return hint if "did you mean" in hint else f"; found: {', '.join(present)}"
+        answered = cells[output].whole(1, or_zero=True)
+    else:
+        answered = np.full(len(asked), how.output or 0, dtype=np.int64)
+    if np.any(bad := (asked == 0) & (answered > 0)):
+        cells[prompt].fail(int(np.argmax(bad)), "a whole number of tokens >= 1")
+    return asked, answered

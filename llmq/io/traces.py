@@ -12,38 +12,49 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from llmq.errors import FormatError, InputError, TraceWarning, nearest
-from llmq.io import azure, mooncake, native, vidur
-from llmq.io.files import PathLike, read_text, write_text
-from llmq.io.schema import Column, Rows, first_record
+from llmq.errors import FormatError, InputError, TraceWarning, nearest, printable, shown
+from llmq.io import azure, burstgpt, mooncake, native, results, vidur
+from llmq.io.clock import check_unit
+from llmq.io.records import first_record
+from llmq.io.schema import Column, How, Rows
+from llmq.io.strangers import explain
+from llmq.limits import TOKENS
 from llmq.model.arrivals import Arrivals
 from llmq.model.trace import Trace
 from llmq.rng import RngLike, generator, seed_sequence
+from llmq.text.files import PathLike, read_text, write_text
 
-__all__ = ["TRACE_FORMATS", "read_trace", "write_trace"]
+__all__ = ["TRACE_FORMATS", "WRITTEN_FORMATS", "read_trace", "write_trace"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+
+_TELLING = 65_536  # characters that tell the format of a JSON object over several lines
 
 
 @dataclass(frozen=True, slots=True)
 class _Format:
     columns: tuple[Column, ...]
-    read: Callable[[str, str], Rows]
-    write: Callable[[Trace], str]
+    read: Callable[[str, str, How], Rows]
+    write: Callable[[Trace], str] | None = None
 
 
 _FORMATS = {
-    module.__name__.rsplit(".", 1)[1]: _Format(module.COLUMNS, module.read, module.write)
-    for module in (azure, mooncake, native, vidur)
+    "azure": _Format(azure.COLUMNS, azure.read, azure.write),
+    "burstgpt": _Format(burstgpt.COLUMNS, burstgpt.read),
+    "mooncake": _Format(mooncake.COLUMNS, mooncake.read, mooncake.write),
+    "native": _Format(native.COLUMNS, native.read, native.write),
+    "vidur": _Format(vidur.COLUMNS, vidur.read, vidur.write),
+    "vllm": _Format(results.COLUMNS, results.read),
 }
 
 TRACE_FORMATS = tuple(_FORMATS)
+WRITTEN_FORMATS = tuple(name for name, entry in _FORMATS.items() if entry.write is not None)
 
 
 def read_trace(
@@ -54,6 +65,10 @@ def read_trace(
     rng: RngLike = None,
     klass: str | None = None,
     arrivals: Arrivals | None = None,
+    time_unit: str | None = None,
+    hash_block: int | None = None,
+    output: int | None = None,
+    failed: str | None = None,
 ) -> Trace:
     """Read a trace of requests.
 
@@ -61,7 +76,7 @@ def read_trace(
     ----------
     path : str or path
         The file; ``.gz`` is accepted.
-    format : {"azure", "mooncake", "native", "vidur"}, optional
+    format : {"azure", "burstgpt", "mooncake", "native", "vidur", "vllm"}, optional
         Insist on a format; recognised from the first record if not given.
     jitter : {"uniform"}, optional
         Spread requests with equal times uniformly until the next distinct time.
@@ -70,7 +85,15 @@ def read_trace(
     klass : str, optional
         Class of all requests, where the file does not name classes.
     arrivals : Arrivals, optional
-        Arrival process for a file that has lengths only.
+        Arrival process for a file that has lengths only, or one time for all requests.
+    time_unit : {"s", "ms", "us", "ns"}, optional
+        Unit of the times; that of the format if not given, or asked for where it cannot be right.
+    hash_block : int, optional
+        Prompt tokens behind one hash id; found from the file where it tells.
+    output : int, optional
+        Output tokens of every request, for a file without output lengths.
+    failed : {"drop", "prefill"}, optional
+        Leave out requests without output tokens, or keep their prompts with one output token.
 
     Returns
     -------
@@ -97,17 +120,27 @@ def read_trace(
     ...     read_trace(f"{folder}/t.csv").prompt
     array([ 512, 2048])
     """
-    name = str(path)
+    name = printable(path)
     if jitter not in (None, "uniform"):
-        raise InputError(f"jitter must be 'uniform' or None, got {jitter!r}", value=jitter)
+        raise InputError(f"jitter must be 'uniform' or None, got {shown(jitter)}", value=jitter)
+    if failed not in (None, "drop", "prefill"):
+        raise InputError(f"failed must be 'drop' or 'prefill', got {shown(failed)}", value=failed)
+    check_unit(time_unit)
+    how = How(time_unit, _count("hash_block", hash_block), _count("output", output))
+    kind = None if format is None else _named(format)
     text = read_text(path)
     if not text.strip():
         raise FormatError("the file is empty", path=name)
-    kind = _named(format) if format is not None else _recognise(text, name)
-    rows = _FORMATS[kind].read(text, name)
-    notes = [f"read as {kind} trace{' (format recognised)' if format is None else ''}", *rows.notes]
+    kind = kind or _recognise(text, name)
+    rows = _served(_FORMATS[kind].read(text, name, how), failed, name)
+    read = f"read as {kind} trace{' (format recognised)' if format is None else ''}"
+    timed = [note for note in rows.notes if note.startswith("times ")]
+    notes = [", ".join([read, *timed]), *(note for note in rows.notes if note not in timed)]
     codes, classes = _klass(rows, klass, name)
     clock, order = seed_sequence(rng), np.arange(len(rows.lines))
+    once = rows.arrival is not None and arrivals is not None and not np.ptp(rows.arrival)
+    if once:
+        rows = replace(rows, arrival=None)
     if arrivals is not None or rows.arrival is None:
         times = _drawn(rows, arrivals, clock, name, notes)
     else:
@@ -123,27 +156,79 @@ def read_trace(
 
 def _named(name: str) -> str:
     if name not in _FORMATS:
-        raise InputError(f"unknown trace format {name!r}{nearest(name, _FORMATS)}", value=name)
+        raise InputError(f"unknown trace format {shown(name)}{nearest(name, _FORMATS)}", value=name)
     return name
+
+
+def _count(name: str, value: int | None) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= TOKENS:
+        raise InputError(
+            f"{name} must be a whole number of tokens from 1 to {TOKENS:,}, got {shown(value)}",
+            value=value,
+        )
+    return value
+
+
+def _served(rows: Rows, failed: str | None, path: str) -> Rows:
+    """Treat requests without output tokens as the caller says; all of them, in one message."""
+    empty = rows.output == 0
+    if not empty.any():
+        return rows
+    said = f"{int(empty.sum()):,} of {len(empty):,} requests have no output tokens"
+    if failed is None:
+        raise FormatError(
+            f"{said} (the first here): they failed or were cancelled; leave them out with "
+            "failed='drop', or keep their prompts with failed='prefill' (one output token each)",
+            path=path, line=rows.lines[int(np.argmax(empty))],
+        )  # fmt: skip
+    if failed == "prefill":
+        if np.any(rows.prompt == 0):
+            row = int(np.argmin(rows.prompt))
+            raise FormatError(
+                "a request without prompt tokens cannot be kept: use failed='drop'",
+                path=path, line=rows.lines[row],
+            )  # fmt: skip
+        note = f"{said}: kept as prefills, with one output token"
+        reasoning = rows.reasoning if rows.reasoning is None else np.where(empty, 0, rows.reasoning)
+        one = np.maximum(rows.output, 1)
+        return replace(rows, output=one, reasoning=reasoning, notes=(*rows.notes, note))
+    keep = np.flatnonzero(~empty)
+    if not len(keep):
+        raise FormatError(f"{said}: nothing is left", path=path)
+    return replace(
+        rows,
+        prompt=rows.prompt[keep],
+        output=rows.output[keep],
+        lines=[rows.lines[row] for row in keep.tolist()],
+        arrival=None if rows.arrival is None else rows.arrival[keep],
+        reasoning=None if rows.reasoning is None else rows.reasoning[keep],
+        klass=None if rows.klass is None else [rows.klass[row] for row in keep.tolist()],
+        prefix=None if rows.prefix is None else rows.prefix.take(keep),
+        notes=(*rows.notes, f"{said}: left out"),
+    )
 
 
 def _recognise(text: str, path: str) -> str:
     """Choose the format with most names in the first record, so that a typo names its column."""
     line, record = first_record(text)
     if record.startswith("{"):
-        found = set(re.findall(r'"([^"]*)"\s*:', record))
+        found = set(re.findall(r'"([^"]*)"\s*:', text[:_TELLING] if len(record) < 2 else record))
     else:
         found = {part.strip().strip('"') for part in record.split(",")}
     score = {
-        kind: sum(column.name in found for column in entry.columns)
+        kind: sum(column.among(found) is not None for column in entry.columns)
         for kind, entry in _FORMATS.items()
     }
     best = max(score, key=score.__getitem__)
-    if score[best] == 0:
-        shown = record if len(record) <= 60 else f"{record[:60]}..."
+    stranger = explain(text) if score[best] < 2 else None
+    if score[best] == 0 or stranger:
+        known = f"expected a header or a JSON object of one of {', '.join(_FORMATS)}"
         raise FormatError(
-            f"the trace format is not recognised from {shown!r}: expected a header or a JSON "
-            f"object of one of {', '.join(_FORMATS)}; name it with format=",
+            stranger
+            or f"the trace format is not recognised from {shown(record)}: {known}; name it with "
+            "format=",
             path=path, line=line,
         )  # fmt: skip
     return best
@@ -217,7 +302,7 @@ def _klass(
     if rows.klass is None:
         return None, None if klass is None else (klass,)
     if klass is not None:
-        raise InputError(f"{path} has a class column: leave klass={klass!r} out", value=klass)
+        raise InputError(f"{path} has a class column: leave klass={shown(klass)} out", value=klass)
     return np.asarray(rows.klass), None
 
 
@@ -250,17 +335,21 @@ def write_trace(trace: Trace, path: PathLike, *, format: str | None = None) -> N
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_trace(Trace([0.0], [512], [128]), f"{folder}/t.jsonl")
     ...     read_trace(f"{folder}/t.jsonl").notes[0]
-    'read as mooncake trace (format recognised)'
+    'read as mooncake trace (format recognised), times in ms'
     """
     if format is None:
         format = "mooncake" if str(path).removesuffix(".gz").endswith(".jsonl") else "native"  # noqa: A001
     kind = _named(format)
+    writer = _FORMATS[kind].write
+    if writer is None:
+        known = ", ".join(WRITTEN_FORMATS)
+        raise InputError(f"the format {kind} is read, not written: use one of {known}", value=kind)
     if kind != "azure" and trace.arrival[0] < 0:
         raise InputError(
             f"the first request comes at {trace.arrival[0]} s, but the {kind} format counts from "
             "0: trace.scaled(factor=1) starts the clock at the first request"
         )
-    text = _FORMATS[kind].write(trace)
+    text = writer(trace)
     lost = []
     if kind != "native" and (hidden := int(np.count_nonzero(trace.reasoning))):
         lost.append(f"the hidden reasoning tokens of {hidden:,} requests")
@@ -272,7 +361,7 @@ def write_trace(trace: Trace, path: PathLike, *, format: str | None = None) -> N
     if lost:
         warnings.warn(
             TraceWarning(
-                f"{path}: the {kind} format cannot hold {' and '.join(lost)}; "
+                f"{printable(path)}: the {kind} format cannot hold {' and '.join(lost)}; "
                 "format='native' keeps everything but prefix blocks"
             ),
             stacklevel=2,

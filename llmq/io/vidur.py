@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmq.io.schema import Column, Rows, read_csv
+from llmq.io.clock import read_clock
+from llmq.io.records import read_csv
+from llmq.io.schema import PLAIN, Column, How, Rows, lengths
 
 if TYPE_CHECKING:
     from llmq.model.trace import Trace
@@ -18,13 +20,13 @@ __all__ = ["COLUMNS", "read", "write"]
 COLUMNS = (
     Column("arrived_at", optional=True),
     Column("num_prefill_tokens"),
-    Column("num_decode_tokens"),
+    Column("num_decode_tokens", output=True),
     Column("num_total_tokens", optional=True),
     Column("pd_ratio", optional=True),
 )
 
 
-def read(text: str, path: str) -> Rows:
+def read(text: str, path: str, how: How = PLAIN) -> Rows:
     r"""Read a Vidur trace, or its lengths alone.
 
     Parameters
@@ -33,6 +35,8 @@ def read(text: str, path: str) -> Rows:
         The text of the file.
     path : str
         For messages.
+    how : How
+        What the caller says beside.
 
     Returns
     -------
@@ -49,16 +53,20 @@ def read(text: str, path: str) -> Rows:
     >>> read("arrived_at,num_prefill_tokens,num_decode_tokens\n0.25,512,128\n", "v.csv").prompt
     array([512])
     """
-    cells, extra = read_csv(text, path, COLUMNS)
-    timed = "arrived_at" in cells
+    cells, extra = read_csv(text, path, COLUMNS, how)
+    clock = read_clock(cells["arrived_at"], "s", how.unit) if "arrived_at" in cells else None
     extra = tuple(name for name in extra if name)  # pandas writes its index without a name
+    prompt, output = lengths(cells, "num_prefill_tokens", "num_decode_tokens", how)
     return Rows(
-        arrival=cells["arrived_at"].seconds() if timed else None,
-        prompt=cells["num_prefill_tokens"].whole(1),
-        output=cells["num_decode_tokens"].whole(1),
+        arrival=None if clock is None else clock.seconds,
+        prompt=prompt,
+        output=output,
         lines=cells["num_prefill_tokens"].lines,
         clock="arrived_at",
-        notes=(f"columns not used: {', '.join(extra)}",) if extra else (),
+        notes=(
+            *(() if clock is None else clock.notes),
+            *((f"columns not used: {', '.join(extra)}",) if extra else ()),
+        ),
     )
 
 

@@ -19,10 +19,11 @@ from importlib.resources import files
 
 from llmq.errors import InputError, nearest
 from llmq.io.classes import CLASS_KEYS, read_class
-from llmq.io.tables import Table, parse_toml
 from llmq.model.arrivals import Poisson, Renewal
 from llmq.model.request import RequestClass
 from llmq.model.workload import Workload
+from llmq.text.config import parse_toml
+from llmq.text.tables import Table
 
 __all__ = ["WorkloadFacts", "load_workload", "workload_facts", "workloads"]
 

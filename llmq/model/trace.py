@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llmq.errors import InputError
+from llmq.errors import InputError, printable
 from llmq.model.prefix import Prefix
 
 if TYPE_CHECKING:
@@ -237,7 +237,8 @@ class Trace:
         return Trace, tuple(getattr(self, name) for name in self.__slots__)
 
     def __repr__(self) -> str:
-        where = f" from {self.source}" if self.source else ""
+        where = f" from {printable(self.source)}" if self.source else ""
+        where += "".join(f", {note}" for note in self.notes if note.startswith("read as "))
         return (
             f"Trace({len(self)} requests{where}: {self.rate:.4g} req/s for {self.span:.4g} s, "
             f"prompt mean {self.prompt.mean():.4g}, output mean {self.output.mean():.4g} tokens)"

@@ -10,9 +10,9 @@ import numpy as np
 
 from llmq.calibrate.fit import Fit
 from llmq.calibrate.profile import Profile
-from llmq.io.files import PathLike, write_text
 from llmq.report.file import check_writable
 from llmq.report.html import Html, data_block, inline_svg, page, table, tag
+from llmq.text.files import PathLike, write_text
 from llmq.units import format_count
 
 __all__ = ["calibration_report", "write_calibration"]

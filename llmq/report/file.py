@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from llmq.errors import InputError
-from llmq.io.files import PathLike
+from llmq.text.files import PathLike
 
 __all__ = ["check_writable"]
 
@@ -43,9 +43,9 @@ def check_writable(path: PathLike) -> None:
             return
         # As write_text does it: a temporary file beside the target, then a rename.
         place = file.resolve()
-        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}."):
+        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".llmq-"):
             pass
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         reason = getattr(error, "strerror", None) or str(error)

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from llmq import policies
-from llmq.io.files import PathLike, write_text
 from llmq.plan import CandidatePlan, Plan
 from llmq.plan_json import engine_text, plan_to_dict
 from llmq.report.file import check_writable
 from llmq.report.html import Html, data_block, inline_svg, page, table, tag
 from llmq.result import Estimate, Kind
 from llmq.sim.stats import Share
+from llmq.text.files import PathLike, write_text
 from llmq.theory.region import Region
 from llmq.units import format_count, format_rate, format_seconds
 

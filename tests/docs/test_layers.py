@@ -12,7 +12,7 @@ import llmq
 
 ROOT = Path(llmq.__file__).parent
 LAYERS = (
-    ("errors", "units", "rng", "result"),
+    ("errors", "limits", "units", "rng", "result", "text"),
     ("model",),
     ("theory", "policies"),
     ("sim", "calibrate"),

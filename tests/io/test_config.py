@@ -452,7 +452,7 @@ def test_other_names_are_refused(tmp_path):
 
 
 def test_errors_of_the_trace_keep_their_place(tmp_path):
-    (tmp_path / "t.csv").write_text("arrival,prompt,output\n0,8,0\n")
+    (tmp_path / "t.csv").write_text("arrival,prompt,output\n0,8,x\n")
     file = put(tmp_path, f'[traffic]\ntrace = "t.csv"\n{REST}')
     with pytest.raises(FormatError, match=r"t\.csv line 2, column output: expected a whole number"):
         read_config(file)

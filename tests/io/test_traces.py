@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmq.errors import FormatError, InputError, TraceWarning
-from llmq.io.traces import TRACE_FORMATS, read_trace, write_trace
+from llmq.io.traces import WRITTEN_FORMATS, read_trace, write_trace
 from llmq.model.arrivals import Poisson
 from llmq.model.trace import Trace
 
@@ -21,8 +21,8 @@ AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens\r
 2023-11-16 18:15:46.6805900,374,44\r
 2023-11-16 18:15:50.9951690,396,109\r
 2023-11-17 00:00:00.0000001,879,55"""
-MOONCAKE = """{"timestamp":0,"input_length":6758,"output_length":500,"hash_ids":[0,1]}
-{"timestamp":1500.1,"input_length":7322,"output_length":490,"hash_ids":[0,14]}
+MOONCAKE = """{"timestamp":0,"input_length":675,"output_length":500,"hash_ids":[0,1]}
+{"timestamp":1500.1,"input_length":732,"output_length":490,"hash_ids":[0,14]}
 """
 VIDUR = "arrived_at,num_prefill_tokens,num_decode_tokens\n0.021644,655,128\n0.058107,324,59\n"
 LENGTHS = """num_prefill_tokens,num_decode_tokens,num_total_tokens,pd_ratio
@@ -46,7 +46,7 @@ def put(folder: Path, text: str, name: str = "trace.txt") -> Path:
     [
         # 5.7 h after the first: 20,653.3194101 s, all seven digits.
         (AZURE, "azure", [0, 4.314579, 20653.3194101], [374, 396, 879], [44, 109, 55]),
-        (MOONCAKE, "mooncake", [0, 1.5001], [6758, 7322], [500, 490]),
+        (MOONCAKE, "mooncake", [0, 1.5001], [675, 732], [500, 490]),
         (VIDUR, "vidur", [0.021644, 0.058107], [655, 324], [128, 59]),
         (NATIVE, "native", [0.5, 0.75], [512, 48], [128, 600]),
         (NATIVE_JSON, "native", [0.5, 0.75], [512, 48], [128, 600]),
@@ -55,14 +55,17 @@ def put(folder: Path, text: str, name: str = "trace.txt") -> Path:
 @pytest.mark.parametrize("name", ["trace.csv", "trace.gz"])
 def test_golden_rows(tmp_path, text, kind, arrival, prompt, output, name):
     file = put(tmp_path, text, name)
-    trace = read_trace(file)
+    unit = "ms" if kind == "mooncake" else None  # a fraction of a millisecond is asked about
+    trace = read_trace(file, time_unit=unit)
     assert trace.arrival.tolist() == arrival  # to the last bit
     assert trace.prompt.tolist() == prompt
     assert trace.output.tolist() == output
     assert trace.source == str(file)
-    assert trace.notes[0] == f"read as {kind} trace (format recognised)"
-    insisted = read_trace(file, format=kind)
-    assert insisted.notes[0] == f"read as {kind} trace"
+    said = {"azure": "times are dates", "mooncake": "times in ms, as asked"}.get(kind, "times in s")
+    assert trace.notes[0] == f"read as {kind} trace (format recognised), {said}"
+    assert f"{trace.notes[0]}: " in repr(trace)  # the unit stands on the traffic line
+    insisted = read_trace(file, format=kind, time_unit=unit)
+    assert insisted.notes[0] == f"read as {kind} trace, {said}"
     assert insisted.arrival.tolist() == arrival
 
 
@@ -233,7 +236,7 @@ def test_azure_round_trip_of_ticks(tmp_path_factory, trace):
     assert back.output.tolist() == trace.output.tolist()
 
 
-@pytest.mark.parametrize("kind", TRACE_FORMATS)
+@pytest.mark.parametrize("kind", WRITTEN_FORMATS)
 def test_what_a_format_cannot_hold_is_said(tmp_path, kind):
     trace = Trace([0, 1], [9, 9], [9, 9], [3, 0], ["chat", "code"])
     if kind == "native":
@@ -345,4 +348,4 @@ def test_bench_workloads(data_dir):
     for name, n in (("w1k", 1000), ("w10k", 10000)):
         trace = read_trace(data_dir / "bench" / f"{name}.csv")
         assert len(trace) == n
-        assert trace.notes == ("read as vidur trace (format recognised)",)
+        assert trace.notes == ("read as vidur trace (format recognised), times in s",)

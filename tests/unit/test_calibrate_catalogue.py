@@ -11,7 +11,7 @@ from llmq.calibrate.catalogue import engines, load_engine, read_engine, write_en
 from llmq.calibrate.fit import calibrate
 from llmq.calibrate.geometry import geometry
 from llmq.calibrate.profile import Profile
-from llmq.errors import FormatError, InputError
+from llmq.errors import InputError
 from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
@@ -185,20 +185,20 @@ per_token = 1e-5
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("gpu =", "gpus =", "column gpus: unknown key; did you mean 'gpu'?"),
-        ('gpu = "g"\n', "", "column gpu: this key is needed"),
-        ('gpu = "g"', "gpu = 80", "column gpu: expected text, found 80"),
-        ("per_token", "per_tokn", "column law.per_tokn: unknown key; did you mean 'per_token'?"),
-        ('"affine"', '"linear"', "column law.form: expected one of affine, tiled, roofline, table"),
-        ("base = 0.01", "base = -0.01", "column law: no affine law: batch time: base must be"),
-        ("base = 0.01", 'base = "fast"', "column law: no affine law"),
-        ("base = 0.01\n", "", "column law: no affine law"),
-        ("[tp.1]", "[tp.one]", "column tp: expected tables [tp.1], [tp.2], ..."),
-        ("kv_tokens", "kv_token", "column tp.1.kv_token: unknown key; did you mean 'kv_tokens'?"),
+        ("gpu =", "gpus =", "has no key 'gpus'; did you mean 'gpu'?"),
+        ('gpu = "g"\n', "", "needs gpu = a text in quotes, but it is missing"),
+        ('gpu = "g"', "gpu = 80", "needs gpu = a text in quotes, found 80"),
+        ("per_token", "per_tokn", "[tp.1.law] has no key 'per_tokn'; did you mean 'per_token'?"),
+        ('"affine"', '"linear"', "[tp.1.law] needs form = one of affine, tiled, roofline, table"),
+        ("base = 0.01", "base = -0.01", "[tp.1.law] needs base = a finite number >= 0, found -0"),
+        ("base = 0.01", 'base = "fast"', "[tp.1.law] needs base = a finite number >= 0, found 'f"),
+        ("base = 0.01\n", "", "[tp.1.law] needs base = a finite number >= 0, but it is missing"),
+        ("[tp.1]", "[tp.one]", "[tp]: 'one' is no number of GPUs: write tables [tp.1], [tp.2]"),
+        ("kv_tokens", "kv_token", "[tp.1] has no key 'kv_token'; did you mean 'kv_tokens'?"),
         ("= 0.01", "=", "not TOML"),
-        ("[tp.1]", "[memory]\ngpu_bytes = 1\n[tp.1]", "memory.utilisation: this key is needed"),
-        ('source = "s"', 'source = "s"\nconventions = "vllm"', "conventions: unknown 'vllm'"),
-        ("[tp.1.law]", '[tp.1.fit]\nin_sample="a"\nout_of_sample=1\n[tp.1.law]', "a number >= 0"),
+        ("[tp.1]", "[memory]\ngpu_bytes = 1\n[tp.1]", "[memory] needs utilisation = "),
+        ('source = "s"', 'source = "s"\nconventions = "vllm"', "unknown conventions 'vllm'"),
+        ("[tp.1.law]", '[tp.1.fit]\nin_sample="a"\nout_of_sample=1\n[tp.1.law]', "a finite number"),
         ("[tp.1]\nkv_tokens = 1600\n", "", ""),
     ],
 )  # fmt: skip
@@ -209,7 +209,7 @@ def test_bad_engine_files(old: str, new: str, message: str, tmp_path: Path) -> N
     if not message:  # the one change that is allowed: without kv_tokens there is no limit
         assert read_engine(path).kv_tokens is None
         return
-    with pytest.raises(FormatError) as caught:
+    with pytest.raises(InputError) as caught:
         read_engine(path)
     assert str(caught.value).startswith(str(path))
     assert message in str(caught.value)
@@ -221,7 +221,7 @@ def test_files_that_cannot_be_written_or_read(tmp_path: Path) -> None:
         write_engine(engine, tmp_path / "x.json")
     with pytest.raises(InputError, match="there is no folder"):
         write_engine(engine, tmp_path / "no" / "x.toml")
-    with pytest.raises(FormatError, match="no such file"):
+    with pytest.raises(InputError, match="no such file"):
         load_engine(tmp_path / "x.toml")
     heavy = GOOD.replace("kv_tokens = 1600\n", "").replace(
         "[tp.1]", "[memory]\ngpu_bytes=8\nutilisation=0.9\nweight_bytes=9\nkv_bytes=1\n[tp.1]", 1

@@ -7,18 +7,15 @@ A mistake is named by file, table and key: ``plan.toml: [slo] has no key 'ttff';
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from llmq.errors import FormatError, InputError, nearest
-from llmq.io.files import PathLike, read_text
+from llmq.errors import FormatError, InputError, nearest, printable, shown
+from llmq.limits import INT
 from llmq.units import parse_duration, parse_rate
 
-__all__ = ["Table", "parse_toml", "read_table"]
+__all__ = ["Table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,8 @@ class Table:
     @property
     def where(self) -> str:
         """File and table, for messages."""
-        return f"{self.path}: [{self.name}]" if self.name else self.path
+        path = printable(self.path)
+        return f"{path}: [{printable(self.name)}]" if self.name else path
 
     def only(self, known: Iterable[str]) -> None:
         """Refuse unknown keys.
@@ -75,7 +73,7 @@ class Table:
         names = list(known)
         for key in self.raw:
             if key not in names:
-                message = f"{self.where} has no key {key!r}{nearest(key, names)}"
+                message = f"{self.where} has no key {shown(key)}{nearest(key, names)}"
                 raise InputError(message, place=self.where, key=key)
 
     def error(self, key: str, expected: str) -> InputError:
@@ -93,7 +91,7 @@ class Table:
         InputError
             To be raised.
         """
-        found = f"found {self.raw[key]!r}" if key in self.raw else "but it is missing"
+        found = f"found {shown(self.raw[key])}" if key in self.raw else "but it is missing"
         return InputError(
             f"{self.where} needs {key} = {expected}, {found}",
             place=self.where, key=key, value=self.raw.get(key),
@@ -134,7 +132,27 @@ class Table:
             raise self.error(key, "a text in quotes")
         return value
 
-    def whole(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Read a list of texts.
+
+        Parameters
+        ----------
+        key : str
+            Its key; none where it is missing.
+
+        Returns
+        -------
+        tuple of str
+            The texts.
+        """
+        value = self.raw.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.error(key, 'a list of texts, such as ["no prefix cache"]')
+        return tuple(value)
+
+    def whole(
+        self, key: str, default: int | None = None, *, least: int = 1, most: int = INT
+    ) -> int:
         """Read a whole number.
 
         Parameters
@@ -143,8 +161,8 @@ class Table:
             Its key.
         default : int, optional
             Value of a missing key; required if not given.
-        least : int
-            Smallest number allowed.
+        least, most : int
+            Smallest and largest number allowed.
 
         Returns
         -------
@@ -154,9 +172,14 @@ class Table:
         value = self.raw.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise self.error(key, f"a whole number >= {least}")
+        if value > most:
+            raise self.error(key, f"a whole number from {least} to {most:,}")
         return value
 
-    def real(self, key: str, default: float | None = None) -> float:
+    def real(
+        self, key: str, default: float | None = None, *, least: float = -math.inf,
+        most: float = math.inf,
+    ) -> float:  # fmt: skip
         """Read a number.
 
         Parameters
@@ -165,6 +188,8 @@ class Table:
             Its key.
         default : float, optional
             Value of a missing key; required if not given.
+        least, most : float
+            Smallest and largest number allowed.
 
         Returns
         -------
@@ -172,8 +197,10 @@ class Table:
             The number, finite.
         """
         value = self.raw.get(key, default)
-        if not _is_real(value):
-            raise self.error(key, "a finite number")
+        if not _is_real(value) or not least <= value <= most:  # type: ignore[operator]
+            bounds = [f">= {least:g}"] if least > -math.inf else []
+            bounds += [f"<= {most:g}"] if most < math.inf else []
+            raise self.error(key, " ".join(["a finite number", " and ".join(bounds)]).strip())
         return float(value)  # type: ignore[arg-type]
 
     def duration(self, key: str) -> float:
@@ -212,7 +239,7 @@ class Table:
         if not isinstance(value, str) and not _is_real(value):
             raise self.error(key, 'a request rate, such as "12/s"')
         with self.located(key):
-            return parse_rate(str(value))
+            return parse_rate(value if isinstance(value, str) else repr(value))
 
     def table(self, key: str) -> Table:
         """Read a table inside this one.
@@ -275,95 +302,6 @@ class Table:
 
 
 def _is_real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def read_table(path: PathLike) -> Table:
-    """Read a TOML or JSON file.
-
-    Parameters
-    ----------
-    path : str or path
-        A name ending in ``.toml`` or ``.json``.
-
-    Returns
-    -------
-    Table
-        The whole file.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, or its name ends otherwise.
-    FormatError
-        Not TOML or JSON, or a key is given twice; names the line where the reader knows it.
-    """
-    name = str(path)
-    if not name.endswith((".toml", ".json")):
-        raise InputError(f"{name}: a configuration file ends in .toml or .json", path=name)
-    text = read_text(path)
-    if not text.strip():
-        raise FormatError("the file is empty", path=name)
-    raw = parse_toml(text, name) if name.endswith(".toml") else _parse_json(text, name)
-    return Table(name, "", raw)
-
-
-def parse_toml(text: str, path: str) -> Mapping[str, object]:
-    r"""Parse TOML.
-
-    Parameters
-    ----------
-    text : str
-        The text of a file.
-    path : str
-        For messages.
-
-    Returns
-    -------
-    mapping of str to object
-        Keys and values.
-
-    Raises
-    ------
-    FormatError
-        Not TOML, or a key is given twice.
-
-    Examples
-    --------
-    >>> parse_toml("a = 1\na = 2\n", "plan.toml")
-    Traceback (most recent call last):
-    ...
-    llmq.errors.FormatError: plan.toml line 2: not TOML: Cannot overwrite a value (at column 6);
-    a key may be given once
-    """
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        message = str(error)
-        place = re.search(r"\(at line (\d+), (column \d+)\)", message)
-        line = int(place[1]) if place else text.count("\n") + 1
-        if place:
-            message = message.replace(place[0], f"(at {place[2]})")
-        twice = any(word in message for word in ("overwrite", "twice", "Duplicate"))
-        hint = "; a key may be given once" if twice else ""
-        raise FormatError(f"not TOML: {message}{hint}", path=path, line=line) from None
-
-
-def _parse_json(text: str, path: str) -> Mapping[str, object]:
-    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found: dict[str, object] = {}
-        for key, value in pairs:
-            if key in found:
-                raise FormatError("the key is given twice; keep one", path=path, column=key)
-            found[key] = value
-        return found
-
-    try:
-        raw = json.loads(text, object_pairs_hook=once)
-    except json.JSONDecodeError as error:
-        raise FormatError(
-            f"not JSON: {error.msg} (at column {error.colno})", path=path, line=error.lineno
-        ) from None
-    if not isinstance(raw, dict):
-        raise FormatError("expected one JSON object", path=path, line=1)
-    return raw
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return -INT <= value <= INT if isinstance(value, int) else math.isfinite(value)
