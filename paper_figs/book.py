@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from experiments.book import experiments, modules_with
 from experiments.table import TABLES, read_table
 from llmq.errors import InputError, nearest
-from llmq.text.files import write_text
 from llmq.plot import styled
+from llmq.text.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import FormatError, nearest, shown
-from llmq.limits import NAME, ROWS
+from llmq.limits import ROWS
 from llmq.text.files import read_text
 from llmq.text.numbers import parse_real, parse_whole
 
@@ -145,10 +145,6 @@ def _column(
     cells: Sequence[str], kind: str, path: Path, lines: npt.NDArray[np.int64], name: str
 ) -> npt.NDArray[Any]:
     if kind == "text":
-        for row, cell in enumerate(cells):
-            if len(cell) > NAME:
-                want = f"a word of at most {NAME} characters"
-                raise _bad_cell(cell, want, path, lines[row], name)
         return np.array(cells)
     parse: Callable[[str], float | None] = parse_whole if kind == "count" else parse_real
     values = np.empty(len(cells), dtype=np.int64 if kind == "count" else np.float64)

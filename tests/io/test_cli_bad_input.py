@@ -97,7 +97,7 @@ BAD = {
     ),
     "zero output": (
         ["simulate", *H100, "--trace", "zero.csv"],
-        f"zero.csv line 2, column output: {WHOLE} '0'; correct or remove the row",
+        "zero.csv line 2: 1 of 1 requests have no output tokens (the first here): they failed",
     ),
     "truncated gzip": (
         ["convert", "cut.csv.gz", "new.csv"],
@@ -115,8 +115,7 @@ BAD = {
     ),
     "unknown format": (
         [*PLAN, "--trace", "fine.toml"],
-        "fine.toml line 1: the trace format is not recognised from '[traffic]': expected a header "
-        "or a JSON object of one of azure, mooncake, native, vidur; name it with --format",
+        "fine.toml line 1: this is a configuration: `llmq plan FILE` reads it",
     ),
     "larger than the memory": (
         [*PLAN, "--trace", "huge.csv"],
