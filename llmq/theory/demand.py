@@ -39,7 +39,7 @@ from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.units import as_fraction
 
-__all__ = ["Demand", "demand", "has_exact_mean", "prefill_area"]
+__all__ = ["Demand", "demand", "has_exact_mean", "moved_tokens", "phase_peak", "prefill_area"]
 
 # Object arrays where int64 could overflow: same expressions, Python integers inside.
 Ints: TypeAlias = npt.NDArray[Any]
@@ -153,6 +153,70 @@ def demand(request: RequestClass, engine: Engine, *, chunk: int | None = None) -
         chunk=size,
         exact=has_exact_mean(request),
     )
+
+
+def phase_peak(request: RequestClass, engine: Engine, phases: str) -> int:
+    """Return the most KV tokens that a request holds on an engine of some phases.
+
+    Parameters
+    ----------
+    request : RequestClass
+        The class.
+    engine : Engine
+        Its conventions count.
+    phases : {"both", "prefill", "decode"}
+        What the engine does of it.
+
+    Returns
+    -------
+    int
+        The longest prompt where it is only prefilled; prompt and decodes otherwise. 0 on an engine
+        that only decodes, if no request of the class has a decode.
+
+    Examples
+    --------
+    >>> from llmq.model.batchtime import BatchTime
+    >>> engine = Engine(BatchTime.affine(base=1, per_token=1))
+    >>> [phase_peak(RequestClass(4000, 1500), engine, p) for p in ("prefill", "decode")]
+    [4000, 5499]
+    """
+    if phases == "prefill":
+        return request.prompt.high
+    prompt, steps = _columns(request, engine.conventions.lag)
+    if phases == "decode" and request.paired:
+        return int(np.max((prompt + steps) * (steps > 0)))
+    if phases == "decode" and not steps.max() > 0:
+        return 0
+    return request.peak - 1 + engine.conventions.lag
+
+
+def moved_tokens(request: RequestClass, engine: Engine) -> Fraction:
+    """Return the mean prompt tokens whose KV a decode pool needs.
+
+    Parameters
+    ----------
+    request : RequestClass
+        The class.
+    engine : Engine
+        Its conventions count.
+
+    Returns
+    -------
+    fractions.Fraction
+        Of a request; one that has no decode moves nothing.
+
+    Examples
+    --------
+    >>> from llmq.model.batchtime import BatchTime
+    >>> engine = Engine(BatchTime.affine(base=1, per_token=1))
+    >>> moved_tokens(RequestClass(400, 1), engine), moved_tokens(RequestClass(400, 2), engine)
+    (Fraction(0, 1), Fraction(400, 1))
+    """
+    prompt, steps = _columns(request, engine.conventions.lag)
+    decodes = (steps > 0).astype(prompt.dtype)
+    if request.paired:
+        return _mean(prompt * decodes, request.prompt)
+    return _mean(prompt, request.prompt) * _mean(decodes, request.output)
 
 
 def _columns(request: RequestClass, lag: int) -> tuple[Ints, Ints]:

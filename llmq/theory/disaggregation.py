@@ -19,7 +19,7 @@ residents of mean context are a fluid picture: peaks of long requests need room 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -29,7 +29,7 @@ from llmq.model.request import RequestClass
 from llmq.result import Kind
 from llmq.theory.bounds import check_fits
 from llmq.theory.configurations import lower_hull
-from llmq.theory.demand import demand
+from llmq.theory.demand import demand, phase_peak
 from llmq.theory.pools import need_of
 from llmq.theory.rates import Rates, rate_vector
 from llmq.units import as_fraction
@@ -195,6 +195,8 @@ def _prefill_time(engine: Engine, mix: Mix, part: Mapping[str, Fraction]) -> Fra
     per_token = min(t / n for n, t in hull)
     total = Fraction(0)
     for name, request in mix.items():
+        peak = phase_peak(request, engine, "prefill")
+        check_fits(engine, name, replace(demand(request, engine), peak=peak))
         need = need_of(request, engine, "prefill")
         total += part[name] * (need.tokens["prefill"] * per_token + need.seconds)
     return total
@@ -204,7 +206,7 @@ def _decode_rate(engine: Engine, mix: Mix, part: Mapping[str, Fraction]) -> tupl
     """Residents and requests per unit of time of the best full decode batch."""
     steps = area = Fraction(0)
     for name, request in mix.items():
-        need = demand(request, engine)
+        need = replace(demand(request, engine), peak=phase_peak(request, engine, "decode"))
         check_fits(engine, name, need)
         held = engine.with_(kv_tokens=engine.kv_tokens or need.peak + engine.kv_block)
         area += part[name] * need_of(request, held, "decode").limits["memory"]

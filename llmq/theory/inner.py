@@ -25,6 +25,14 @@ between kinds is negligible in the limit, so the load is :math:`\sum_j \lambda_j
 best time ``w`` for each kind. Where one resource binds for all kinds nothing is lost by sorting.
 More than 1600 kinds are rounded up to fewer.
 
+**One phase.** An engine that only prefills or only decodes runs the same two schedules with what a
+request brings there: the prompt's chunks, or one token, one slot and ``s + j`` KV tokens in decode
+``j``. Tokens, slots and blocks still rise at most once and fall at most once with the age, so the
+paced totals hold. Pools in a row are then stable if each has a load below 1: what leaves a stable
+station is stationary and ergodic with the rate that comes in, the link serves it in order, and the
+next pool carries any stationary ergodic arrivals below its load of 1. KV that waits between the
+pools takes no memory of either.
+
 The smallest load over chunks, caps and the two schedules counts. Status: prose proof above (any
 stationary ergodic arrivals: each kind is served at more than its rate); the paced totals are also
 tested. Both need to know the output lengths. The margins of theory core 2.4, one peak and one slot
@@ -44,7 +52,7 @@ import numpy.typing as npt
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
-from llmq.theory.demand import prefill_area
+from llmq.theory.demand import phase_peak, prefill_area
 from llmq.theory.envelope import corners
 from llmq.theory.hardware import Limits, tried
 
@@ -155,7 +163,10 @@ class InnerBound:
 
 
 def inner_bound(
-    engine: Engine, mix: Mapping[str, RequestClass], limits: Limits = "settings"
+    engine: Engine,
+    mix: Mapping[str, RequestClass],
+    limits: Limits = "settings",
+    phases: str = "both",
 ) -> InnerBound:
     """Return the loads that explicit schedules of an engine carry.
 
@@ -167,6 +178,8 @@ def inner_bound(
         Classes, each of which fits the memory.
     limits : {"settings", "hardware"}
         Schedules at the engine's settings, or also those that need a larger budget or more slots.
+    phases : {"both", "prefill", "decode"}
+        What the engine does of a request.
 
     Returns
     -------
@@ -174,23 +187,27 @@ def inner_bound(
         The bound.
     """
     if limits == "hardware":
-        free = inner_bound(tried(engine), mix)
-        return replace(free, others=(inner_bound(engine, mix),))
+        free = inner_bound(tried(engine), mix, phases=phases)
+        return replace(free, others=(inner_bound(engine, mix, phases=phases),))
     sizes = sorted({2**i for i in range(engine.chunk.bit_length())} | {engine.chunk})
     caps = _caps(engine)
     kinds = [_kinds(request, engine.conventions.lag) for request in mix.values()]
-    cuts = [_cut(engine, sizes, prompt, steps) for prompt, steps, _ in kinds]
+    loads = [_work(prompt, steps, phases) for prompt, steps, _ in kinds]
+    cuts = [_cut(engine, sizes, *load) for load in loads]
     fixed = tuple(len(share) == 1 for _, _, share in kinds)
     columns = [cut[:, :, 0].T * alike for cut, alike in zip(cuts, fixed, strict=True)]
     return InnerBound(
         engine,
         tuple(
-            float(_alone(engine, caps, prompt, steps, cut) @ share)
-            for (prompt, steps, share), cut in zip(kinds, cuts, strict=True)
+            float(_alone(engine, caps, *load, cut) @ share)
+            for load, (_, _, share), cut in zip(loads, kinds, cuts, strict=True)
         ),
         fixed,
-        tuple(float((prompt + steps) @ share) for prompt, steps, share in kinds),
-        tuple(_whole_blocks(engine, request) for request in mix.values()),
+        tuple(
+            float((prompt + steps) @ share)
+            for (prompt, steps, _), (_, _, share) in zip(loads, kinds, strict=True)
+        ),
+        tuple(_whole_blocks(engine, request, phases) for request in mix.values()),
         tuple(
             Schedule(*(tuple(float(column[i, f]) for column in columns) for f in range(4)))
             for i in range(len(sizes))
@@ -199,8 +216,8 @@ def inner_bound(
     )
 
 
-def _whole_blocks(engine: Engine, request: RequestClass) -> int:
-    peak = request.peak - 1 + engine.conventions.lag
+def _whole_blocks(engine: Engine, request: RequestClass, phases: str) -> int:
+    peak = phase_peak(request, engine, phases)
     return -(-peak // engine.kv_block) * engine.kv_block
 
 
@@ -257,27 +274,45 @@ def _round_up(values: Array, weights: Array) -> tuple[Array, Array]:
     return tops, np.searchsorted(tops, values)
 
 
-def _cut(engine: Engine, sizes: Sequence[int], prompt: Array, steps: Array) -> Array:
+def _work(prompt: Array, steps: Array, phases: str) -> tuple[Array, Array, Array]:
+    """Prompt tokens and decodes of an engine of some phases, and the KV that it receives."""
+    if phases == "decode":
+        # Whoever has no decode does not come, so nothing is received.
+        return prompt * 0, steps, prompt * (steps > 0)
+    return prompt, steps * (phases == "both"), prompt * 0
+
+
+def _cut(
+    engine: Engine, sizes: Sequence[int], prompt: Array, steps: Array, received: Array
+) -> Array:
     """Largest, slots, area and attention, shape (4, n_sizes, n_kinds)."""
     law, read = engine.law, max(engine.law.per_kv, engine.law.per_kv_mixed)
     rows = []
     for size in sizes:
         slots = np.ceil(prompt / size) + steps
         area = prefill_area(prompt, size, engine.conventions.area)[0]
-        area = area + steps * prompt + steps * (steps + 1) / 2
+        area = area + steps * (prompt + received) + steps * (steps + 1) / 2
         attention = read * area + law.per_work * prompt**2 / 2
-        rows.append((np.minimum(prompt, size), slots, area + (engine.kv_block - 1) * slots,
+        largest = np.maximum(np.minimum(prompt, size), np.minimum(steps, 1))
+        rows.append((largest, slots, area + (engine.kv_block - 1) * slots,
                      attention))  # fmt: skip
     return np.swapaxes(np.asarray(rows), 0, 1)
 
 
-def _alone(engine: Engine, caps: Sequence[Cap], prompt: Array, steps: Array, cut: Array) -> Array:
+def _alone(
+    engine: Engine,
+    caps: Sequence[Cap],
+    prompt: Array,
+    steps: Array,
+    received: Array,
+    cut: Array,
+) -> Array:
     """Least seconds of a request that runs beside others of its kind, or by itself."""
     law, block = engine.law, engine.kv_block
     largest, slots, area, attention = cut
     needed = slots / (engine.max_seqs or math.inf)
     if engine.kv_tokens is not None:
-        peak = np.ceil((prompt + steps) / block) * block
+        peak = np.ceil((prompt + steps + received) / block) * block
         needed = np.maximum(needed, area / (engine.kv_blocks * block - peak + block))
     tokens = np.broadcast_to(prompt + steps, slots.shape)
     paced = _token_time(engine, caps, tokens, needed, largest - 1) + attention
@@ -298,9 +333,11 @@ def _token_time(
     best = np.where(room > 0, cost, np.inf).min(axis=-1)
     # The smallest cap at which the other limits bind; the budget where they never do.
     full = np.maximum(needed, tokens / (engine.token_budget - margin))
-    own = np.minimum(np.ceil(tokens / full) + margin, engine.token_budget)
+    some = tokens > 0  # nothing to compute takes no time
+    own = np.ceil(np.divide(tokens, full, out=np.ones_like(full), where=some)) + margin
+    own = np.where(some, np.minimum(own, engine.token_budget), margin + 1)
     cost = engine.law.curve(own) * np.maximum(full, tokens / (own - margin))
-    return np.asarray(np.minimum(best, cost))
+    return np.asarray(np.where(some, np.minimum(best, cost), 0.0))
 
 
 def _caps(engine: Engine) -> tuple[Cap, ...]:

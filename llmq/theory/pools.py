@@ -3,13 +3,17 @@ r"""From engines and fleets to a static planning problem: pools, needs and route
 A pool that does both phases serves whole requests. A prefill pool is charged the prompt tokens,
 their area and attention work; a decode pool the decodes and their area. A request then takes one
 prefill pool and one decode pool, and its prompt's KV crosses the link, a station that needs
-``prompt / link`` seconds of a request (its mean).
+``prompt / link`` seconds of a request (its mean). A request without decodes (one output token, made
+by the prefill) ends in the prefill pool and crosses no link. An engine must hold what a request
+holds there: a prefill pool the prompt, the others prompt and decodes.
 
 Prompts that share one slot (conventions "one") enter the configurations exactly; otherwise slots
 are a limit per iteration, like KV memory. KV area is the least of any policy, KV reads are charged
 at the smaller of the two rates where a pool mixes phases: lower bounds of what is needed.
 
-Not covered: prefix reuse; KV held on a prefill engine while it is transferred.
+Not covered, and said in the assumptions: prefix reuse; KV that waits between the pools or is on its
+way; a request that is prefilled in one pool of both phases and decoded in another; a router that
+looks at lengths, so that pools get different shares of the long requests of a class.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
 from llmq.theory.bounds import check_fits, is_exact, shares_slot
 from llmq.theory.configurations import TwoPhase
-from llmq.theory.demand import demand, has_exact_mean
+from llmq.theory.demand import demand, has_exact_mean, moved_tokens, phase_peak
 from llmq.theory.hardware import Limits, counted, has_no_bound, scope
 from llmq.theory.static_planning import Need, PlanningProblem, Pool, Route, Rules
 from llmq.units import as_fraction
@@ -175,7 +179,7 @@ def planning_problem(
         phases = fleet.roles.get(pool, "both")
         needs = {n: need_of(mix[n], engine, phases) for n in mix if pool in usable[n]}
         pools[pool] = engine_pool(engine, needs, count, phases)
-    routes = {name: _routes(fleet, names) for name, names in usable.items()}
+    routes = {name: _routes(fleet, mix[name], names) for name, names in usable.items()}
     for name, found in routes.items():
         if not found:
             raise InputError(
@@ -184,7 +188,7 @@ def planning_problem(
                 klass=name,
             )
     if math.isfinite(fleet.link) and any(LINK in route for r in routes.values() for route in r):
-        moved = {n: need_of(mix[n], _first(fleet)).tokens["prefill"] for n in mix}
+        moved = {n: moved_tokens(mix[n], _first(fleet)) for n in mix}
         link = as_fraction(fleet.link)
         pools[LINK] = Pool(1, None, None, {}, {n: Need({}, v / link) for n, v in moved.items()})
     return PlanningProblem(
@@ -205,9 +209,10 @@ def _usable(fleet: Fleet, name: str, request: RequestClass) -> tuple[str, ...]:
     allowed = fleet.eligible.get(name, tuple(fleet.pools))
     fits, refused = [], None
     for pool in allowed:
-        engine = fleet.pools[pool][0]
+        engine, phases = fleet.pools[pool][0], fleet.roles.get(pool, "both")
+        peak = phase_peak(request, engine, phases)
         try:
-            check_fits(engine, name, demand(request, engine))
+            check_fits(engine, name, replace(demand(request, engine), peak=peak))
         except InputError as error:
             refused = error
         else:
@@ -220,13 +225,36 @@ def _usable(fleet: Fleet, name: str, request: RequestClass) -> tuple[str, ...]:
     return tuple(fits)
 
 
-def _routes(fleet: Fleet, pools: tuple[str, ...]) -> tuple[Route, ...]:
+def _routes(fleet: Fleet, request: RequestClass, pools: tuple[str, ...]) -> tuple[Route, ...]:
     by_role: dict[str, list[str]] = {"both": [], "prefill": [], "decode": []}
     for pool in pools:
         by_role[fleet.roles.get(pool, "both")].append(pool)
+    if not moved_tokens(request, _first(fleet)):
+        return tuple((pool,) for role in ("both", "prefill") for pool in by_role[role])
     link = (LINK,) if math.isfinite(fleet.link) else ()
     pairs = [(p, d, *link) for p in by_role["prefill"] for d in by_role["decode"]]
     return (*((pool,) for pool in by_role["both"]), *pairs)
+
+
+def _routing(fleet: Fleet, mix: Mix) -> list[str]:
+    """Say what routes the problem leaves out."""
+    roles = [fleet.roles.get(pool, "both") for pool in fleet.pools]
+    said = []
+    if len(roles) > 1 and "both" in roles:
+        said.append(
+            "a request is served whole by the pool of both phases that it starts in: no prompt is "
+            "computed in one such pool and decoded in another"
+        )
+    if len(roles) > 1 and not all(
+        one.prompt.is_fixed and one.output.is_fixed for one in mix.values()
+    ):
+        said.append(
+            "no router looks at lengths: each pool gets the same lengths of a class (make a class "
+            "of each length where one does)"
+        )
+    if "decode" in roles:
+        said.append("KV that waits between prefill and decode, or is on its way, takes no memory")
+    return said
 
 
 def _roles(fleet: Fleet, pools: tuple[str, ...]) -> str:
@@ -268,6 +296,7 @@ def fleet_assumptions(
         f"conventions {', '.join(names)}; no prefix reuse",
         *(f"pool {name}: {scope(one, limits)}" for name, (one, _) in fleet.pools.items()),
         "any split of the classes over the pools, known rates",
+        *_routing(fleet, mix),
     ]
     for name in mix:
         allowed = fleet.eligible.get(name, tuple(fleet.pools))

@@ -18,7 +18,6 @@ References: theory core 2.3, 2.5; Dai and Lin, Operations Research 53(2), 2005.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -44,7 +43,7 @@ from llmq.theory.minkowski import (
     single_stops,
 )
 from llmq.theory.polytope import Vector, polytope
-from llmq.theory.pools import ONE_POOL, fleet_assumptions, planning_problem
+from llmq.theory.pools import LINK, ONE_POOL, fleet_assumptions, planning_problem
 from llmq.theory.rates import Rates, rate_vector
 from llmq.theory.static_planning import Optimum, PlanningProblem, Route, optimise
 from llmq.units import as_fraction
@@ -179,14 +178,20 @@ class FleetRegion(StabilityRegion):
 
     def _inner_load(self, found: Optimum) -> float:
         """Load of the fullest pool under explicit schedules with the optimal split."""
-        if any(len(route) > 1 for _, route in found.flows):
-            return math.inf  # no explicit schedule is known for pools of one phase
+        visits: dict[str, dict[str, Fraction]] = {pool: {} for pool in self.problem.pools}
+        for (name, route), rate in found.flows.items():
+            for pool in route:
+                visits[pool][name] = visits[pool].get(name, Fraction(0)) + rate
         loads = [0.0]
-        for pool, (engine, count) in self.fleet.pools.items():
-            served = {n: r for (n, (h,)), r in found.flows.items() if h == pool}
-            if served:
+        for pool, served in visits.items():
+            if pool == LINK:
+                needs = self.problem.pools[pool].needs
+                loads.append(float(sum(rate * needs[n].seconds for n, rate in served.items())))
+            elif served:
+                engine, count = self.fleet.pools[pool]
                 mix = {name: self.mix[name] for name in served}
-                inner = inner_bound(engine, mix, self.limits)
+                phases = self.fleet.roles.get(pool, "both")
+                inner = inner_bound(engine, mix, self.limits, phases)
                 loads.append(inner.load([float(rate / count) for rate in served.values()]))
         return max(loads)
 
