@@ -159,8 +159,8 @@ def test_o24_fleet_bound_is_fluid() -> None:
     assert found.flows == {("x", ("p", "d")): F(1, 10)}
     assert region.kind is Kind.OUTER_BOUND
     assert not region.contains({"x": 1.0})
-    with pytest.raises(UndecidedError):
-        region.contains({"x": 0.01})
+    # Gangs of 1,024 tokens and of 104 residents carry it (fault A7: nothing was known before).
+    assert region.contains({"x": 0.01})
 
 
 def test_a_slow_link_binds() -> None:
