@@ -178,7 +178,7 @@ def stability_test(
         Independent paths, at least 3.
     requests : int, optional
         Arrivals of a path at the first look, as many as fill the engine if not given; every look
-        doubles it.
+        doubles it. With limits of slots or memory at least four times as many as these can hold.
     looks : int
         At most so many, at least 2.
     deterministic : bool
@@ -203,7 +203,7 @@ def stability_test(
     >>> stability_test(Sarathi(), draw_network(1), 0.8, rng=1).status
     'stable'
     """
-    first = max(50, network.engine.token_budget) if requests is None else requests
+    first = max(_fill(network), requests or max(50, network.engine.token_budget))
     if replications < 3 or looks < 2 or first < 2 or not 0 < alpha < 0.5:
         raise InputError(
             "a stability test needs at least 3 replications, 2 looks, 2 requests and alpha in "
@@ -280,6 +280,14 @@ def shares(
         last = run.requests.arrival[:, -1]
         found[r] = 1 - float((served(run, last) / last).item()) / (load * offered)
     return found
+
+
+def _fill(network: Network) -> int:
+    """Requests of a path that is not mostly the first fill of slots or memory."""
+    engine = network.engine
+    half = min(one.prompt.mean + one.output.mean / 2 for one in network.mix.values())
+    held = min(engine.max_seqs or math.inf, (engine.kv_tokens or math.inf) / half)
+    return 4 * int(held) if held < math.inf else 2
 
 
 def failure_bound(failed: int, n: int, *, alpha: float = 0.01, level: float = 0.95) -> float:
