@@ -283,7 +283,7 @@ def shares(
 
 
 def _fill(network: Network) -> int:
-    """Requests of a path that is not mostly the first fill of slots or memory."""
+    """Count the requests of a path that is not mostly the first fill of slots or memory."""
     engine = network.engine
     half = min(one.prompt.mean + one.output.mean / 2 for one in network.mix.values())
     held = min(engine.max_seqs or math.inf, (engine.kv_tokens or math.inf) / half)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 
+from experiments import oracle_cases
 from experiments.occupation import (
     Law,
     Machine,
@@ -15,6 +19,8 @@ from experiments.occupation import (
     token_capacity,
     whole,
 )
+
+EXACT = 1e-7
 
 
 def affine(base: float, per_token: float, per_kv: float = 0.0) -> Law:
@@ -100,3 +106,58 @@ def test_a3_unlike_pools() -> None:
     assert round(token_capacity(both), 3) == 1.183
     assert round(token_capacity(parts), 3) == 2.458
     assert round(token_capacity(both, moves=True), 3) == 3.316
+
+
+# The bounds on both sides of the truth.
+
+
+def holds(row: dict[str, object]) -> None:
+    assert row["inner"] <= 1 + EXACT, row
+    assert row["outer"] >= max(row.get("swap", 1.0), 1.0) - EXACT, row
+    if "swap" in row:
+        assert row["swap"] >= 1 - EXACT, row
+        if row["exact"]:
+            assert row["outer"] == pytest.approx(row["swap"], rel=EXACT), row
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_engine_between_its_bounds(number: int) -> None:
+    holds(oracle_cases.engine_case(number))
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_hardware_between_its_bounds(number: int) -> None:
+    """A1: the hardware bound covers every budget, slots and chunk."""
+    holds(oracle_cases.engine_case(number, "hardware"))
+
+
+@pytest.mark.parametrize("number", range(0, 18, 3))
+def test_a2_a7_fleet_between_its_bounds(number: int) -> None:
+    """Pools that differ, whole or split; a prefill pool may hold less than a whole request."""
+    holds(oracle_cases.fleet_case(number))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(12, 252, 40))
+def test_many_engines_between_their_bounds(first: int) -> None:
+    for number in range(first, first + 40):
+        holds(oracle_cases.engine_case(number))
+    for number in range(first, first + 20):
+        holds(oracle_cases.engine_case(number, "hardware"))
+        holds(oracle_cases.unknown_case(number))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(6, 66, 12))
+def test_many_fleets_between_their_bounds(first: int) -> None:
+    for number in range(first, first + 12, 3):
+        holds(oracle_cases.fleet_case(number))
+
+
+def test_unknown_lengths_lower_the_truth() -> None:
+    """A9: what is carried without knowing the lengths is never more, and sometimes less."""
+    rows = [oracle_cases.unknown_case(number) for number in range(12)]
+    ratios = np.array([row["unknown"] for row in rows], dtype=float)
+    assert np.all(ratios <= 1 + EXACT)
+    assert ratios.min() < 0.95
+    assert not any(math.isnan(r) for r in ratios)
