@@ -2,7 +2,8 @@ r"""Check certificates in exact arithmetic.
 
 Run as ``python -I -S proofs/check.py FILE ...``: it imports nothing of llmq, only the standard
 library and the files ``check_*.py`` beside it, which are all that has to be trusted. Exit code 0:
-all accepted; 4: one is rejected, for the reason printed; 2: one cannot be read, or a wrong call.
+all accepted; 4: one is rejected, for the reason printed; 2: one cannot be read, or a wrong call. A
+file has at most 16 MB and takes at most 60 seconds; what takes longer is rejected.
 
 A certificate is a JSON object: a *claim* about a *problem*, with the numbers that prove it.
 
@@ -11,7 +12,7 @@ claim                    what is proved                                         
 =======================  =====================================================  ==================
 ``unstable`` (C1)        no policy is stable at these rates                     check_planning.py
 ``stable_rate`` (C2)     batches serve the rates in less than all engine time
-``optimal_load`` (C3)    the least load of the planning problem
+``optimal_load`` (C3)    the least load, or a lower bound of it: it says which
 ``linear_foster`` (C4)   drift of the backlog, and bounds that follow           check_drift.py
 ``pl_lyapunov`` (C5)     two stations are stable under work conservation        check_network.py
 ``quadratic_maxweight``  a bound of the mean backlog under MaxWeight (C6)       check_drift.py
@@ -21,12 +22,16 @@ claim                    what is proved                                         
 ``tile_counterexample``  a batch has, and this one the highest of all (C8)
 =======================  =====================================================  ==================
 
+What is said of a planning problem also says whether it holds at the settings of the problem or of
+the hardware, whatever they are.
+
 Rationals are ``"p/q"`` in lowest terms; floats are refused. ``digest`` is the SHA-256 of the
 problem as canonical JSON (sorted keys, no spaces, ASCII), ``seal`` that of everything but the seal.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
@@ -50,6 +55,7 @@ from proofs.check_planning import check_load
 from proofs.check_reading import Malformed, Rejected, canonical, parse, require, table
 
 FORMAT = "llmq-certificate-1"
+SECONDS, LARGEST_FILE, MOST_SAID = 60, 16_000_000, 20_000
 HEAD = ("format", "claim", "digest", "problem", "seal")
 Check = Callable[[dict[str, Any]], str]
 CLAIMS: dict[str, tuple[Check, tuple[str, ...]]] = {
@@ -72,32 +78,59 @@ def check(text: str) -> str:
     require(raw.get("format") == FORMAT, f"not of format {FORMAT!r}")
     require((claim := str(raw.get("claim"))) in CLAIMS, f"unknown claim {claim!r}")
     verify, proof = CLAIMS[claim]
-    body = table(raw, "certificate", (*HEAD, *proof))
+    says = "says" if verify is check_load else ""
+    body = table(raw, "certificate", (*HEAD, *proof), may=says)
     require(body["digest"] == canonical(body["problem"]), "the digest does not match the problem")
     require(body.pop("seal") == canonical(body), "the seal does not match the certificate")
     return f"{claim}, {verify(body)}, problem {body['digest']}"
 
 
+def too_long(*_: object) -> None:
+    """Stop: the time is over."""
+    raise Rejected(f"not checked within {SECONDS} seconds")
+
+
+def read(path: str) -> str:
+    """Read a text of bounded size."""
+    with Path(path).open("rb") as file:
+        raw = file.read(LARGEST_FILE + 1)
+    if len(raw) > LARGEST_FILE:
+        raise Malformed(f"larger than {LARGEST_FILE} bytes")
+    return raw.decode("utf-8")
+
+
+def plain(text: str) -> str:
+    """Make one line of bounded length: names in a certificate are anybody's text."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:MOST_SAID])
+    return line + "..." * (len(text) > MOST_SAID)
+
+
 def verdict(path: str) -> tuple[int, str]:
     """Return the exit code of one file and what to print."""
     try:
-        return 0, f"accepted: {check(Path(path).read_text(encoding='utf-8'))}"
+        return 0, f"accepted: {plain(check(read(path)))}"
     except OSError as error:
         return 2, f"cannot be read: {error.strerror}"
-    except (Malformed, UnicodeDecodeError) as error:
-        return 2, f"rejected: {error}"
+    except (Malformed, ValueError) as error:
+        # A value error: a path with a zero byte, bytes that are no text.
+        return 2, f"rejected: {plain(str(error))}"
     except Rejected as error:
-        return 4, f"rejected: {error}"
+        return 4, f"rejected: {plain(str(error))}"
     except Exception as error:
         # Whatever goes wrong, nothing was proved.
-        return 4, f"rejected: {error!r}"
+        return 4, f"rejected: {plain(repr(error))}"
 
 
 def main(paths: list[str]) -> int:
     """Check files; return the exit code."""
     code = 0 if paths else 2
     sys.stderr.write("" if paths else "usage: python -I -S proofs/check.py FILE ...\n")
+    timed = hasattr(signal, "SIGALRM")
+    if timed:
+        signal.signal(signal.SIGALRM, too_long)
     for path in paths:
+        if timed:
+            signal.alarm(SECONDS)
         one, said = verdict(path)
         code = max(code, one)
         sys.stdout.write(f"{path}: {said}\n")

@@ -7,7 +7,8 @@ there is only one closed class, so ``pi`` is the only stationary law. Means are 
 ``tile_inequality`` (C8): a full batch of ``b`` tokens has the highest token rate, ``n t(b) <= b
 t(n)`` for every whole ``n`` up to ``b``. With ``t = c + a ceil(n / tile)`` and ``b = K tile`` this
 is ``n (c + a K) <= K tile (c + a ceil(n / tile))``. ``tile_counterexample``: it has not; the best
-batch is the smallest with the highest rate. Both by trying every ``n``.
+batch is the smallest with the highest rate. Both by the bends of the law: ``t`` is straight between
+them, so it is below a line somewhere if it is there.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from proofs.check_reading import (
     items,
     rational,
     rationals,
+    read_law,
     require,
     table,
-    token_times,
     whole,
 )
 
@@ -94,27 +95,25 @@ def check_tiles(body: dict[str, Any]) -> str:
     """Check whether a full batch has the highest token rate."""
     problem = table(body["problem"], "problem", ("law", "token_budget"))
     budget = whole(problem["token_budget"], "token_budget", 1)
-    times = token_times(problem["law"], budget, "law")
+    time = read_law(problem["law"], "law")
     require(not any(attention(problem["law"], "law")), "attention time depends on more than tokens")
-    full = table(body["full"], "full", ("rate",))
+    full, most = table(body["full"], "full", ("rate",)), time(budget)
     rate = rational(full["rate"], "rate of a full batch")
-    require(
-        rate * times[budget] == budget, f"a full batch has {budget / times[budget]}, not {rate}"
-    )
+    require(rate * most == budget, f"a full batch has {budget / most}, not {rate}")
     if body["claim"] == "tile_inequality":
-        for n in range(1, budget + 1):
-            better = n * times[budget] > budget * times[n]
+        for n in time.bends(1, budget):
+            better = n * most > budget * time(n)
             require(not better, f"a batch of {n} tokens has a higher rate than a full one")
         return f"rate {rate} tokens per second of {budget} tokens"
     best = table(body["best"], "best", ("batch", "rate"))
     batch, top = whole(best["batch"], "batch", 1), rational(best["rate"], "rate of the best batch")
     require(batch < budget, f"{batch} tokens are not fewer than the budget of {budget}")
-    require(top * times[batch] == batch, f"{batch} tokens have {batch / times[batch]}, not {top}")
+    require(top * time(batch) == batch, f"{batch} tokens have {batch / time(batch)}, not {top}")
     require(top > rate, f"{batch} tokens have no higher rate than {budget}")
-    for n in range(1, budget + 1):
-        gain = n * times[batch] - batch * times[n]
+    # Smaller batches on their own: at one of their bends they gain the most.
+    for n in (*time.bends(1, batch - 1), *time.bends(batch, budget)):
+        gain = n * time(batch) - batch * time(n)
         require(gain <= 0, f"a batch of {n} tokens has a higher rate than one of {batch}")
-        require(
-            gain < 0 or n >= batch, f"a batch of {n} tokens has the same rate: not the smallest"
-        )
+        smallest = gain < 0 or n >= batch
+        require(smallest, f"a batch of {n} tokens has the same rate: not the smallest")
     return f"{batch} tokens have {top} tokens per second, {budget} only {rate}"

@@ -48,7 +48,7 @@ from itertools import product
 from math import gcd
 from typing import Any
 
-from proofs.check_planning import Pool
+from proofs.check_pool import Pool
 from proofs.check_reading import (
     MOST,
     ZERO,
@@ -56,9 +56,9 @@ from proofs.check_reading import (
     items,
     rational,
     rationals,
+    read_law,
     require,
     table,
-    token_times,
     whole,
 )
 
@@ -145,7 +145,7 @@ def check_foster(body: dict[str, Any]) -> str:
     problem = table(body["problem"], "problem", names)
     batch, lag = whole(problem["batch"], "batch", 1), whole(problem["lag"], "lag")
     require(lag < 2, "lag: 0 or 1")
-    times = token_times(problem["law"], batch, "law")
+    full = read_law(problem["law"], "law")(batch)
     classes = table(problem["classes"], "classes")
     read = [read_class(raw, lag, f"class {j}") for j, raw in classes.items()]
     require(len(read) > 0, "no class")
@@ -155,7 +155,7 @@ def check_foster(body: dict[str, Any]) -> str:
     check_room(problem, batch, most)
     per_kv, per_kv_mixed, per_work = attention(problem["law"], "law")
     prompt = max(size[0] for size in sizes)
-    time = times[batch] + batch * (max(per_kv, per_kv_mixed) * most + per_work * prompt)
+    time = full + batch * (max(per_kv, per_kv_mixed) * most + per_work * prompt)
     arrivals = time * sum((rate * mean for rate, mean, *_ in read), ZERO)
     variance = time * sum((rate * square for rate, _, square, _ in read), ZERO)
     drift = batch - arrivals
@@ -190,7 +190,7 @@ def check_slack(pool: Pool, raw: Any, rates: list[Fraction]) -> Fraction:
         tokens = [whole(x, "batch") for x in items(run["tokens"], "batch")]
         require(pool.allows(tokens), f"no batch {tokens}")
         rate = rational(run["rate"], "rate of a batch")
-        used += rate * pool.times[sum(tokens)]
+        used += rate * pool.time(sum(tokens))
         served = [have + rate * x for have, x in zip(served, tokens, strict=True)]
     require(used <= 1, f"the batches take {used} of the time")
     return min(have - rate for have, rate in zip(served, rates, strict=True))
@@ -214,9 +214,9 @@ def check_maxweight(body: dict[str, Any]) -> str:
     require(slack > 0, "the batches leave no slack")
     squares = sum((rate * rate for rate in rates), ZERO)
     worst, longest = ZERO, ZERO
-    for count, batch in enumerate(pool.every((), pool.budget)):
-        require(count <= MOST, "too many configurations to check")
-        if (time := pool.times[sum(batch)]) > 0:
+    for batch in pool.every():
+        if any(batch):
+            time = pool.time(sum(batch))
             worst = max(worst, sum(x * x for x in batch) / time + time * squares)
             longest = max(longest, time)
     second = worst + sum((rate * square for rate, _, square in read), ZERO)

@@ -9,173 +9,94 @@ routes. Its least load is the part of every pool's time that is needed.
     then ``sum_j rate_j price_j`` is at most the load. Above 1, priced backlog grows: ``q t`` is all
     that an iteration can remove.
 ``stable_rate`` (C2): flows over routes and iterations per second of batches that serve all rates
-    in a load below 1. ``optimal_load`` (C3): both, with equal loads: this is the least load.
+    in a load below 1. Refused where the problem is only a relaxation: memory or slots as limits
+    that hold on average, KV reads at the least rate and area. ``optimal_load`` (C3): both, with
+    equal loads; of a relaxation it is a lower bound of the load, and is called so.
 
-Inequalities over batches hold for *every* batch. With two phases: for every total a linear price is
-largest at the fewest or the most decodes beside a prefill, or at decodes alone. A knapsack is
-enumerated. Where lengths of requests are listed, needs are computed again from them.
+*Scope*. ``settings`` (or nothing): token budgets, slots and chunks are those of the problem.
+``hardware``: they are free; no slots bind, no chunk is shorter than a batch, and a budget holds all
+KV tokens (or no batch has less time per token than one of a tile, so that no budget matters).
+
+*Needs* are computed again where lengths are listed (:mod:`proofs.check_lengths`); otherwise the
+claim is about needs as they are stated, and says so. *Routes*: a request goes through the pools of
+one of its routes; where several pools do both phases, no request moves between these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from math import lcm
 from typing import Any
 
-from proofs.check_reading import (
-    MOST,
-    ZERO,
-    Rejected,
-    attention,
-    items,
-    rational,
-    rationals,
-    require,
-    table,
-    token_times,
-    whole,
-)
-
-
-class Pool:
-    """Equal engines that run batches, or a link that only takes time."""
-
-    def __init__(self, name: str, raw: Any) -> None:
-        self.name = what = f"pool {name}"
-        self.raw = table(raw, what, ["engines", "law", "batches", "limits", "needs", "rules"])
-        self.engines = whole(self.raw["engines"], f"{what}, engines", 1)
-        limits = table(self.raw["limits"], f"{what}, limits")
-        self.limits = {k: whole(c, f"{what}, limit {k}", 1) for k, c in limits.items()}
-        self.buffers, self.times = list[str](), list[Fraction]()
-        if self.raw["batches"] is None:
-            require(self.raw["law"] is None and not limits, f"{what}: a link has no law or limit")
-        else:
-            self.read_batches(self.raw["batches"], f"{what}, batches")
-            self.read_law(f"{what}, law")
-        needs = table(self.raw["needs"], f"{what}, needs")
-        self.needs = {j: self.read_need(n, f"{what}, needs of {j}") for j, n in needs.items()}
-
-    def read_batches(self, raw: Any, what: str) -> None:
-        """Read which batches an iteration may hold."""
-        self.kind, self.slots, self.rows = table(raw, what).get("kind"), None, []
-        if self.kind == "two_phase":
-            table(raw, what, ("kind", "token_budget", "slots"))
-            self.buffers, self.steps = ["prefill", "decode"], [1, 1]
-            self.slots = None if raw["slots"] is None else whole(raw["slots"], f"{what}, slots", 1)
-        else:
-            require(self.kind == "knapsack", f"{what}: unknown kind {self.kind!r}")
-            table(raw, what, ["kind", "token_budget", "buffers", "steps", "rows"])
-            self.buffers = items(raw["buffers"], f"{what}, buffers")
-            self.steps = [whole(s, f"{what}, steps", 1) for s in items(raw["steps"], what)]
-            for row in items(raw["rows"], what):
-                table(row, what, ("weights", "capacity"))
-                weights = [whole(w, f"{what}, weights") for w in items(row["weights"], what)]
-                require(len(weights) == len(self.buffers), f"{what}: one weight for each buffer")
-                self.rows.append((weights, whole(row["capacity"], f"{what}, capacity")))
-            named = {b for b in self.buffers if isinstance(b, str)}
-            good = 0 < len(named) == len(self.buffers) == len(self.steps)
-            require(good, f"{what}: a name and a step for each buffer")
-        self.budget = whole(raw["token_budget"], f"{what}, token_budget", 1)
-
-    def read_law(self, what: str) -> None:
-        """Read the time of a batch by its tokens, and what attention takes."""
-        self.times = token_times(self.raw["law"], self.budget, what)
-        self.attention = attention(self.raw["law"], what)
-
-    def read_need(self, raw: Any, what: str) -> dict[str, Any]:
-        """Read what a request asks of this pool."""
-        need = table(raw, what, ("tokens", "seconds", "limits"))
-        tokens = rationals(need["tokens"], what)
-        require(set(tokens) <= set(self.buffers), f"{what}: tokens of an unknown buffer")
-        return {"tokens": tokens, "seconds": rational(need["seconds"], f"{what}, seconds"),
-                "limits": rationals(need["limits"], what, self.limits)}  # fmt: skip
-
-    def fits(self, batch: Iterable[int]) -> bool:
-        """Say whether the rows of a knapsack hold the first entries of a batch."""
-        return all(sum(w * x for w, x in zip(ws, batch, strict=False)) <= c for ws, c in self.rows)
-
-    def allows(self, batch: list[int]) -> bool:
-        """Say whether an iteration may hold this batch."""
-        if len(batch) != len(self.buffers) or not 1 <= sum(batch) <= self.budget:
-            return False
-        slots = self.slots is None or batch[1] + (batch[0] > 0) <= self.slots
-        return slots and self.fits(batch) and not any(map(int.__mod__, batch, self.steps))
-
-    def extreme_batches(self) -> Iterator[tuple[int, ...]]:
-        """Yield batches among which any linear price is largest, for each total of tokens."""
-        if self.kind == "knapsack":
-            yield from self.every((), self.budget)
-            return
-        for n in range(1, self.budget + 1):
-            # Beside a prefill token: from no decode to the most that the slots leave.
-            most = n - 1 if self.slots is None else min(n - 1, self.slots - 1)
-            yield from ((n, 0), (n - most, most))
-            if self.slots is None or n <= self.slots:
-                yield 0, n
-
-    def every(self, head: tuple[int, ...], room: int) -> Iterator[tuple[int, ...]]:
-        """Yield all configurations of a knapsack, the empty one too."""
-        if len(head) == len(self.buffers):
-            yield head
-            return
-        for x in range(0, room + 1, self.steps[len(head)]):
-            if self.fits((*head, x)):
-                yield from self.every((*head, x), room - x)
-
-    def needs_by_length(self, raw: Any, what: str) -> dict[str, Any]:
-        """Compute what a request needs on average from the lists of its lengths."""
-        rules = table(self.raw["rules"], f"{self.name}, rules", ["chunk", "lag", "area", "phases"])
-        lengths = table(raw, what, ("prompt", "output", "paired"))
-        chunk, lag = whole(rules["chunk"], "chunk", 1), whole(rules["lag"], "lag")
-        s = [whole(x, f"{what}, prompt", 1) for x in items(lengths["prompt"], what)]
-        d = [whole(x, f"{what}, output", 1) - 1 + lag for x in items(lengths["output"], what)]
-        phases, area, paired = rules["phases"], rules["area"], lengths["paired"]
-        require(type(paired) is bool and lag < 2, f"{what}: bad lag or 'paired'")
-        require(not paired or len(s) == len(d), f"{what}: paired lists of different length")
-
-        def mean(values: list[int]) -> Fraction:
-            return Fraction(sum(values), len(values))
-
-        prefill, decode = phases != "decode", phases != "prefill"
-        cross = mean([x * y for x, y in zip(s, d, strict=True)]) if paired else mean(s) * mean(d)
-        held = (cross + mean([y * (y + 1) for y in d]) / 2) * decode
-        # The remainder of a prompt first: no order of chunks holds less.
-        least = {"chunked": [sum(range(x, 0, -chunk)) for x in s], "wait": s, "decode_only": [0]}
-        per_kv, per_kv_mixed, per_work = self.attention
-        read = {"prefill": per_kv_mixed, "decode": per_kv, "both": min(per_kv, per_kv_mixed)}
-        require(phases in read and area in least, f"{what}: unknown {phases!r} or {area!r}")
-        held += mean(least[area]) * prefill
-        work = per_work * mean([x * x for x in s]) / 2 * prefill
-        slots = mean([-(-x // chunk) for x in s]) * prefill + mean(d) * decode
-        known = {"memory": held, "slots": slots}
-        require(set(self.limits) <= set(known), f"{self.name}: lengths do not tell all limits")
-        return {
-            "tokens": {"prefill": mean(s) * prefill, "decode": mean(d) * decode},
-            "seconds": read[phases] * held + work,
-            "limits": {k: known[k] for k in self.limits},
-        }
+from proofs.check_lengths import Lengths, check_needs, check_route, check_stated, read_rules
+from proofs.check_pool import Pool
+from proofs.check_reading import ZERO, items, rational, rationals, require, table, whole
 
 
 class Problem:
     """Pools, and classes with rates and routes."""
 
     def __init__(self, raw: Any) -> None:
-        problem = table(raw, "problem", ("classes", "pools"))
+        problem = table(raw, "problem", ("classes", "pools"), may="scope")
+        self.scope = problem.get("scope", "settings")
+        require(self.scope in ("settings", "hardware"), f"unknown scope {self.scope!r:.40}")
         self.pools = {h: Pool(h, p) for h, p in table(problem["pools"], "pools").items()}
         self.rates: dict[str, Fraction] = {}
         self.routes: dict[str, list[list[str]]] = {}
+        self.lengths: dict[str, Lengths] = {}
         for j, value in table(problem["classes"], "classes").items():
             one = table(value, f"class {j}", ("rate", "routes"), may="lengths")
             self.rates[j] = rational(one["rate"], f"class {j}, rate")
             self.routes[j] = [items(r, f"class {j}") for r in items(one["routes"], f"class {j}")]
             require(all([self.routes[j], *self.routes[j]]), f"class {j}: no route or an empty one")
             for h in (h for route in self.routes[j] for h in route):
-                require(h in self.pools and j in self.pools[h].needs, f"class {j}: no pool {h!r}")
-            for pool in self.pools.values() if "lengths" in one else ():
-                if j in pool.needs and pool.raw["rules"] is not None:
-                    again = pool.needs_by_length(one["lengths"], f"class {j}, lengths")
-                    require(again == pool.needs[j], f"{pool.name}: not the needs of class {j}")
+                known = isinstance(h, str) and h in self.pools and j in self.pools[h].needs
+                require(known, f"class {j}: no pool {h!r:.40}")
+            self.read_needs(j, one.get("lengths"))
+        if self.scope == "hardware":
+            longest = [max(one.s) for one in self.lengths.values()]
+            for pool in self.pools.values():
+                check_free(pool, max(longest) if self.rates.keys() == self.lengths.keys() else None)
+
+    def read_needs(self, j: str, lengths: Any) -> None:
+        """Check what a class needs, and where."""
+        one = None if lengths is None else Lengths(lengths, f"class {j}")
+        routes = [[self.pools[h] for h in route] for route in self.routes[j]]
+        for route in routes:
+            check_route(route, one, f"class {j}")
+        if one is None:
+            check_stated(routes, j)
+            return
+        self.lengths[j] = one
+        for pool in {pool.name: pool for route in routes for pool in route}.values():
+            check_needs(pool, pool.needs[j], one)
+
+    def relaxed(self) -> str:
+        """Say why the least load is only a lower bound of what engines need; empty if it is not."""
+        for pool in self.pools.values():
+            if pool.limits:
+                return f"{pool.name}: {' and '.join(pool.limits)} on average over iterations"
+            rules = {} if pool.raw["rules"] is None else read_rules(pool)
+            per_kv, mixed, _ = pool.attention if pool.buffers else (ZERO, ZERO, ZERO)
+            fixed = rules.get("area") != "chunked" and per_kv == mixed
+            if rules and pool.buffers and max(per_kv, mixed) > 0 and not fixed:
+                return f"{pool.name}: KV reads at the least that any order of chunks has"
+        return ""
+
+
+def check_free(pool: Pool, longest: int | None) -> None:
+    """Check that neither budget nor slots nor chunk of a pool can bind."""
+    if pool.kind == "link":
+        return
+    rules = read_rules(pool) if pool.raw["rules"] is not None else {}
+    free = pool.kind == "two_phase" and pool.slots is None and "slots" not in pool.limits
+    require(free, f"{pool.name}: slots bind, this is no bound of the hardware")
+    chunk = rules.get("chunk", 0)
+    whole_prompt = chunk >= pool.budget or (longest is not None and chunk >= longest)
+    require(whole_prompt, f"{pool.name}: a chunk of {chunk} may bind: no bound of the hardware")
+    # Every token of a batch is held in the memory.
+    counted = "memory" in pool.limits and rules["area"] != "decode_only"
+    full = pool.time.is_free(pool.budget) or (counted and pool.limits["memory"] <= pool.budget)
+    require(full, f"{pool.name}: a budget of {pool.budget} may bind: no bound of the hardware")
 
 
 def check_dual(problem: Problem, raw: Any, load: Fraction) -> None:
@@ -188,7 +109,7 @@ def check_dual(problem: Problem, raw: Any, load: Fraction) -> None:
     m = {h: rationals(limits[h], f"limit prices of {h}", pools[h].limits) for h in pools}
     require(sum(q[h] * pools[h].engines for h in pools) == 1, "engines times weights are not 1")
     for h, pool in pools.items():
-        check_batches(pool, [p[h][b] for b in pool.buffers], m[h], q[h])
+        pool.check_prices([p[h][b] for b in pool.buffers], m[h], q[h])
     choices = [(j, route) for j in problem.rates for route in problem.routes[j]]
     for j, route in choices:
         asked = ZERO
@@ -201,19 +122,6 @@ def check_dual(problem: Problem, raw: Any, load: Fraction) -> None:
     require(worth == load, f"the prices are worth {worth}, not {load}")
 
 
-def check_batches(pool: Pool, p: list[Fraction], m: dict[str, Fraction], q: Fraction) -> None:
-    """Check that no batch is worth more than its time."""
-    fixed = sum((c * m[k] for k, c in pool.limits.items()), ZERO)
-    # The same inequality in whole numbers: times the common denominator.
-    scale = lcm(*(v.denominator for v in (*p, fixed, q, *pool.times))) ** 2
-    price, base = [int(v * scale) for v in p], int(fixed * scale)
-    time = [int(q * t * scale) for t in pool.times]
-    for count, batch in enumerate(pool.extreme_batches() if pool.buffers else ()):
-        require(count <= 3 * MOST, f"{pool.name}: too many configurations to check")
-        if any(batch) and sum(map(int.__mul__, price, batch)) + base > time[sum(batch)]:
-            raise Rejected(f"{pool.name}: batch {batch} is worth more than its time")
-
-
 def check_primal(problem: Problem, raw: Any, load: Fraction) -> None:
     """Check that flows and batches serve all rates in exactly the load."""
     primal, pools = table(raw, "primal", ("flows", "batches")), problem.pools
@@ -221,10 +129,12 @@ def check_primal(problem: Problem, raw: Any, load: Fraction) -> None:
     # What the batches offer minus what the flows ask for.
     spare = {(h, "tokens", b): ZERO for h, pool in pools.items() for b in pool.buffers}
     spare |= {(h, "limits", k): ZERO for h, pool in pools.items() for k in pool.limits}
+    routes = {(j, *route) for j in problem.rates for route in problem.routes[j]}
     for value in items(primal["flows"], "flows"):
         flow = table(value, "flow", ("class", "route", "rate"))
-        j, route = flow["class"], flow["route"]
-        require(j in served and route in problem.routes[j], f"flow of {j!r}: no route {route!r}")
+        j, route = flow["class"], items(flow["route"], "flow")
+        known = isinstance(j, str) and (j, *map(str, route)) in routes
+        require(known, f"flow of {j!r:.40}: no route {route!r:.80}")
         rate = rational(flow["rate"], f"flow of {j}")
         served[j] += rate
         for h in route:
@@ -236,9 +146,10 @@ def check_primal(problem: Problem, raw: Any, load: Fraction) -> None:
     for value in items(primal["batches"], "batches"):
         run = table(value, "batch", ("pool", "tokens", "rate"))
         h, batch = run["pool"], [whole(x, "batch") for x in items(run["tokens"], "batch")]
-        require(h in pools and pools[h].allows(batch), f"pool {h!r}: no batch {batch}")
+        known = isinstance(h, str) and h in pools
+        require(known and pools[h].allows(batch), f"pool {h!r:.40}: no batch {batch!r:.80}")
         rate = rational(run["rate"], "rate of a batch")
-        time[h] += rate * pools[h].times[sum(batch)]
+        time[h] += rate * pools[h].time(sum(batch))
         for b, x in zip(pools[h].buffers, batch, strict=True):
             spare[h, "tokens", b] += rate * x
         for k, c in pools[h].limits.items():
@@ -256,8 +167,48 @@ def check_load(body: dict[str, Any]) -> str:
     claim, load, problem = body["claim"], rational(body["load"], "load"), Problem(body["problem"])
     require(claim != "unstable" or load > 1, f"a load of {load} is not above 1")
     require(claim != "stable_rate" or load < 1, f"a load of {load} is not below 1")
+    relaxed = problem.relaxed()
+    if claim == "stable_rate":
+        require(not relaxed, f"this problem is a relaxation, no stable rate follows: {relaxed}")
+        free = problem.scope == "settings"
+        require(free, "a bound of the hardware says nothing about a stable rate")
     if "dual" in body:
         check_dual(problem, body["dual"], load)
     if "primal" in body:
         check_primal(problem, body["primal"], load)
-    return f"load {load}"
+    return sentence(claim, problem, load, relaxed) + author(body.get("says", []))
+
+
+def author(raw: Any) -> str:
+    """Repeat what the certificate says of itself: read with it, but not proved."""
+    said = items(raw, "says")
+    good = len(said) <= 40 and all(isinstance(x, str) and len(x) <= 400 for x in said)
+    require(good, "says: expected at most 40 texts of at most 400 characters")
+    return f"; by its author, not checked: {'; '.join(said)}" if said else ""
+
+
+def sentence(claim: str, problem: Problem, load: Fraction, relaxed: str) -> str:
+    """Say what is proved, and on what it rests."""
+    where = {
+        "settings": "at these settings",
+        "hardware": "on this hardware, whatever the token budget, slots and chunk",
+    }[problem.scope]
+    said = {
+        "unstable": f"no policy is stable {where}",
+        "stable_rate": f"batches serve these rates {where}",
+        "optimal_load": f"the least load of any policy {where}",
+    }[claim]
+    if claim == "optimal_load" and relaxed:
+        said = f"a lower bound of the load of any policy {where} ({relaxed})"
+    both = [h for h, p in problem.pools.items() if p.buffers and phases_of(p) == "both"]
+    if len(both) > 1:
+        said += "; each request is served whole by one of these pools or along one of its routes"
+    stated = [j for j in problem.rates if j not in problem.lengths]
+    if stated:
+        said += f"; needs as stated, not computed from lengths: {', '.join(stated)}"
+    return f"load {load}: {said}"
+
+
+def phases_of(pool: Pool) -> str:
+    """Say which phases a pool does."""
+    return "both" if pool.raw["rules"] is None else str(read_rules(pool)["phases"])

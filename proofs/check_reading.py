@@ -1,6 +1,11 @@
 """Read certificates: strict JSON, rationals, laws of iteration time. Standard library only.
 
 Whatever is not exactly as described is refused with the reason; nothing is repaired or guessed.
+
+A law is a curve of seconds over whole numbers of tokens. Between its *bends* it is straight, so a
+straight line lies below it on a range of batch sizes if it does so at the ends and at the bends:
+no claim over all batches needs to try them one by one (:func:`bends`). Every loop is counted, and
+refused beyond ``MOST`` steps; numbers have at most ``DIGITS`` digits.
 """
 
 from __future__ import annotations
@@ -9,16 +14,17 @@ import hashlib
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from fractions import Fraction
-from itertools import pairwise
-from math import gcd
+from math import ceil, floor, gcd
 from typing import Any, NoReturn
 
 SECONDS = ("base", "per_token", "floor", "floor_per_token", "per_tile")
 ATTENTION = ("per_kv", "per_kv_mixed", "per_work")
 LAW = ("form", *SECONDS, "tile", "tokens", "seconds", *ATTENTION)
-MOST = 200_000  # tokens of a batch, configurations of a knapsack: more would take minutes
+MOST = 200_000  # steps of a loop, configurations of a knapsack: more would take minutes
+DIGITS = 4000  # of a whole number
+LARGEST = 10**DIGITS
 ZERO = Fraction(0)
 Keys = Iterable[str] | None
 
@@ -39,7 +45,8 @@ def require(claim: bool, reason: str) -> None:
 
 def rational(value: Any, what: str) -> Fraction:
     """Read ``"p/q"``: lowest terms, positive denominator, at least 0."""
-    require(isinstance(value, str), f"{what}: expected a string 'p/q', got {value!r}")
+    require(isinstance(value, str), f"{what}: expected a string 'p/q', got {value!r:.40}")
+    require(len(value) <= 2 * DIGITS + 2, f"{what}: more than {DIGITS} digits")
     match = re.fullmatch(r"(-?[0-9]+)/([0-9]+)", value, re.ASCII)
     p, q = map(int, match.groups()) if match else (0, 0)
     require(match is not None, f"{what}: {value!r} is not a rational 'p/q'")
@@ -51,7 +58,8 @@ def rational(value: Any, what: str) -> Fraction:
 
 def whole(value: Any, what: str, least: int = 0) -> int:
     """Read a whole number."""
-    require(type(value) is int, f"{what}: expected a whole number, got {value!r}")
+    require(type(value) is int, f"{what}: expected a whole number, got {value!r:.40}")
+    require(abs(value) < LARGEST, f"{what}: more than {DIGITS} digits")
     require(value >= least, f"{what}: {value} is below {least}")
     return int(value)
 
@@ -94,43 +102,100 @@ def canonical(value: Any) -> str:
     return "sha256:" + hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def token_time(law: dict[str, Any], what: str) -> Callable[[int], Fraction]:
-    """Return the time of a batch by its tokens, attention aside."""
-    base, slope, floor, rise, per_tile = (rational(law[k], f"{what}, {k}") for k in SECONDS)
-    tile, form = whole(law["tile"], f"{what}, tile", 1), law["form"]
-    grid = [whole(n, f"{what}, tokens", 1) for n in items(law["tokens"], what)]
-    times = [rational(t, f"{what}, seconds") for t in items(law["seconds"], what)]
+class Law:
+    """Seconds of a batch by its tokens, attention aside.
 
-    def interpolate(n: int) -> Fraction:
+    All numbers are at least 0 and a table ascends, so more tokens never take less.
+    """
+
+    def __init__(self, law: dict[str, Any], what: str) -> None:
+        read = {k: rational(law[k], f"{what}, {k}") for k in SECONDS}
+        self.base, self.slope, self.per_tile = read["base"], read["per_token"], read["per_tile"]
+        self.floor, self.rise = read["floor"], read["floor_per_token"]
+        self.tile, self.form = whole(law["tile"], f"{what}, tile", 1), law["form"]
+        self.grid = [whole(n, f"{what}, tokens", 1) for n in items(law["tokens"], what)]
+        self.seconds = [rational(t, f"{what}, seconds") for t in items(law["seconds"], what)]
+        known = self.form in ("affine", "roofline", "tiled", "table")
+        require(known, f"{what}: unknown form {self.form!r:.40}")
+        if self.form == "table":
+            good = len(self.grid) == len(self.seconds) > 1 and self.grid == sorted({*self.grid})
+            require(good, f"{what}: bad table")
+            ascends = self.seconds == sorted(self.seconds)
+            require(ascends, f"{what}: more tokens take less time in the table")
+
+    def __call__(self, n: int) -> Fraction:
+        """Seconds of ``n >= 1`` tokens."""
+        if self.form == "table":
+            return self.interpolate(n)
+        tiles = -(-n // self.tile)
+        if self.form == "tiled":
+            return self.base + self.per_tile * tiles + self.slope * n
+        compute = self.base + self.slope * (tiles * self.tile)
+        return compute if self.form == "affine" else max(compute, self.floor + self.rise * n)
+
+    def interpolate(self, n: int) -> Fraction:
+        """Seconds by the table; straight on beyond its end."""
+        grid, times = self.grid, self.seconds
         if n <= grid[0]:
             return times[0]
         i = min(bisect_left(grid, n), len(grid) - 1)
-        return times[i - 1] + (times[i] - times[i - 1]) * (n - grid[i - 1]) / (
-            grid[i] - grid[i - 1]
-        )
+        slope = (times[i] - times[i - 1]) / (grid[i] - grid[i - 1])
+        return times[i - 1] + slope * (n - grid[i - 1])
 
-    def compute(n: int) -> Fraction:
-        return base + slope * (-(-n // tile) * tile)
+    def is_free(self, budget: int) -> bool:
+        """Say whether no batch of any size has less time per token than one of a tile."""
+        return self.form in ("affine", "tiled") and self.base == 0 and budget >= self.tile
 
-    if form == "table":
-        require(len(grid) == len(times) > 1 and grid == sorted(set(grid)), f"{what}: bad table")
-        require(times == sorted(times), f"{what}: more tokens take less time in the table")
-        return interpolate
-    if form == "tiled":
-        return lambda n: base + per_tile * -(-n // tile) + slope * n
-    require(form in ("affine", "roofline"), f"{what}: unknown form {form!r}")
-    return compute if form == "affine" else lambda n: max(compute(n), floor + rise * n)
+    def bends(self, low: int, high: int) -> list[int]:
+        """Batch sizes from low to high where a line is above the law if it is anywhere there.
+
+        Within a tile the time is straight, and so is it over the left and over the right ends of
+        tiles. In a roofline this holds while one of its two parts is the larger on the whole tile;
+        in the other tiles the parts cross, and every crossing is listed.
+        """
+        if low > high:
+            return []
+        found = {low, high}
+        if self.form == "table":
+            inside = slice(bisect_left(self.grid, low), bisect_left(self.grid, high))
+            return sorted(found | set(self.grid[inside]))
+        first, last = -(-low // self.tile), -(-high // self.tile)
+        tiles = {first, first + 1, last - 1, last}
+        if self.form == "roofline":
+            mixed = self.crossings(first, last)
+            found |= {n for j in mixed for n in self.crossing(j)}
+            tiles |= {*mixed, mixed.start - 1, mixed.stop}
+        for j in tiles:
+            found |= {(j - 1) * self.tile + 1, j * self.tile}
+        return sorted(n for n in found if low <= n <= high)
+
+    def crossings(self, first: int, last: int) -> range:
+        """Tiles of a roofline in which its parts may cross; both parts are straight outside."""
+        step = (self.slope - self.rise) * self.tile
+        # Compute minus floor at the right end of tile j is start + step j; at the left end more.
+        start, more = self.base - self.floor, self.rise * (self.tile - 1)
+        if step == 0:
+            crossed = range(first, last + 1 if -more <= start <= 0 else first)
+        else:
+            one, two = sorted((-start / step, -(start + more) / step))
+            crossed = range(max(first, floor(one)), min(last, ceil(two)) + 1)
+        require(len(crossed) <= MOST, f"the parts of a roofline cross in {len(crossed):.3g} tiles")
+        return crossed
+
+    def crossing(self, tile: int) -> list[int]:
+        """Tokens beside the point where the parts of a roofline cross in a tile."""
+        if self.rise == 0:
+            return []
+        at = floor((self.base + self.slope * tile * self.tile - self.floor) / self.rise)
+        inside = range((tile - 1) * self.tile + 1, tile * self.tile + 1)
+        return [n for n in (at, at + 1) if n in inside]
 
 
-def token_times(raw: Any, budget: int, what: str) -> list[Fraction]:
-    """Tabulate the time of 0, ..., budget tokens; more tokens never take less."""
-    require(budget <= MOST, f"{what}: more than {MOST} tokens")
-    curve = token_time(table(raw, what, LAW), what)
-    times = [ZERO, *(curve(n) for n in range(1, budget + 1))]
-    require(times[1] > 0, f"{what}: a batch of one token takes no time")
-    for n, (before, after) in enumerate(pairwise(times), 1):
-        require(before <= after, f"{what}: {n} tokens take less time than {n - 1}")
-    return times
+def read_law(raw: Any, what: str) -> Law:
+    """Read the time of a batch by its tokens; more tokens never take less."""
+    law = Law(table(raw, what, LAW), what)
+    require(law(1) > 0, f"{what}: a batch of one token takes no time")
+    return law
 
 
 def attention(raw: dict[str, Any], what: str) -> list[Fraction]:
@@ -144,5 +209,5 @@ def parse(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text, **read)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"not JSON: {error}") from error
+        raise Malformed(f"not JSON: {error}"[:200]) from error
     return table(value, "certificate")

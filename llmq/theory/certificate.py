@@ -8,9 +8,14 @@ The problem, a claim, and the dual or primal solution (or both) in rationals, as
 * ``stable_rate`` (C2): flows and batches that serve the rates in less than all engine time.
 * ``optimal_load`` (C3): both with the same value: the least load of the planning problem.
 
-Where the planning problem is only a bound (KV memory, slots for each prompt chunk) a primal
-solution says nothing about real schedules, so ``stable_rate`` is refused there; the other claims
-stand for what they say.
+Where the planning problem is only a bound (KV memory, slots for each prompt chunk, KV reads that
+depend on the order of chunks) a primal solution says nothing about real schedules: ``stable_rate``
+is refused there, by this module and by the checker, and the checker calls ``optimal_load`` a lower
+bound of the load.
+
+The problem has a ``scope``: the claim holds at the ``settings`` of the engines (token budget,
+slots, chunk), or of the ``hardware``, whatever they are. Where several pools do both phases each
+request is served whole by one of them; the checker says so beside the claim.
 
 Each closed-form facet is such a dual vector: with the piece ``c + a n <= f(n)`` of the token curve
 the price of a token is ``a`` and the limit of the facet costs ``c`` per iteration. So one kind of
@@ -40,9 +45,19 @@ from llmq.theory.certificate_record import (
 from llmq.theory.hardware import Limits
 from llmq.theory.rates import Rates
 from llmq.theory.routing import FleetRegion, fleet_region
-from llmq.theory.static_planning import Optimum, PlanningProblem, Pool, optimise
+from llmq.theory.static_planning import (
+    LinkRules,
+    Optimum,
+    PlanningProblem,
+    Pool,
+    Rules,
+    optimise,
+)
 
-__all__ = ["Certificate", "canonical_digest", "certify", "certify_problem", "load_certificate"]
+__all__ = [
+    "Certificate", "canonical_digest", "certify", "certify_problem", "load_certificate",
+    "problem_record",
+]  # fmt: skip
 
 Claim: TypeAlias = Literal["auto", "unstable", "stable_rate", "optimal_load"]
 _PARTS = {"unstable": ("dual",), "stable_rate": ("primal",), "optimal_load": ("dual", "primal")}
@@ -125,7 +140,8 @@ def certify_problem(
     Raises
     ------
     InputError
-        The claim is not true, or all rates are 0.
+        The claim is not true, all rates are 0, or ``stable_rate`` of a problem that is only a
+        bound.
     """
     found = optimise(problem) if optimum is None else optimum
     if not found.load:
@@ -138,19 +154,50 @@ def certify_problem(
             f"the rates have a load of {float(found.load):.6g}: they are not {said}",
             load=float(found.load),
         )
+    if said == "stable_rate" and (why := _relaxed(problem)):
+        raise InputError(
+            f"a stable rate cannot be certified here: the planning problem is only a bound "
+            f"({why}); certify 'optimal_load', or ask a region's contains()"
+        )
     parts = {"dual": _dual, "primal": _primal}
     proof = {part: parts[part](problem, found) for part in _PARTS[said]}
-    return seal(said, _problem(problem), found.load, **proof)
+    return seal(said, problem_record(problem), found.load, **proof)
 
 
-def _problem(problem: PlanningProblem) -> dict[str, Any]:
+def _relaxed(problem: PlanningProblem) -> str:
+    """Say why the problem is only a bound; empty if it is none."""
+    for name, pool in problem.pools.items():
+        if pool.limits:
+            return f"pool {name}: {' and '.join(pool.limits)} on average over iterations"
+        law, rules = pool.law, pool.rules
+        if law is None or not isinstance(rules, Rules) or not max(law.per_kv, law.per_kv_mixed):
+            continue
+        if rules.area == "chunked" or law.per_kv != law.per_kv_mixed:
+            return f"pool {name}: KV reads at the least that any order of chunks has"
+    return "" if problem.scope == "settings" else "token budgets, slots and chunks are free"
+
+
+def problem_record(problem: PlanningProblem) -> dict[str, Any]:
+    """Write a planning problem as certificates do.
+
+    Parameters
+    ----------
+    problem : PlanningProblem
+        The problem.
+
+    Returns
+    -------
+    dict
+        JSON-safe: scope, classes and pools.
+    """
     classes: dict[str, Any] = {}
     for name, rate in problem.rates.items():
         routes = [list(route) for route in problem.routes[name]]
         classes[name] = {"rate": ratio(rate), "routes": routes}
         if name in problem.lengths:
             classes[name]["lengths"] = _lengths(problem.lengths[name])
-    return {"classes": classes, "pools": {h: _pool(pool) for h, pool in problem.pools.items()}}
+    pools = {h: _pool(pool) for h, pool in problem.pools.items()}
+    return {"scope": problem.scope, "classes": classes, "pools": pools}
 
 
 def _lengths(request: RequestClass) -> dict[str, Any]:
@@ -172,10 +219,14 @@ def _pool(pool: Pool) -> dict[str, Any]:
             }
             for name, need in pool.needs.items()
         },
-        "rules": None if rules is None else {
-            "chunk": rules.chunk, "lag": rules.lag, "area": rules.area, "phases": rules.phases,
-        },
+        "rules": None if rules is None else _rules(rules),
     }  # fmt: skip
+
+
+def _rules(rules: Rules | LinkRules) -> dict[str, Any]:
+    if isinstance(rules, LinkRules):
+        return {"seconds_per_token": ratio(rules.per_token), "lag": rules.lag}
+    return {"chunk": rules.chunk, "lag": rules.lag, "area": rules.area, "phases": rules.phases}
 
 
 def _dual(problem: PlanningProblem, found: Optimum) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from llmq.theory.bounds import check_fits, is_exact, shares_slot
 from llmq.theory.configurations import TwoPhase
 from llmq.theory.demand import demand, has_exact_mean, moved_tokens, phase_peak
 from llmq.theory.hardware import Limits, counted, has_no_bound, scope
-from llmq.theory.static_planning import Need, PlanningProblem, Pool, Route, Rules
+from llmq.theory.static_planning import LinkRules, Need, PlanningProblem, Pool, Route, Rules
 from llmq.units import as_fraction
 
 __all__ = [
@@ -190,12 +190,15 @@ def planning_problem(
     if math.isfinite(fleet.link) and any(LINK in route for r in routes.values() for route in r):
         moved = {n: moved_tokens(mix[n], _first(fleet)) for n in mix}
         link = as_fraction(fleet.link)
-        pools[LINK] = Pool(1, None, None, {}, {n: Need({}, v / link) for n, v in moved.items()})
+        needs = {n: Need({}, v / link) for n, v in moved.items()}
+        rules = LinkRules(1 / link, _first(fleet).conventions.lag)
+        pools[LINK] = Pool(1, None, None, {}, needs, rules)
     return PlanningProblem(
         pools,
         dict.fromkeys(mix, Fraction(1)) if rates is None else dict(rates),
         routes,
         {name: request for name, request in mix.items() if _is_listed(request)},
+        limits,
     )
 
 

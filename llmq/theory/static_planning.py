@@ -46,8 +46,8 @@ from llmq.theory.exact import ExactSolution, solve_exact
 from llmq.theory.lp import LinearProgram, solve
 
 __all__ = [
-    "Columns", "Need", "Optimum", "PlanningProblem", "Pool", "Route", "Rules", "build_program",
-    "optimise",
+    "Columns", "LinkRules", "Need", "Optimum", "PlanningProblem", "Pool", "Route", "Rules",
+    "build_program", "optimise",
 ]  # fmt: skip
 
 Route: TypeAlias = tuple[str, ...]
@@ -76,6 +76,22 @@ class Rules:
     lag: int
     area: str
     phases: str = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRules:
+    """How the seconds of a link follow from the lengths of a class.
+
+    Parameters
+    ----------
+    per_token : fractions.Fraction
+        Seconds for each prompt token of a request that decodes; the others never cross.
+    lag : int
+        As in :class:`Rules`: an output of one token is a decode only with lag 1.
+    """
+
+    per_token: Fraction
+    lag: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +129,7 @@ class Pool:
         Capacity of one iteration: ``slots``, ``memory``.
     needs : mapping of str to Need
         By class.
-    rules : Rules, optional
+    rules : Rules or LinkRules, optional
         How needs follow from lengths; none where they were given.
     """
 
@@ -122,7 +138,7 @@ class Pool:
     batches: TwoPhase | Knapsack | None
     limits: Mapping[str, int]
     needs: Mapping[str, Need]
-    rules: Rules | None = None
+    rules: Rules | LinkRules | None = None
 
     def __post_init__(self) -> None:
         inside = self.batches.labels if isinstance(self.batches, Knapsack) else ()
@@ -156,12 +172,16 @@ class PlanningProblem:
         Pools that a request of a class visits, one tuple for each choice.
     lengths : mapping of str to RequestClass
         Classes whose needs can be recomputed exactly.
+    scope : {"settings", "hardware"}
+        Whether token budgets, slots and chunks are those of the engines, or free. Certificates say
+        so, and the checker tests it.
     """
 
     pools: Mapping[str, Pool]
     rates: Mapping[str, Fraction]
     routes: Mapping[str, tuple[Route, ...]]
     lengths: Mapping[str, RequestClass] = field(default_factory=dict)
+    scope: str = "settings"
 
     def __post_init__(self) -> None:
         if not self.rates:

@@ -44,7 +44,7 @@ from llmq.theory.pools import need_of, planning_problem
 from llmq.theory.pricing import generate_columns, price_batch
 from llmq.theory.region import stability_region
 from llmq.theory.routing import fleet_region
-from llmq.theory.static_planning import Need, PlanningProblem, Pool, optimise
+from llmq.theory.static_planning import Need, PlanningProblem, Pool, Rules, optimise
 
 PROOFS = Path(llmq.__file__).parent.parent / "proofs"
 SHIPPED = sorted((PROOFS / "certificates").glob("*.json"))
@@ -112,7 +112,7 @@ def test_shipped_certificates_can_be_made_again() -> None:
 
 def test_checker_needs_nothing_but_the_standard_library() -> None:
     beside = {path.stem: path for path in PROOFS.glob("check*.py")}
-    assert len(beside) == 7
+    assert len(beside) == 9
     for path in beside.values():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         modules = {str(n.module) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
@@ -192,13 +192,13 @@ MALFORMED: list[tuple[tuple[Any, ...], Any, str]] = [
     ((*ENGINE_POOL, "law", "base"), "-1/1", "is negative"),
     ((*ENGINE_POOL, "law", "base"), 11.28, "is a float"),
     ((*ENGINE_POOL, "batches", "kind"), "magic", "unknown kind"),
-    ((*ENGINE_POOL, "batches", "token_budget"), 10**9, "more than 200000 tokens"),
+    ((*ENGINE_POOL, "batches", "token_budget"), 10**4100, "more than 4000 digits"),
     ((*ENGINE_POOL, "batches", "token_budget"), 100, "no batch"),
     ((*ENGINE_POOL, "needs", "x", "tokens", "decode"), "1/1", "not the needs of class x"),
     ((*ENGINE_POOL, "rules", "lag"), 2, "bad lag"),
     ((*ENGINE_POOL, "rules", "phases"), "none", "unknown 'none'"),
     (("problem", "classes", "x", "lengths", "output"), [113], "not the needs of class x"),
-    (("problem", "classes", "x", "lengths", "output"), [], "ZeroDivisionError"),
+    (("problem", "classes", "x", "lengths", "output"), [], "none or too many"),
     (("problem", "classes", "x", "routes"), [], "no route"),
     (("problem", "classes", "x", "routes"), [[]], "empty one"),
     (("problem", "classes", "x", "rate"), "1/99", "the prices are worth"),
@@ -356,6 +356,32 @@ def scaled(problem: PlanningProblem, load: F, to: F) -> PlanningProblem:
     return replace(problem, rates={n: r * to / load for n, r in problem.rates.items()})
 
 
+def is_relaxed(problem: PlanningProblem) -> bool:
+    """Memory and slots as rows, or KV reads that depend on how prompts are cut and mixed."""
+    for pool in problem.pools.values():
+        law = pool.law
+        if law is not None and (law.per_kv or law.per_kv_mixed) and pool.rules is not None:
+            assert isinstance(pool.rules, Rules)
+            if pool.rules.area == "chunked" or law.per_kv != law.per_kv_mixed:
+                return True
+    return any(pool.limits for pool in problem.pools.values())
+
+
+def check_stable(problem: PlanningProblem) -> None:
+    """A5: a relaxation is never called stable, by the library or by the checker."""
+    if not is_relaxed(problem):
+        stable = certify_problem(problem, "stable_rate")
+        assert (stable.load, rejection(stable.text())) == (F(2, 3), "")
+        return
+    with pytest.raises(InputError, match="only a bound"):
+        certify_problem(problem, "stable_rate")
+    body = json.loads(certify_problem(problem, "optimal_load").text())
+    assert "a lower bound of the load" in CHECK.check(json.dumps(body))
+    forged = {**body, "claim": "stable_rate"}
+    del forged["dual"]
+    assert "no stable rate follows" in rejection(sealed(forged))
+
+
 def check_agrees(problem: PlanningProblem) -> None:
     found = optimise(problem)
     # Primal = dual, exactly.
@@ -364,8 +390,7 @@ def check_agrees(problem: PlanningProblem) -> None:
     assert rejection(optimal.text()) == ""
     inside, outside = (scaled(problem, found.load, to) for to in (F(2, 3), F(5, 4)))
     assert optimise(inside).load == F(2, 3)
-    stable = certify_problem(inside, "stable_rate")
-    assert (stable.load, rejection(stable.text())) == (F(2, 3), "")
+    check_stable(inside)
     unstable = certify_problem(outside)
     assert (unstable.claim, unstable.load, rejection(unstable.text())) == ("unstable", F(5, 4), "")
     with pytest.raises(InputError, match="they are not unstable"):
@@ -506,6 +531,8 @@ def check_mutations(problem: PlanningProblem, seed: int) -> None:
     claim = ("unstable", "stable_rate", "optimal_load")[seed % 3]
     load = optimise(problem).load
     at = scaled(problem, load, F(5, 4) if claim == "unstable" else F(2, 3))
+    if claim == "stable_rate" and is_relaxed(problem):
+        claim = "optimal_load"
     body = json.loads(certify_problem(at, claim).text())  # type: ignore[arg-type]
     assert rejection(body) == ""
     assert is_true(body)
