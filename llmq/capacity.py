@@ -1,14 +1,16 @@
-"""How many GPUs: a bound that no scheduler beats, and the count that meets the targets.
+"""How many GPUs: bounds first, then the count that meets the targets.
 
 For each candidate (an engine and a policy)
 
-1. *lower bound*: the load of the traffic on one engine (:func:`llmq.stability_region`), rounded up:
-   with fewer engines no policy is stable;
-2. *alone*: every request by itself on an idle engine; if too few meet the targets even then, no
+1. *alone*: every request by itself on an idle engine; if too few meet the targets even then, no
    number of engines helps (:mod:`llmq.alone`);
-3. *search*: from the lower bound upwards the smallest count whose simulated attainment is at least
-   the target with its whole 95 % interval (galloping, then bisection: more engines are taken to
-   do no harm). It stops where engines abound and four times as many do no better.
+2. *lower bounds* (:mod:`llmq.capacity_need`): the load of the traffic on one engine, rounded up.
+   One at the settings of the candidate: with fewer no policy does. One of the hardware, where token
+   budget, slots and chunk are free: with fewer no scheduler does;
+3. *search* (:mod:`llmq.capacity_search`): from the bound at these settings upwards the smallest
+   count that is stable when simulated and whose attainment is at least the target with its whole
+   95 % interval (galloping, then bisection: more engines are taken to do no harm). It stops where
+   engines abound and four times as many do no better.
 
 A fleet of equal engines behind a round-robin or random router is simulated through one engine
 (:mod:`llmq.model.thinning`); a given trace, or a router that looks at the engines, through all.
@@ -19,36 +21,35 @@ pools, autoscaling within the trace.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
-
-from llmq.alone import hopeless, run_alone
+from llmq.alone import hopeless
+from llmq.capacity_need import Need, need_of
+from llmq.capacity_search import OutOfTime, Search, decides, least_requests, reason_of
 from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.slo import SLO
-from llmq.model.thinning import Thinned
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
-from llmq.plan import Candidate, CandidatePlan, Plan, Probe
+from llmq.plan import Candidate, CandidatePlan, Plan, PlanInterrupted, Probe
 from llmq.policies import Policy, Sarathi
 from llmq.policies.settings import effective
-from llmq.result import Estimate, Kind, provenance
+from llmq.result import Estimate, Kind, Provenance, provenance
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.record import Run
-from llmq.sim.run import simulate
-from llmq.sim.stats import Share
 from llmq.sim.workers import Workers
-from llmq.theory.region import Region, stability_region
+from llmq.theory.bounds import check_fits
+from llmq.theory.demand import demand
 
-__all__ = ["Candidate", "CandidatePlan", "Plan", "Probe", "plan_capacity"]
+__all__ = ["Candidate", "CandidatePlan", "Plan", "PlanInterrupted", "Probe", "plan_capacity"]
 
 SHOWN = (0.5, 0.9, 0.99)
-# Square of the normal quantile of a 95 % interval.
-Z2 = 1.959963984540054**2
 CURVE = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+# How much longer than the first path of a count its last may be.
+LONGEST = 16
 
 
 def plan_capacity(
@@ -60,7 +61,9 @@ def plan_capacity(
     attainment: float = 0.99,
     max_gpus: int = 100_000,
     requests: int = 2000,
+    longest: int | None = None,
     replications: int = 8,
+    max_seconds: float = math.inf,
     rng: RngLike = 0,
     workers: Workers = 1,
     progress: Callable[[str], None] | None = None,
@@ -83,7 +86,12 @@ def plan_capacity(
     max_gpus : int
         Give up above this.
     requests, replications : int
-        Length and number of the simulated paths, for a workload.
+        Length of the first simulated paths of a count and their number, for a workload. Where they
+        cannot show the target they are longer from the start.
+    longest : int, optional
+        Length up to which paths grow that do not decide; 16 times ``requests`` if not given.
+    max_seconds : float
+        No simulation is begun later than this: the plan then has what was found by then.
     rng : Generator, SeedSequence, int or None
         Source of randomness; each count sees the same arrivals.
     workers : int or map-like
@@ -99,8 +107,10 @@ def plan_capacity(
     Raises
     ------
     InputError
-        No candidates, a request that one cannot hold, traffic without a rate, or too few requests
-        to show the target with confidence.
+        No candidates, a request that one cannot hold, traffic without a rate, or a trace with too
+        few requests to show the target with confidence.
+    PlanInterrupted
+        After Ctrl-C; it is a KeyboardInterrupt and carries the candidates that were finished.
 
     Examples
     --------
@@ -113,41 +123,46 @@ def plan_capacity(
     True
     """
     offers = _candidates(candidates, Sarathi() if policy is None else policy)
+    if not isinstance(slo, SLO):
+        raise InputError(
+            f"the targets of a plan must be an llmq.SLO, got {type(slo).__name__}: write "
+            "llmq.SLO(ttft=0.5, tpot=0.05, quantile=0.99)", field="slo", value=slo,
+        )  # fmt: skip
     target = slo.quantile if slo.quantile is not None else attainment
     if not 0 < target < 1:
         raise InputError(f"attainment must lie between 0 and 1, got {target}", value=target)
     if max_gpus < 1:
         raise InputError(f"max_gpus must be at least 1, got {max_gpus}", value=max_gpus)
     traffic = _rated(workload_or_trace)
-    mix = traffic.mix() if isinstance(traffic, Trace) else traffic.mix
     seed = seed_sequence(rng)
-    plans, regions = [], []
-    for offer in offers:
-        tell = (lambda text, name=offer.label: progress(f"{name}: {text}")) if progress else _quiet
-        engine = effective(offer.engine, offer.policy)
-        region = stability_region(engine, mix)
-        search = _Search(
-            traffic, slo, target, offer, engine, region, seed, requests, replications, workers, tell
-        )
-        plans.append(_plan_one(search, max_gpus))
-        regions.append(region)
-    feasible = [plan for plan in plans if plan.feasible]
-    return Plan(
-        verdict="feasible" if feasible else "infeasible",
-        chosen=min(feasible, key=lambda plan: plan.gpus or 0) if feasible else None,
-        candidates=tuple(plans),
-        slo=slo,
-        target=target,
-        traffic=_describe(traffic),
-        regions=tuple(regions),
-        rates=traffic.rates,
-        kind=Kind.SIMULATED,
-        assumptions=_assumptions(traffic, regions),
-        provenance=provenance(
-            entropy=seed.entropy, slo=slo, target=target, requests=requests,
-            replications=replications, traffic=_describe(traffic),
-        ),
-    )  # fmt: skip
+    # Half of a path may be warm-up and drain.
+    first = max(requests, math.ceil(2 * least_requests(target) / replications))
+    most = LONGEST * first if longest is None else longest
+    deadline = time.monotonic() + max_seconds
+    done: list[tuple[CandidatePlan, Need]] = []
+
+    def plan() -> Plan:
+        return _plan(
+            done, len(offers), slo, target, traffic,
+            provenance(
+                entropy=seed.entropy, slo=slo, target=target, requests=first, longest=most,
+                replications=replications, traffic=_describe(traffic),
+            ),
+        )  # fmt: skip
+
+    try:
+        for offer in offers:
+            tell = _teller(progress, offer.label)
+            search = Search(
+                traffic, slo, target, offer, effective(offer.engine, offer.policy), seed, first,
+                most, replications, workers, tell, deadline,
+            )  # fmt: skip
+            if time.monotonic() > deadline:
+                break
+            done.append(_plan_one(search, max_gpus))
+    except KeyboardInterrupt as stop:
+        raise PlanInterrupted(plan() if done else None) from stop
+    return plan()
 
 
 def _rated(traffic: Workload | Trace) -> Workload | Trace:
@@ -161,8 +176,12 @@ def _rated(traffic: Workload | Trace) -> Workload | Trace:
     return traffic
 
 
-def _quiet(text: str) -> None:
-    return None
+def _teller(progress: Callable[[str], None] | None, label: str) -> Callable[[str], None]:
+    def tell(text: str) -> None:
+        if progress is not None:
+            progress(f"{label}: {text}")
+
+    return tell
 
 
 def _candidates(
@@ -179,189 +198,129 @@ def _candidates(
             "llmq.stability_region(fleet, mix).margin(rates)",
             value=given,
         )
+    anything: Any = given
+    if isinstance(anything, str) or not isinstance(anything, Sequence):
+        raise InputError(
+            f"candidates must be llmq.Engine objects, got {given!r}: "
+            "load one by name with llmq.load_engine('llama-3.1-8b/h100')", value=given,
+        )  # fmt: skip
     offers = [one if isinstance(one, Candidate) else Candidate(one, policy) for one in given]
     for one in offers:
         if not isinstance(one.engine, Engine):
-            raise InputError(f"a candidate must be an llmq.Engine, got {one.engine!r}")
+            raise InputError(
+                f"a candidate must be an llmq.Engine, got {one.engine!r}: load one by name with "
+                "llmq.load_engine('llama-3.1-8b/h100')"
+            )
     if not offers:
         raise InputError("plan_capacity needs at least one candidate engine")
     return offers
 
 
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """All that stays the same while a candidate's count is searched."""
-
-    traffic: Workload | Trace
-    slo: SLO
-    target: float
-    offer: Candidate
-    engine: Engine
-    region: Region
-    seed: np.random.SeedSequence
-    requests: int
-    replications: int
-    workers: Workers
-    tell: Callable[[str], None]
-
-    def alone(self) -> Run:
-        """Simulate the requests of a count, each by itself."""
-        return run_alone(
-            self.traffic, self.engine, self.offer.policy,
-            requests=self.requests, replications=self.replications, rng=self.seed,
-        )  # fmt: skip
-
-    def run(self, engines: int) -> Run:
-        """Simulate a count."""
-        router = self.offer.policy.blocks.route.name
-        traffic: Workload | Trace
-        if isinstance(self.traffic, Trace) or router not in ("round-robin", "random"):
-            traffic = self.traffic
-            fleet, scale = Fleet({"all": (self.engine, engines)}), engines
-        else:
-            shared = Thinned(self.traffic.arrivals, engines, in_turn=router == "round-robin")
-            fleet, traffic = (
-                Fleet({"all": (self.engine, 1)}),
-                replace(self.traffic, arrivals=shared),
-            )
-            scale = 1
-        return simulate(
-            fleet, traffic, self.offer.policy, requests=self.requests * scale,
-            replications=1 if isinstance(traffic, Trace) else self.replications,
-            rng=self.seed, workers=self.workers,
-        )  # fmt: skip
-
-    def probe(self, engines: int) -> tuple[Probe, Run]:
-        """Simulate a count and see whether it meets the targets."""
-        run = self.run(engines)
-        share = run.attainment(self.slo)
-        gpus = engines * self.engine.gpus
-        load = necessary_load(self.region, self.traffic.rates) / engines
-        self.tell(f"{gpus} GPUs: load {load:.2f}, attainment {share}")
-        return Probe(engines, gpus, load, share, run.verdict.status), run
-
-    def passes(self, probe: Probe) -> bool:
-        """Whether the whole interval lies above the target."""
-        steady = isinstance(self.traffic, Trace) or probe.status != "overloaded"
-        return steady and self.shown(probe.attainment)
-
-    def shown(self, share: Share) -> bool:
-        """Whether the target is met with confidence, as far as the requests can show it."""
-        if share.low < self.target and share.value == 1:
-            # All of them are good, so more engines would change nothing.
-            most, need = 1 / (1 + Z2 / share.n), math.ceil(Z2 * self.target / (1 - self.target))
-            raise InputError(
-                f"{share.n} measured requests, all within the targets, show with 95 % confidence "
-                f"no share above {most:.4g}; {self.target:g} needs at least {need}: use a longer "
-                "trace, simulate more requests, or ask for a smaller share",
-                value=share.n,
-            )
-        return share.low >= self.target
+def _plan(
+    done: Sequence[tuple[CandidatePlan, Need]], offers: int, slo: SLO, target: float,
+    traffic: Workload | Trace, made: Provenance,
+) -> Plan:  # fmt: skip
+    plans, needs = [one for one, _ in done], [need for _, need in done]
+    feasible = [one for one in plans if one.feasible]
+    complete = len(plans) == offers and all(one.finished for one in plans)
+    priced = bool(feasible) and all(one.cost is not None for one in feasible)
+    best = min(feasible, key=lambda one: _rank(one, priced=priced)) if feasible else None
+    widest = max(needs, key=lambda need: bool(need.window)) if needs else None
+    notes = _notes(traffic, needs, plans, priced=priced)
+    if len(plans) < offers:
+        notes += (f"time ran out: {offers - len(plans)} of {offers} candidates were not begun",)
+    return Plan(
+        verdict="feasible" if feasible else "infeasible" if complete else "unfinished",
+        chosen=best,
+        chosen_by="price" if priced else "GPUs",
+        candidates=tuple(plans),
+        slo=slo,
+        target=target,
+        traffic=_describe(traffic),
+        window=widest.window if widest else "",
+        regions=tuple(need.region for need in needs),
+        rates=widest.rates if widest else traffic.rates,
+        kind=Kind.SIMULATED,
+        assumptions=notes,
+        provenance=made,
+    )
 
 
-def necessary_load(region: Region, rates: Mapping[str, float]) -> float:
-    """Load that no policy can undercut.
-
-    Parameters
-    ----------
-    region : Region
-        Of one engine.
-    rates : mapping of str to float
-        Requests per second by class.
-
-    Returns
-    -------
-    float
-        Engines.
-    """
-    return region.load_bracket(rates)[0]
+def _rank(one: CandidatePlan, *, priced: bool) -> tuple[float, int]:
+    """Cheapest first, or fewest GPUs."""
+    gpus = one.gpus or 0
+    return (one.cost or 0.0, gpus) if priced else (float(gpus), gpus)
 
 
-def _plan_one(s: _Search, max_gpus: int) -> CandidatePlan:
-    load_one = necessary_load(s.region, s.traffic.rates)
-    least = max(1, math.ceil(load_one)) if math.isfinite(load_one) else 1
+def _plan_one(s: Search, max_gpus: int) -> tuple[CandidatePlan, Need]:
+    mix = s.traffic.mix() if isinstance(s.traffic, Trace) else s.traffic.mix
+    for name, one in mix.items():
+        check_fits(s.engine, name, demand(one, s.engine))
     alone = s.alone()
-    limit = min(max_gpus, s.offer.max_gpus or max_gpus)
-    probes: dict[int, tuple[Probe, Run]] = {}
-    answer = None
+    need = s.need = need_of(s.engine, s.traffic, alone, s.slo, s.target)
+    limit, per = min(max_gpus, s.offer.max_gpus or max_gpus), s.engine.gpus
+    most, answer, finished = limit // per, None, True
     if not s.shown(alone.attainment(s.slo)):
         reason = hopeless(alone, s.slo, s.target)
-    elif least * s.engine.gpus > limit:
-        reason = f"the lower bound of {least * s.engine.gpus} GPUs exceeds the limit of {limit}"
+    elif need.least > most:
+        reason = (
+            f"the lower bound of {need.least * per} GPUs exceeds the limit of {limit} (at these "
+            f"settings; {need.hardware_least * per} at any)"
+        )
     else:
-        most = limit // s.engine.gpus
         # On average fewer than one request for two engines, even if all took as long as alone.
         plenty = 2 * s.traffic.rate * alone.metric("e2e", anyway=True).mean
-        answer = _smallest(s, least, most, plenty, probes)
-        best = max(probe.attainment.value for probe, _ in probes.values())
-        reason = (
-            f"{answer} engines meet {s.slo} with confidence"
-            if answer
-            else f"{max(probes) * s.engine.gpus} GPUs do not meet {s.slo} with confidence"
-            f"{', and more do not help' if max(probes) < most else ''}; best attainment {best:.4f}"
-        )
-    return _report(s, least, load_one, answer, reason, probes)
-
-
-def _smallest(
-    s: _Search, least: int, most: int, plenty: float, probes: dict[int, tuple[Probe, Run]]
-) -> int | None:
-    """Smallest count that passes: gallop up from the lower bound, then bisect.
-
-    None at ``most`` engines, or where ``plenty`` of them do no better than a quarter of them.
-    """
-
-    def ok(engines: int) -> bool:
-        if engines not in probes:
-            probes[engines] = s.probe(engines)
-        return s.passes(probes[engines][0])
-
-    low, high = least - 1, least
-    while not ok(high):
-        fewer = [probes[n][0].attainment.value for n in probes if 4 * n <= high]
-        stalled = fewer and probes[high][0].attainment.value <= max(fewer)
-        if high >= most or (high >= plenty and stalled):
-            return None
-        low, high = high, min(most, max(high + 1, math.ceil(high * 1.5)))
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if ok(middle) else (middle, high)
-    return high
+        try:
+            answer = s.smallest(need.least, most, plenty)
+        except OutOfTime:
+            finished = False
+            answer = min((n for n, (one, _) in s.probes.items() if s.passes(one)), default=None)
+        reason = reason_of(s, answer, most, finished=finished)
+    return _report(s, need, answer, reason, finished=finished), need
 
 
 def _report(
-    s: _Search,
-    least: int,
-    load_one: float,
-    answer: int | None,
-    reason: str,
-    probes: dict[int, tuple[Probe, Run]],
+    s: Search, need: Need, answer: int | None, reason: str, *, finished: bool
 ) -> CandidatePlan:
-    gpus, rates = s.engine.gpus, s.traffic.rates
-    load = load_one / (answer or least)
-    run = probes[answer][1] if answer else None
+    gpus, rates = s.engine.gpus, need.rates
+    count = answer or need.least
+    run = s.probes[answer][1] if answer else None
     shown, curves = _latencies(run)
-    seen = sorted(probes)
-    point = [n for n in seen if probes[n][0].attainment.value >= s.target]
+    tried = [s.probes[n][0] for n in sorted(s.probes)]
+    point = [
+        one.engines for one in tried
+        if one.attainment.value >= s.target and (
+            isinstance(s.traffic, Trace) or one.status != "overloaded"
+        )
+    ]  # fmt: skip
     return CandidatePlan(
         candidate=s.offer,
         feasible=answer is not None,
+        finished=finished,
         reason=reason,
-        gpus_lower_bound=least * gpus,
+        decides=decides(s, answer),
+        gpus_lower_bound=need.least * gpus,
+        hardware_lower_bound=need.hardware_least * gpus,
         gpus=answer * gpus if answer else None,
         engines=answer,
         gpus_point=point[0] * gpus if point else None,
-        load_one=load_one,
-        load=load,
-        headroom=1 / load - 1 if load > 0 else math.inf,
-        binding=s.region.binding(rates),
-        prices=s.region.prices(rates),
-        attainment=probes[answer][0].attainment if answer else None,
+        load_one=need.load,
+        hardware_load_one=need.hardware_load,
+        load=need.load / count,
+        headroom=_headroom(need.load / count),
+        hardware_headroom=_headroom(need.hardware_load / count),
+        binding=need.region.binding(rates),
+        prices=need.region.prices(rates),
+        attainment=s.probes[answer][0].attainment if answer else None,
         ttft=shown.get("ttft", {}),
         tpot=shown.get("tpot", {}),
         curves=curves,
-        probes=tuple(probes[n][0] for n in seen),
+        probes=tuple(tried),
     )
+
+
+def _headroom(load: float) -> float:
+    return 1 / load - 1 if load > 0 else math.inf
 
 
 def _latencies(
@@ -384,12 +343,26 @@ def _describe(traffic: Workload | Trace) -> str:
     return f"{type(traffic.arrivals).__name__} arrivals at {traffic.rate:.4g} req/s ({classes})"
 
 
-def _assumptions(traffic: Workload | Trace, regions: Sequence[Region]) -> tuple[str, ...]:
-    shared: dict[str, None] = {}
-    for region in regions:
-        shared.update(dict.fromkeys(region.assumptions))
-        shared.update(dict.fromkeys(region.engine.assumptions))
-    notes = traffic.notes if isinstance(traffic, Trace) else ()
-    if isinstance(traffic, Trace):
-        notes += ("the lower bound takes the trace for a piece of endless traffic at its rates",)
-    return (*shared, *notes, "more engines do no harm to the attainment (bisection)")
+def _notes(
+    traffic: Workload | Trace,
+    needs: Sequence[Need],
+    plans: Sequence[CandidatePlan],
+    *,
+    priced: bool,
+) -> tuple[str, ...]:
+    """Say what the plan rests on."""
+    said: dict[str, None] = {}
+    for need in needs:
+        said.update(dict.fromkeys(need.region.assumptions))
+        said.update(dict.fromkeys(need.region.engine.assumptions))
+        said.update(dict.fromkeys(need.notes))
+    said.update(dict.fromkeys(traffic.notes if isinstance(traffic, Trace) else ()))
+    kinds = {(one.candidate.engine.name, one.candidate.engine.gpus) for one in plans}
+    if priced:
+        said["chosen: the lowest price for an hour"] = None
+    elif len(kinds) > 1:
+        said[
+            "chosen: the fewest GPUs; what a GPU of each kind costs is not considered (give every "
+            "candidate a price)"
+        ] = None
+    return (*said, "more engines do no harm to the attainment (bisection)")

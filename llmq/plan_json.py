@@ -51,7 +51,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     -------
     dict
         Of strings, finite numbers, booleans, null, lists and dicts only. ``chosen`` is the entry of
-        ``candidates`` with the fewest GPUs, or null.
+        ``candidates`` that is the cheapest or has the fewest GPUs (``chosen_by``), or null.
 
     Examples
     --------
@@ -75,11 +75,13 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     return {
         "verdict": plan.verdict,
         "traffic": plan.traffic,
+        "window": plan.window or None,
         "rates": _numbers(plan.rates),
         "rates_unit": "requests/s",
         "slo": _slo(plan.slo),
         "target": plan.target,
         "chosen": chosen,
+        "chosen_by": plan.chosen_by,
         "candidates": candidates,
         "kind": plan.kind.value,
         "assumptions": list(plan.assumptions),
@@ -115,11 +117,19 @@ def _candidate(one: CandidatePlan, region: Region) -> dict[str, Any]:
     prices = _numbers(one.prices)
     return {
         "engine": engine_text(one),
+        "label": one.candidate.label,
         "policy": policies.text(one.candidate.policy),
         "feasible": one.feasible,
+        "finished": one.finished,
         "reason": one.reason,
+        "decides": one.decides,
         "gpus_lower_bound": one.gpus_lower_bound,
         "lower_bound_kind": region.kind.value,
+        "lower_bound_of": "these settings: with fewer no policy does",
+        "hardware_lower_bound": one.hardware_lower_bound,
+        "hardware_lower_bound_of": "the hardware: with fewer no scheduler does at any settings",
+        "price_per_gpu_hour": one.candidate.price,
+        "cost_per_hour": one.cost,
         "gpus": one.gpus,
         "gpus_point": one.gpus_point,
         "engines": one.engines,
@@ -127,6 +137,8 @@ def _candidate(one: CandidatePlan, region: Region) -> dict[str, Any]:
         "load": _number(one.load),
         "load_one": _number(one.load_one),
         "headroom": _number(one.headroom),
+        "hardware_load_one": _number(one.hardware_load_one),
+        "hardware_headroom": _number(one.hardware_headroom),
         "binding": {"resource": one.binding[0], "sentence": one.binding[1]},
         "prices": prices,
         "prices_unit": "engine-seconds/request",
@@ -181,6 +193,8 @@ def _probe(probe: Probe) -> dict[str, Any]:
         "gpus": probe.gpus,
         "load": _number(probe.load),
         "status": probe.status,
+        "sentence": probe.sentence,
+        "requests": probe.requests,
         "attainment": _share(probe.attainment),
     }
 

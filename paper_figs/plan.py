@@ -68,7 +68,7 @@ def draw_region(table: Table, ax: Axes) -> Axes:
     for i, name in enumerate(rows.where(kind="outer")["name"][:-1]):
         ax.plot(
             outer[0][i : i + 2], outer[1][i : i + 2], color=colour(1 + i), linestyle="--",
-            marker="", linewidth=2.2, label=f"outer bound, any policy: {BINDS[name]}",
+            marker="", linewidth=2.2, label=f"outer bound at these settings: {BINDS[name]}",
         )  # fmt: skip
     x, y = offered["x"][0], offered["y"][0]
     ax.plot([x, x / load], [y, y / load], color=INK, linestyle=":", marker="", linewidth=1.0)
@@ -125,7 +125,7 @@ def draw_attainment(table: Table, ax: Axes) -> Axes:
     ax.set_xlabel("GPUs")
     ax.set_ylabel("requests within targets (%)")
     ax.set_title(table.about["slo"], pad=9)
-    words = [f"target {100 * target:g} %", "lower bound: no policy is stable below", "answer"]
+    words = [f"target {100 * target:g} %", "lower bound at these settings", "answer"]
     legend_below(ax, [*handles, goal, low, ring], [*labels, *words])
     return ax
 

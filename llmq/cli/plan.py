@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,7 +22,7 @@ from llmq.cli.traffic import (
     teller,
 )
 from llmq.errors import InputError
-from llmq.units import format_seconds
+from llmq.units import format_seconds, parse_duration
 
 if TYPE_CHECKING:
     from llmq.model.slo import SLO
@@ -56,8 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of requests that must meet all targets, without --quantile (0.99)",
     )  # fmt: skip
     group.add_argument("--max-gpus", type=count(1), default=100_000, help="give up above this")
-    group.add_argument("--requests", type=count(1), help="requests of a simulated path (2000)")
+    group.add_argument(
+        "--requests", type=count(1), help="requests of the first simulated paths (2000)"
+    )
+    group.add_argument(
+        "--longest", type=count(1), metavar="N",
+        help="requests up to which paths that do not decide grow (16 times the first)",
+    )  # fmt: skip
     group.add_argument("--replications", type=count(1), help="simulated paths (8)")
+    group.add_argument(
+        "--max-seconds", metavar="T", help="begin no simulation later than this, e.g. 60s"
+    )
     group.add_argument("--workers", type=count(1), default=1, help="processes")
     group.add_argument("--report", metavar="FILE", help="write a self-contained HTML page")
     add_output(parser)
@@ -77,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     int
         Exit code: 3 if no candidate meets the targets.
     """
-    from llmq.capacity import plan_capacity
+    from llmq.capacity import PlanInterrupted, plan_capacity
     from llmq.plan_json import plan_to_dict
 
     if args.report:
@@ -86,12 +96,21 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.report)
     traffic, slo, offers, notes = _from_config(args) if args.config else _from_options(args)
     tell = teller(args)
-    plan = plan_capacity(
-        traffic, slo, offers,
-        attainment=args.attainment, max_gpus=args.max_gpus, requests=args.requests or 2000,
-        replications=args.replications or 8, rng=args.seed, workers=args.workers,
-        progress=tell,
-    )  # fmt: skip
+    late = math.inf if args.max_seconds is None else parse_duration(args.max_seconds)
+    try:
+        plan = plan_capacity(
+            traffic, slo, offers,
+            attainment=args.attainment, max_gpus=args.max_gpus, requests=args.requests or 2000,
+            longest=args.longest, replications=args.replications or 8, max_seconds=late,
+            rng=args.seed, workers=args.workers, progress=tell,
+        )  # fmt: skip
+    except PlanInterrupted as stop:
+        if stop.plan is not None:
+            done = len(stop.plan.candidates)
+            sys.stdout.write(f"INTERRUPTED: {done} of {len(offers)} candidates were finished\n")
+            sys.stdout.write(_text(stop.plan))
+            sys.stdout.flush()
+        raise
     plan = replace(plan, assumptions=(*notes, *plan.assumptions))
     if tell is not None:
         sys.stderr.write("\r\x1b[2K")
@@ -139,42 +158,62 @@ def _from_config(args: argparse.Namespace) -> _Parts:
 
 def _text(plan: Plan) -> str:
     """Answer first, then why, then the candidates side by side."""
-    lines = [f"traffic  {plan.traffic}", f"target   {plan.slo}"]
+    lines = [f"traffic  {plan.traffic}"]
+    lines += [f"busiest  {plan.window}"] * bool(plan.window)
+    lines += [f"target   {plan.slo}"]
     best = plan.chosen
     if best is None:
-        lines += ["", "INFEASIBLE"]
+        lines += ["", plan.verdict.upper()]
         for one in plan.candidates:
-            lines.append(f"  {one.candidate.label} (lower bound {one.gpus_lower_bound}):")
+            lines.append(f"  {one.candidate.label} ({_bounds(one)}):")
             lines.append(f"    {one.reason}")
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, "", "assumptions: " + "; ".join(plan.assumptions)]) + "\n"
     unit = "GPU" if best.gpus == 1 else "GPUs"
     lines += ["", f"ANSWER   {best.gpus} {unit}: {best.engines} x {best.candidate.label}"]
-    lines += _why(best)
+    lines += _why(plan, best)
     wide = max(len(one.candidate.label) for one in plan.candidates)
-    lines += ["", f"{'candidate':{wide}s} {'bound':>6s} {'GPUs':>6s} {'load':>6s}  attainment"]
+    head = f"{'candidate':{wide}s} {'bound':>6s} {'hardware':>9s} {'GPUs':>6s} {'load':>6s}"
+    lines += ["", f"{head}  attainment"]
     for one in plan.candidates:
         gpus = "-" if one.gpus is None else str(one.gpus)
         shown = one.reason if one.attainment is None else str(one.attainment)
-        row = f"{one.candidate.label:{wide}s} {one.gpus_lower_bound:6d} {gpus:>6s} {one.load:6.2f}"
-        lines.append(f"{row}  {shown}")
+        row = f"{one.candidate.label:{wide}s} {one.gpus_lower_bound:6d}"
+        row += f" {one.hardware_lower_bound:9d} {gpus:>6s} {one.load:6.2f}"
+        lines.append(f"{row}  {shown}" + ("" if one.finished else " (not finished)"))
     lines += ["", "assumptions: " + "; ".join(plan.assumptions)]
     return "\n".join(lines) + "\n"
 
 
-def _why(one: CandidatePlan) -> list[str]:
+def _bounds(one: CandidatePlan) -> str:
+    return (
+        f"lower bound {one.gpus_lower_bound} at these settings, {one.hardware_lower_bound} at any"
+    )
+
+
+def _why(plan: Plan, one: CandidatePlan) -> list[str]:
+    can = "can meet the targets in the busiest window" if plan.window else "is stable"
     lines = [
-        f"         lower bound {one.gpus_lower_bound}: with fewer no scheduler is stable (outer "
-        "bound of the stability region)",
-        f"         load {one.load:.2f}; all rates may grow by {100 * one.headroom:.0f} % before no "
-        "scheduler is stable",
-        f"         {one.binding[1]}",
+        f"lower bound {one.gpus_lower_bound} at these settings: with fewer no policy {can}; "
+        f"{one.hardware_lower_bound} of the hardware: with fewer no scheduler {can}",
+        f"load {one.load:.2f}; all rates may grow by {_percent(one.headroom)} before no policy is "
+        f"stable at these settings, by {_percent(one.hardware_headroom)} before no scheduler is",
+        one.decides,
+        f"capacity: {one.binding[1]}",
     ]
     for name, metric in (("TTFT", one.ttft), ("TPOT", one.tpot)):
         shown = ", ".join(f"{q} {interval(value)}" for q, value in metric.items())
-        lines.append(f"         {name}  {shown}")
+        lines.append(f"{name}  {shown}")
     gpus = one.candidate.engine.gpus
     prices = ", ".join(
         f"{name} {format_seconds(gpus * price)}" for name, price in one.prices.items()
     )
-    lines.append(f"         GPU time a request costs: {prices}")
-    return lines
+    lines.append(f"GPU time a request costs: {prices}")
+    if one.cost is not None:
+        lines.append(f"{one.cost:.4g} an hour at {one.candidate.price:.4g} for a GPU")
+    if not one.finished:
+        lines.append(f"not finished: {one.reason}")
+    return [f"         {line}" for line in lines]
+
+
+def _percent(headroom: float) -> str:
+    return f"{100 * headroom:.0f} %" if math.isfinite(headroom) else "any factor"

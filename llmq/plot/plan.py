@@ -56,8 +56,9 @@ def draw_attainment(
     Returns
     -------
     matplotlib axes
-        Points with 95 % intervals on a scale of nines, the lower bound of each candidate as a
-        dashed line, the target as a full one, and a ring round each answer.
+        Points with 95 % intervals on a scale of nines, the lower bound of each candidate at its
+        settings as a dashed line, that of the hardware as a dotted one where it is smaller, the
+        target as a full one, and a ring round each answer.
 
     Raises
     ------
@@ -78,8 +79,16 @@ def draw_attainment(
         handles: list[Any] = [_draw_probes(ax, one, i) for i, one in enumerate(many)]
         labels = [_named(one) for one in many]
         goal = ax.axhline(target, color=INK, linewidth=1.2, zorder=1)
-        handles += [goal, Line2D([], [], color=GREY, linestyle="--", marker="")]
-        labels += [f"target {100 * target:g} %", "lower bound: no policy is stable below"]
+        handles += [
+            goal,
+            Line2D([], [], color=GREY, linestyle="--", marker=""),
+            Line2D([], [], color=GREY, linestyle=":", marker=""),
+        ]
+        labels += [
+            f"target {100 * target:g} %",
+            "lower bound at these settings",
+            "lower bound of the hardware",
+        ]
         if any(one.gpus for one in many):
             handles.append(Line2D([], [], **_ring(GREY)))
             labels.append("answer")
@@ -109,6 +118,8 @@ def _draw_probes(ax: Axes, one: CandidatePlan, i: int) -> Any:
     markers = rcParams["axes.prop_cycle"].by_key()["marker"]
     paint, marker = colour(i), markers[i % len(markers)]
     ax.axvline(one.gpus_lower_bound, color=paint, linestyle="--", linewidth=1.0, zorder=1)
+    if one.hardware_lower_bound < one.gpus_lower_bound:
+        ax.axvline(one.hardware_lower_bound, color=paint, linestyle=":", linewidth=1.3, zorder=1)
     if not one.probes:
         # Empty points would count as lying in the corner of the figure and bend the layout.
         return Line2D([], [], color=paint, marker=marker, linestyle="")
@@ -130,7 +141,7 @@ def _draw_probes(ax: Axes, one: CandidatePlan, i: int) -> Any:
 def _gpu_axis(ax: Axes, many: Sequence[CandidatePlan]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    counts = [one.gpus_lower_bound for one in many]
+    counts = [n for one in many for n in (one.gpus_lower_bound, one.hardware_lower_bound)]
     counts += [probe.gpus for one in many for probe in one.probes]
     low, high = min(counts), max(counts)
     ax.set_xlabel("GPUs")

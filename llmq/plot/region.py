@@ -298,7 +298,10 @@ def _draw_bar(ax: Axes, region: StabilityRegion, found: Slice) -> None:
 
 
 def _limit(region: StabilityRegion) -> str:
-    return "boundary" if region.kind is Kind.EXACT else "outer bound, any policy"
+    if region.kind is Kind.EXACT:
+        return "boundary"
+    where = "at these settings" if region.limits == "settings" else "of the hardware"
+    return f"outer bound {where}"
 
 
 def _draw_offered(ax: Axes, region: StabilityRegion, rates: Rates, found: Slice) -> Any:

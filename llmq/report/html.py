@@ -17,7 +17,7 @@ from typing import Any
 
 from llmq.plot.canvas import CONTROL, GRID, INK
 
-__all__ = ["Html", "data_block", "inline_svg", "page", "table", "tag", "text"]
+__all__ = ["Html", "data_block", "inline_svg", "page", "sentence", "table", "tag", "text"]
 
 _VOID = ("meta", "br")
 _STYLE = Path(__file__).with_name("page.css")
@@ -84,6 +84,27 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
     return Html(f"{start}{''.join(text(child) for child in children)}</{name}>")
 
 
+def sentence(words: str) -> str:
+    """Return words with a capital and without their full stop.
+
+    Parameters
+    ----------
+    words : str
+        A clause.
+
+    Returns
+    -------
+    str
+        Its start in a sentence.
+
+    Examples
+    --------
+    >>> sentence("the slots bind.")
+    'The slots bind'
+    """
+    return words[:1].upper() + words[1:].rstrip(".")
+
+
 def table(
     caption: str, header: Sequence[str], rows: Iterable[Sequence[object]], *, words: int = 1
 ) -> Html:
@@ -103,23 +124,29 @@ def table(
     Returns
     -------
     Html
-        The table, in a box that scrolls where the page is too narrow.
+        The table, in a box that scrolls where it is too wide; on a narrow screen the cells of a
+        row stand one below the other, each with the name of its column.
     """
-    head = tag("tr", *(tag("th", name, scope="col") for name in header))
+    # The roles keep it a table to a screen reader where the style sheet stacks its cells.
+    names = (tag("th", name, scope="col", role="columnheader") for name in header)
+    head = tag("tr", *names, role="row")
     body = [
         tag(
             "tr",
-            tag("th", row[0], scope="row"),
-            *(
-                tag("td", x, class_="number" if i >= words else None)
-                for i, x in enumerate(row)
-                if i
-            ),
+            tag("th", row[0], scope="row", role="rowheader"),
+            *(_cell(header[i], x, number=i >= words) for i, x in enumerate(row) if i),
+            role="row",
         )
         for row in rows
     ]
-    whole = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
+    parts = tag("thead", head, role="rowgroup"), tag("tbody", *body, role="rowgroup")
+    whole = tag("table", tag("caption", caption), *parts, role="table")
     return tag("div", whole, class_="wide", role="region", aria_label=caption, tabindex=0)
+
+
+def _cell(column: str, value: object, *, number: bool) -> Html:
+    kind = "number" if number else None
+    return tag("td", value, class_=kind, role="cell", data_label=column)
 
 
 def inline_svg(svg: str, name: str, description: str) -> Html:

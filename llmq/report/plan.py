@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from llmq import policies
 from llmq.plan import CandidatePlan, Plan
-from llmq.plan_json import engine_text, plan_to_dict
+from llmq.plan_json import plan_to_dict
 from llmq.report.file import check_writable
-from llmq.report.html import Html, data_block, inline_svg, page, table, tag
+from llmq.report.html import Html, data_block, inline_svg, page, sentence, table, tag
 from llmq.result import Estimate, Kind
 from llmq.sim.stats import Share
 from llmq.text.files import PathLike, write_text
@@ -22,8 +22,17 @@ __all__ = ["plan_report", "write_report"]
 _SHOWN = ("p50", "p90", "p99")
 _KINDS = {
     Kind.EXACT: "exact: these rates can be served, and no more, whatever the policy",
-    Kind.OUTER_BOUND: "outer bound: beyond it no policy is stable; just inside it one may not be",
+    Kind.OUTER_BOUND: "outer bound: beyond it no policy is stable at these settings; just inside "
+    "one may not be",
 }
+_NO_ANSWER = {
+    "infeasible": ("Infeasible", "no candidate meets"),
+    "unfinished": ("Not finished", "time ran out before a candidate was known to meet"),
+}
+_HARDWARE = (
+    "outer bound with token budget, slots and prefill chunk free; memory, compute, tiles and links "
+    "stay: beyond it no scheduler is stable"
+)
 
 
 def write_report(plan: Plan, path: PathLike) -> None:
@@ -71,7 +80,7 @@ def plan_report(plan: Plan) -> str:
         f"Capacity plan: {count}",
         tag("h1", "Capacity plan"),
         _verdict(plan),
-        tag("p", f"Traffic: {plan.traffic}. Target: {_goal(plan)}."),
+        tag("p", f"Traffic: {plan.traffic}. {_busiest(plan)}Target: {_goal(plan)}."),
         _section("Why", _why(plan)),
         _section("Candidates", _candidates(plan), _latencies(plan)),
         _section("What a request costs", _prices(plan)),
@@ -100,13 +109,19 @@ def _fleet(one: CandidatePlan) -> str:
     per = one.candidate.engine.gpus
     size = f" with {per} GPUs each" if per > 1 else ""
     n = one.engines or 0
-    return f"{format_count(n)} engine{'s' * (n != 1)} of {engine_text(one)}{size}"
+    return f"{format_count(n)} engine{'s' * (n != 1)} of {one.candidate.title}{size}"
 
 
 def _goal(plan: Plan) -> str:
     if plan.slo.quantile is not None:
         return str(plan.slo)
     return f"{plan.slo} for {_percent(plan.target)} of the requests"
+
+
+def _busiest(plan: Plan) -> str:
+    if not plan.window:
+        return ""
+    return f"Bounds, load, headroom and prices are those of its busiest window: {plan.window}. "
 
 
 def _percent(share: float, digits: int = 4) -> str:
@@ -134,7 +149,7 @@ def _time(at: Estimate | None) -> object:
 def _name(plan: Plan, one: CandidatePlan) -> Html:
     chosen = tag("small", "chosen", class_="chosen") if one is plan.chosen else ""
     policy = tag("small", policies.text(one.candidate.policy))
-    return tag("span", engine_text(one), tag("br"), policy,
+    return tag("span", one.candidate.title, tag("br"), policy,
                " " if chosen else "", chosen)  # fmt: skip
 
 
@@ -144,16 +159,22 @@ def _name(plan: Plan, one: CandidatePlan) -> Html:
 def _verdict(plan: Plan) -> Html:
     best = plan.chosen
     if best is None:
-        return tag("p", tag("strong", "Infeasible"), f": no candidate meets {_goal(plan)}.",
-                   class_="verdict no")  # fmt: skip
-    least = f"the lower bound for any policy is {format_count(best.gpus_lower_bound)}"
+        what, says = _NO_ANSWER[plan.verdict]
+        if any(probe.status == "undecided" for one in plan.candidates for probe in one.probes):
+            says = says.replace("meets", "is shown to meet")
+        return tag("p", tag("strong", what), f": {says} {_goal(plan)}.", class_="verdict no")
     policy = policies.text(best.candidate.policy)
+    verb = "meets" if best.gpus == 1 else "meet"
+    cost = "" if best.cost is None else f", for {best.cost:.4g} an hour,"
     return tag(
         "p",
         tag("strong", _gpus(best.gpus)),
-        f" ({_fleet(best)}, policy {policy}) meet {_goal(plan)}; {least}, the load is "
-        f"{best.load:.2f} and all rates may grow by {_percent(best.headroom, 3)} before no policy "
-        "is stable.",
+        f" ({_fleet(best)}, policy {policy}){cost} {verb} {_goal(plan)}. Lower bound: "
+        f"{format_count(best.gpus_lower_bound)} at these settings, "
+        f"{format_count(best.hardware_lower_bound)} of the hardware at any. The load is "
+        f"{best.load:.2f}; all rates may grow by {_percent(best.headroom, 3)} before no policy is "
+        f"stable at these settings, by {_percent(best.hardware_headroom, 3)} before no scheduler "
+        "is at any.",
         class_="verdict",
     )
 
@@ -162,19 +183,23 @@ def _why(plan: Plan) -> Html:
     best = plan.chosen
     if best is None:
         reasons = [
-            tag("li", f"{one.candidate.label}: {one.reason}. {_capital(one.binding[1])}.")
+            tag("li", f"{one.candidate.label}: {one.reason}. {sentence(one.binding[1])}.")
             for one in plan.candidates
         ]
         return tag("ul", *reasons)
-    lines = [f"{_capital(best.binding[1])}.", f"{_capital(best.reason)}."]
+    lines = [f"{sentence(one)}." for one in (best.decides, best.reason, best.binding[1])]
     gap = (best.gpus or 0) - best.gpus_lower_bound
     if gap > 0:
         lines.append(
-            f"Stability alone needs {_gpus(best.gpus_lower_bound)}; {format_count(gap)} more "
-            f"{'buy' if gap > 1 else 'buys'} the latency targets and the confidence in them."
+            f"The lower bound at these settings is {_gpus(best.gpus_lower_bound)}: the other "
+            f"{format_count(gap)} {'are' if gap > 1 else 'is'} for the policy, the latency targets "
+            "and the confidence in them."
         )
     else:
-        lines.append("This is the lower bound itself: no policy can do with fewer.")
+        lines.append("This is the lower bound: no policy can do with fewer at these settings.")
+    if best.hardware_lower_bound < best.gpus_lower_bound:
+        free = f"With other budgets, slots or chunks {_gpus(best.hardware_lower_bound)}"
+        lines.append(f"{free} are not ruled out: below that no scheduler can do.")
     if best.gpus_point is not None and best.gpus_point < (best.gpus or 0):
         lines.append(
             f"The point estimate meets the target from {_gpus(best.gpus_point)} on, its 95 % "
@@ -185,25 +210,25 @@ def _why(plan: Plan) -> Html:
     return tag("ul", *(tag("li", line) for line in lines))
 
 
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:].rstrip(".")
-
-
 def _candidates(plan: Plan) -> Html:
     header = (
-        "Candidate", "Lower bound (GPUs)", "GPUs", "By point estimate (GPUs)", "Load", "Headroom",
-        "Binds", "Requests within targets",
+        "Candidate", "GPUs", "Load", "Headroom", "Requests within targets",
+        "Lower bound at these settings (GPUs)", "Lower bound of the hardware (GPUs)",
+        "By point estimate (GPUs)", "Headroom of the hardware", "Price for an hour", "Binds",
     )  # fmt: skip
     rows = [
         (
             _name(plan, one),
-            format_count(one.gpus_lower_bound),
             "none" if one.gpus is None else format_count(one.gpus),
-            "none" if one.gpus_point is None else format_count(one.gpus_point),
             f"{one.load:.3f}",
             _percent(one.headroom, 3),
-            one.binding[0],
             _share(one.attainment),
+            format_count(one.gpus_lower_bound),
+            format_count(one.hardware_lower_bound),
+            "none" if one.gpus_point is None else format_count(one.gpus_point),
+            _percent(one.hardware_headroom, 3),
+            "not given" if one.cost is None else f"{one.cost:.4g}",
+            one.binding[0],
         )
         for one in plan.candidates
     ]
@@ -250,11 +275,13 @@ def _prices(plan: Plan) -> Html:
 
 
 def _probes(plan: Plan) -> Html:
-    header = ("Candidate", "Verdict", "Engines", "GPUs", "Load", "Requests within targets")
+    header = (
+        "Candidate", "Verdict", "Engines", "GPUs", "Load", "Requests within targets", "Simulated",
+    )  # fmt: skip
     rows = [
         (
             _name(plan, one), probe.status, format_count(probe.engines), format_count(probe.gpus),
-            f"{probe.load:.3f}", _share(probe.attainment),
+            f"{probe.load:.3f}", _share(probe.attainment), format_count(probe.requests),
         )
         for one in plan.candidates
         for probe in one.probes
@@ -300,8 +327,9 @@ def _about_region(best: CandidatePlan, region: Region, rates: Mapping[str, float
     margin = region.margin(rates)
     where = "inside" if margin > 1 else "outside"
     return (
-        f"Rates that {size} of {engine_text(best)} can carry. The offered rates (star) lie "
-        f"{where} the bound for every policy: all of them times {margin:.3g} reach it."
+        f"Rates that {size} of {best.candidate.title} can carry. The offered rates (star) lie "
+        f"{where} the bound for every policy at these settings: all of them times {margin:.3g} "
+        "reach it."
     )
 
 
@@ -335,6 +363,8 @@ def _basis(plan: Plan) -> Html:
         "dl",
         tag("dt", "Lower bound, load, headroom, prices"),
         tag("dd", f"{bound} ({source})"),
+        tag("dt", "Lower bound and headroom of the hardware"),
+        tag("dd", _HARDWARE),
         tag("dt", "GPUs, attainment, latencies"),
         tag("dd", f"{plan.kind.value}: {intervals}"),
     )

@@ -17,7 +17,16 @@ LAYERS = (
     ("theory", "policies"),
     ("sim", "calibrate"),
     (
-        *("alone", "capacity", "instability", "instability_priority", "instability_search", "io"),
+        *(
+            "alone",
+            "capacity",
+            "capacity_need",
+            "capacity_search",
+            "instability",
+            "instability_priority",
+            "instability_search",
+            "io",
+        ),
         *(
             "networks",
             "networks_fleet",

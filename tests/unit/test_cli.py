@@ -96,12 +96,13 @@ def test_plan_says_the_answer_first_and_then_why(run):
     assert lines[1] == "target   p90 TTFT <= 500 ms and p90 TPOT <= 50 ms"
     assert re.match(r"ANSWER   \d GPUs: \d x llama-3.1-8b/h100 with sarathi$", lines[3])
     for part in (
-        r"lower bound 3: with fewer no scheduler is stable",
-        r"load 0\.\d\d; all rates may grow by \d+ % before no scheduler is stable",
+        r"lower bound 3 at these settings: with fewer no policy is stable; 3 of the h",
+        r"load 0\.\d\d; all rates may grow by \d+ % before no policy is stable at the",
+        r"the lower bound decides: 2 GPUs would have a load of 1\.\d\d at these settings",
         r"TTFT  p50 [\d.]+ m?s ± [\d.]+ [mu]?s, p90 .*, p99 ",
         r"TPOT  p50 ",
         r"GPU time a request costs: chat [\d.]+ ms",
-        r"candidate +bound +GPUs +load +attainment",
+        r"candidate +bound +hardware +GPUs +load +attainment",
         r"\d\d\.\d\d % \[\d\d\.\d\d, \d+\.\d\d\], n = \d+",
         r"assumptions: .*more engines do no harm",
     ):
@@ -152,11 +153,12 @@ def test_plan_of_a_file(run, folder):
     assert first["region"]["facets"]
     assert not second["feasible"]  # one A100 is not enough, and the limit is its own
     assert re.search("exceeds the limit of 1|^1 GPUs do not meet", second["reason"])
-    assert first["attainment"]["n"] <= 600
+    # 3 x 200 requests do not decide; the paths grow until they do.
+    assert 600 < first["attainment"]["n"] <= 16 * 600
     # Options say how much to simulate; 0 is a seed as well.
     code, out, err = run("plan", "plan.toml", "--json", "--seed", "0", "--requests", "100")
     assert json.loads(out)["provenance"]["entropy"] == "0"
-    assert json.loads(out)["candidates"][0]["attainment"]["n"] <= 300
+    assert json.loads(out)["candidates"][0]["attainment"]["n"] < first["attainment"]["n"]
     code, out, err = run("plan", "plan.toml", "--max-gpus", "1")
     assert code == 3
     assert out.count("1): ") + out.count("):") == 2
@@ -176,7 +178,9 @@ def test_plan_infeasible(run):
     words = ["plan", *CONV, *H100, "--ttft", "1ms", *FEW]
     code, out, err = run(*words)
     assert (code, err) == (3, "")
-    assert "INFEASIBLE\n  llama-3.1-8b/h100 with sarathi (lower bound 1):\n    no number of" in out
+    bounds = "(lower bound 1 at these settings, 1 at any)"
+    assert f"INFEASIBLE\n  llama-3.1-8b/h100 with sarathi {bounds}:\n" in out
+    assert "\n    no number of GPUs meets TTFT <= 1 ms" in out
     code, out, _ = run(*words, "--json")
     found = json.loads(out)
     assert (code, found["verdict"], found["chosen"]) == (3, "infeasible", None)

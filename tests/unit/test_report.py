@@ -178,8 +178,13 @@ def test_answer_comes_first_with_its_reasons(plan: Plan, html: str) -> None:
     words = Page(html).words
     verdict = words.index(f"{best.gpus} GPUs ({best.engines} engines of chip, policy ")
     assert verdict < words.index("Why") < words.index("Candidates") < words.index("Assumptions")
-    assert f"the lower bound for any policy is {best.gpus_lower_bound}," in words
-    assert f"the load is {best.load:.2f} and all rates may grow by" in words
+    bounds = (
+        f"{best.gpus_lower_bound} at these settings, {best.hardware_lower_bound} of the hardware"
+    )
+    assert f"Lower bound: {bounds} at any." in words
+    assert f"The load is {best.load:.2f}; all rates may grow by" in words
+    assert "before no policy is stable at these settings" in words
+    assert "before no scheduler is at any" in words
     assert best.binding[1][1:] in words
     for line in plan.assumptions:
         assert line in words
@@ -188,7 +193,7 @@ def test_answer_comes_first_with_its_reasons(plan: Plan, html: str) -> None:
 def test_tables_hold_every_candidate_price_and_probe(plan: Plan, html: str) -> None:
     words = Page(html).words
     for one in plan.candidates:
-        assert words.count(f"{one.candidate.engine.name}sarathi:token_budget=256") >= 4
+        assert words.count(f"{one.candidate.title}sarathi:token_budget=256") >= 4
         if share := one.attainment:
             ends = f"[{100 * share.low:.2f}, {100 * share.high:.2f}] %, n = {share.n:,}"
             assert f"{100 * share.value:.2f} %{ends}" in words

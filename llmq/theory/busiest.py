@@ -1,0 +1,276 @@
+r"""The busiest window of a trace: what must be computed in it, and how many engines that takes.
+
+A trace need not be stationary, so its mean rate says little about its peak. Let ``d_i`` be the
+latest time at which request ``i`` may end and meet its targets, and ``w_i`` its price under a bound
+of the region (:mod:`llmq.theory.facets`): no iteration of ``t`` seconds is worth more than ``t``.
+
+*Demand of a window.* A request that arrives at ``s`` or later and is due by ``e`` is computed
+within ``[s, e]`` if it meets its targets, as all its iterations lie between its arrival and its
+end. ``N`` engines have ``N (e - s)`` seconds there, so if at most ``m`` requests may miss,
+
+.. math:: N \ge \frac{\sum_{i:\ a_i \ge s,\ d_i \le e} w_i - W_m}{e - s},
+
+``W_m`` the price of the ``m`` dearest. This holds on the path, for every policy at the settings of
+the bound, for every window; it is the processor demand criterion of real-time scheduling (Baruah,
+Rosier and Howell 1990). The window with the largest quotient is the busiest: no length has to be
+chosen, because a window that is short against the time a request may take counts for little.
+
+Windows are looked for on a grid (lengths in steps of a quarter, starts in steps of an eighth of
+the length, then finer about the best); any of them gives a bound. Requests are priced in groups of
+like size: a group's mean is exact, since prices are linear in the demand of a request, and ``W_m``
+takes the largest prompt and output of each group.
+
+*Load of a window*: its arrivals over its length, as if they went on for ever. Above ``N`` the
+priced backlog grows by the difference, all through the window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from llmq.errors import InputError
+from llmq.model.engine import Engine
+from llmq.model.lengths import Lengths
+from llmq.model.request import RequestClass
+from llmq.model.slo import SLO
+from llmq.model.trace import Trace
+from llmq.theory.bounds import outer_facets, shared_facets, shares_slot
+from llmq.theory.demand import demand
+
+__all__ = ["Window", "busiest", "demanded", "latest"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+GROUPS = 64
+STEP, STARTS, FINER, MOST = 1.25, 8, 17, 60
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of a trace.
+
+    Parameters
+    ----------
+    start, end : float
+        Seconds after the first arrival.
+    requests : int
+        Requests that arrive in it.
+    due : float
+        Engines that its demand takes, whatever the policy.
+    """
+
+    start: float
+    end: float
+    requests: int
+    due: float
+
+
+def latest(trace: Trace, slo: SLO) -> Floats:
+    """Return how long each request may take, from its arrival to its last token.
+
+    Parameters
+    ----------
+    trace : Trace
+        The requests.
+    slo : SLO
+        The targets of a request.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Seconds; infinite where the targets do not say.
+
+    Examples
+    --------
+    >>> latest(Trace([0, 1], [8, 8], [1, 5]), SLO(ttft=1.0, tpot=0.5))
+    array([1., 3.])
+    """
+    visible = (trace.output - trace.reasoning).astype(np.float64)
+    most = np.full(len(trace), np.inf if slo.e2e is None else slo.e2e)
+    if slo.ttft is not None:
+        further = np.inf if slo.tpot is None else slo.tpot
+        with np.errstate(invalid="ignore"):
+            stay = slo.ttft + np.where(visible > 1, further * (visible - 1), 0.0)
+        most = np.minimum(most, stay)
+    return most
+
+
+def busiest(trace: Trace, engine: Engine, stay: Floats, misses: int = 0) -> Window:
+    """Find the window whose demand takes the most engines.
+
+    Parameters
+    ----------
+    trace : Trace
+        The requests.
+    engine : Engine
+        One engine, as it runs.
+    stay : ndarray, shape (n,)
+        Seconds that each request may take; finite.
+    misses : int
+        Requests that may take longer.
+
+    Returns
+    -------
+    Window
+        The whole trace where no window takes more.
+
+    Raises
+    ------
+    InputError
+        All requests come at one time, or a stay is not finite.
+
+    Examples
+    --------
+    >>> from llmq.model.batchtime import BatchTime
+    >>> chip = Engine(BatchTime.affine(base=0.0, per_token=0.001))
+    >>> calm, rush = np.arange(0, 1000, 10.0), 1000 + np.arange(0, 100, 0.1)
+    >>> day = Trace(np.r_[calm, rush], 99, 1)
+    >>> found = busiest(day, chip, np.full(len(day), 1.0))
+    >>> round(found.start), round(found.end), round(found.due, 2)
+    (1003, 1100, 0.98)
+    """
+    came, due = _times(trace, stay)
+    prices = _Prices(trace, engine, misses)
+    weight, spared = prices.largest()
+    whole = float(due.max())
+    steps = min(math.ceil(math.log(whole / min(float(stay.min()), whole)) / math.log(STEP)), MOST)
+    grid = [whole / STEP**i for i in range(steps + 1)]
+    found = max(_best(came, due, weight, length, STARTS, spared) for length in grid)
+    near = [min(whole, found[1] * STEP**x) for x in np.linspace(-1, 1, FINER)]
+    finer = [_best(came, due, weight, length, STARTS * FINER, spared) for length in near]
+    _, length, start = max(found, *finer)
+    held = (came >= start) & (due <= start + length)
+    if held.any():
+        # No request of the window begins earlier or is due later: a shorter window asks for more.
+        start, end = float(came[held].min()), float(due[held].max())
+    else:
+        start, end = 0.0, whole
+    inside = int(np.count_nonzero((came >= start) & (came <= end)))
+    return Window(start, end, inside, prices.due(came, due, start, end))
+
+
+def demanded(trace: Trace, engine: Engine, stay: Floats, window: Window, misses: int = 0) -> float:
+    """Return how many engines the demand of a window takes.
+
+    Parameters
+    ----------
+    trace : Trace
+        The requests.
+    engine : Engine
+        Another engine than the one whose busiest window it is.
+    stay : ndarray, shape (n,)
+        Seconds that each request may take.
+    window : Window
+        Where to look.
+    misses : int
+        Requests that may take longer.
+
+    Returns
+    -------
+    float
+        Engines, whatever the policy.
+
+    Examples
+    --------
+    >>> from llmq.model.batchtime import BatchTime
+    >>> chip = Engine(BatchTime.affine(base=0.0, per_token=0.001))
+    >>> day = Trace(np.arange(0, 100, 0.1), 99, 1)
+    >>> demanded(day, chip, np.full(len(day), 0.1), Window(0.0, 10.0, 100, 1.0))
+    0.99
+    """
+    came, due = _times(trace, stay)
+    return _Prices(trace, engine, misses).due(came, due, window.start, window.end)
+
+
+def _times(trace: Trace, stay: Floats) -> tuple[Floats, Floats]:
+    """Arrival and latest end of each request, seconds after the first arrival."""
+    if not trace.span > 0:
+        raise InputError("all requests come at one time: the trace has no windows")
+    if not np.isfinite(stay).all():
+        raise InputError("every request needs a finite time that it may take")
+    came = trace.arrival - trace.arrival[0]
+    return came, came + stay
+
+
+class _Prices:
+    """What the requests of a trace cost under each bound of an engine."""
+
+    def __init__(self, trace: Trace, engine: Engine, misses: int) -> None:
+        group, dearest = _groups(trace)
+        laws = [_law(trace, group == g) for g in range(len(dearest))]
+        # A row for each bound, a column for each request.
+        self.weights = _weights(engine, laws)[:, group]
+        counts = np.bincount(group, minlength=len(dearest))
+        self.spared = np.array([_dear(row, counts, misses) for row in _weights(engine, dearest)])
+
+    def largest(self) -> tuple[Floats, float]:
+        """Prices under the bound that is the largest in the whole trace, and what may be spared."""
+        facet = int(np.argmax(self.weights.sum(axis=1)))
+        return self.weights[facet], float(self.spared[facet])
+
+    def due(self, came: Floats, due: Floats, start: float, end: float) -> float:
+        """Engines that a window takes: every bound holds, so the largest does."""
+        inside = (came >= start) & (due <= end)
+        demands = self.weights[:, inside].sum(axis=1) - self.spared
+        return max(0.0, float(demands.max() / (end - start)))
+
+
+def _groups(trace: Trace) -> tuple[Ints, list[RequestClass]]:
+    """Group of each request by class and size; the largest prompt and output of each group."""
+    group = np.zeros(len(trace), dtype=np.int64)
+    dearest: list[RequestClass] = []
+    each = max(1, GROUPS // len(trace.classes))
+    for code in range(len(trace.classes)):
+        mine = np.flatnonzero(trace.klass == code)
+        order = mine[np.argsort(trace.prompt[mine] + trace.output[mine], kind="stable")]
+        for part in np.array_split(order, min(each, len(mine))) if len(mine) else ():
+            group[part] = len(dearest)
+            dearest.append(
+                RequestClass(int(trace.prompt[part].max()), int(trace.output[part].max()))
+            )
+    return group, dearest
+
+
+def _law(trace: Trace, rows: npt.NDArray[np.bool_]) -> RequestClass:
+    laws = [Lengths.empirical(x[rows]) for x in (trace.prompt, trace.output)]
+    return RequestClass(*laws, paired=True)
+
+
+def _weights(engine: Engine, classes: Sequence[RequestClass]) -> Floats:
+    """Engine-seconds of a request: a row for each bound of the engine."""
+    needs = [demand(one, engine) for one in classes]
+    facets = shared_facets(engine, needs) if shares_slot(engine) else outer_facets(engine, needs)
+    return np.array([facet.weights for facet in facets])
+
+
+def _dear(prices: Floats, counts: Ints, misses: int) -> float:
+    """Price of the dearest requests, so many of them."""
+    total, left = 0.0, misses
+    for g in np.argsort(-prices):
+        taken = min(left, int(counts[g]))
+        total, left = total + taken * float(prices[g]), left - taken
+    return total
+
+
+def _best(
+    came: Floats, due: Floats, weight: Floats, length: float, starts: int, spared: float
+) -> tuple[float, float, float]:
+    """Engines, length and start of the window of a length with the largest demand."""
+    step = length / starts
+    last = max(0, math.ceil((float(due.max()) - length) / step - 1e-9))
+    # Request i is in the window that starts at k steps if due_i - length <= k step <= came_i.
+    low = np.maximum(np.ceil((due - length) / step - 1e-9), 0).astype(np.int64)
+    high = np.minimum(np.floor(came / step + 1e-9), last).astype(np.int64)
+    fits = low <= high
+    changes = np.bincount(low[fits], weight[fits], last + 2)
+    changes -= np.bincount(high[fits] + 1, weight[fits], last + 2)
+    demands = np.cumsum(changes)[: last + 1]
+    best = int(np.argmax(demands))
+    return float(demands[best] - spared) / length, length, best * step

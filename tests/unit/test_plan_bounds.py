@@ -1,0 +1,264 @@
+"""Bounds of a plan, what is accepted, what decides: faults A1b, B4, B16, B19, B21 and F."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+import llmq
+from llmq.capacity import Candidate, PlanInterrupted, plan_capacity
+from llmq.errors import InputError
+from llmq.model.arrivals import Deterministic
+from llmq.model.batchtime import BatchTime
+from llmq.model.engine import Engine
+from llmq.model.request import RequestClass
+from llmq.model.slo import SLO
+from llmq.model.trace import Trace
+from llmq.model.workload import Workload
+from llmq.plan_json import plan_to_dict
+from llmq.policies import Sarathi
+from llmq.theory.busiest import busiest, demanded, latest
+
+# A prompt of 100 tokens by itself takes 0.2 s and has one token of output.
+CHIP = Engine(BatchTime.affine(base=0.1, per_token=1e-3), token_budget=512, name="chip")
+ONE = {"one": RequestClass(prompt=100, output=1)}
+STEADY = Workload(Deterministic(22.0), ONE, {"one": 1.0})
+NO_WAIT = SLO(ttft=0.2001, quantile=0.99)
+FEW = {"requests": 200, "replications": 4}
+H100 = "llama-3.1-8b/h100"
+
+
+def test_a1b_both_bounds_are_said_and_the_hardware_alone_rules_out_every_scheduler(capsys):
+    # 60 req/s of the example take 2.138 H100 at 512 tokens and 256 slots, 1.970 at any settings.
+    from llmq.cli import main
+
+    example = str(llmq.__path__[0]) + "/../examples/chat.toml"
+    words = ["plan", example, "--engine", H100, "--policy", "sarathi:token_budget=512"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["chosen"]
+    assert (found["gpus_lower_bound"], found["hardware_lower_bound"]) == (3, 2)
+    assert found["load_one"] == pytest.approx(2.138, abs=5e-4)
+    assert found["hardware_load_one"] == pytest.approx(1.970, abs=5e-4)
+    assert found["hardware_headroom"] > found["headroom"] > 0
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "lower bound 3 at these settings: with fewer no policy is stable; 2 of the har" in out
+    assert "before no policy is stable at these settings, by 52 % before no scheduler is" in out
+    for line in out.splitlines():
+        if "no scheduler" in line:
+            assert "of the hardware" in line or "at these settings, by" in line
+
+
+def test_a1_a_policy_that_raises_the_budget_is_planned_with_it():
+    slow = Engine(BatchTime.affine(base=1.0, per_token=0.01), token_budget=64, name="slow")
+    work = Workload.poisson(0.3, {"a": RequestClass(200, 20)})
+    slo = SLO(ttft=1000.0, tpot=1000.0, quantile=0.5)
+    few = {"requests": 300, "replications": 4}
+    high = plan_capacity(work, slo, slow, policy=Sarathi(token_budget=1024), **few)
+    assert high.chosen.gpus_lower_bound == 1
+    assert any("raises the token budget from 64 to 1024" in note for note in high.assumptions)
+    low = plan_capacity(work, slo, slow, policy=Sarathi(), **few)
+    assert low.chosen.gpus_lower_bound == 2
+    assert low.chosen.hardware_lower_bound == high.chosen.hardware_lower_bound == 1
+    for plan in (low, high):
+        best = plan.chosen
+        assert best.hardware_lower_bound <= best.gpus_lower_bound <= best.gpus
+        assert best.hardware_headroom >= best.headroom
+
+
+def _day(quiet: float = 1.0, rush: float = 30.0) -> Trace:
+    calm = np.arange(0, 3000, 1 / quiet)
+    busy = np.arange(3000, 3400, 1 / rush)
+    return Trace(np.r_[calm, busy, np.arange(3400, 6000, 1 / quiet)], 100, 1)
+
+
+def test_b4_bound_and_headroom_of_a_trace_come_from_its_busiest_window():
+    # A full batch of 512 tokens takes 0.612 s: 30 req/s take 3.586 engines, the mean rate 0.35.
+    price = 0.612 * 100 / 512
+    plan = plan_capacity(_day(), SLO(ttft=2.0, quantile=0.95), CHIP)
+    best = plan.chosen
+    assert best.load_one == pytest.approx(30 * price, rel=0.02)
+    assert best.gpus_lower_bound == 4
+    assert best.headroom == pytest.approx(best.gpus / (30 * price) - 1, rel=0.05)
+    assert plan.rates["all"] == pytest.approx(30, rel=0.02)
+    assert "from 0:50:0" in plan.window
+    assert "to 0:56:" in plan.window
+    assert plan_to_dict(plan)["window"] == plan.window
+    level = plan_capacity(Trace(np.arange(0, 600, 0.1), 100, 1), SLO(ttft=2.0), CHIP)
+    assert level.window == ""
+    assert level.chosen.load_one == pytest.approx(10 * price, rel=1e-3)
+
+
+def test_b4_the_bound_of_the_window_holds_for_the_trace():
+    # With one engine fewer than the demand of the window even a schedule that knows all cannot
+    # meet the targets; the planner's own simulation agrees at the bound less one.
+    day = _day()
+    slo = SLO(ttft=2.0, quantile=0.95)
+    misses = math.floor(0.05 * len(day))
+    found = busiest(day, CHIP, latest(day, slo), misses)
+    fewer = math.ceil(found.due) - 1
+    run = llmq.simulate(llmq.Fleet({"all": (CHIP, fewer)}), day, Sarathi())
+    assert run.attainment(slo).value < 0.95
+    # No misses: more is due. Longer targets: less. Another engine: in proportion.
+    assert busiest(day, CHIP, latest(day, slo)).due > found.due
+    assert busiest(day, CHIP, latest(day, SLO(ttft=200.0)), misses).due < found.due
+    twice = CHIP.with_(law=BatchTime.affine(base=0.2, per_token=2e-3))
+    stay = latest(day, slo)
+    assert demanded(day, twice, stay, found, misses) == pytest.approx(2 * found.due, rel=1e-9)
+    assert demanded(day, CHIP, stay, found, misses) == found.due
+
+
+def test_b4_demand_of_a_window_by_hand():
+    # Ten prompts at once, each due within 3 s, then nothing for long: by 3 s ten prompts must be
+    # done, 10 x 0.1195 s of one engine; two dearest may miss.
+    trace = Trace(np.r_[np.zeros(10), 1000.0], 100, 1)
+    stay = np.full(11, 3.0)
+    price = 0.612 * 100 / 512
+    assert busiest(trace, CHIP, stay).due == pytest.approx(10 * price / 3, rel=1e-6)
+    assert busiest(trace, CHIP, stay, 2).due == pytest.approx(8 * price / 3, rel=1e-6)
+    uneven = Trace([0.0, 0.0, 0.0, 100.0], [100, 300, 200, 100], 1)
+    assert busiest(uneven, CHIP, np.full(4, 1.0), 1).due == pytest.approx(3 * price, rel=1e-6)
+    with pytest.raises(InputError, match="all requests come at one time"):
+        busiest(Trace([0.0, 0.0], 100, 1), CHIP, np.ones(2))
+    with pytest.raises(InputError, match="finite time"):
+        busiest(trace, CHIP, np.full(11, np.inf))
+
+
+def test_b4_how_long_a_request_may_take():
+    trace = Trace([0.0, 1.0], 100, [1, 11], [0, 5])
+    assert latest(trace, SLO(e2e=9.0)).tolist() == [9.0, 9.0]
+    assert latest(trace, SLO(ttft=1.0)).tolist() == [1.0, math.inf]
+    assert latest(trace, SLO(tpot=1.0)).tolist() == [math.inf, math.inf]
+    # Six visible tokens after five hidden ones: five gaps after the first.
+    assert latest(trace, SLO(ttft=1.0, tpot=0.5)).tolist() == [1.0, 3.5]
+    assert latest(trace, SLO(ttft=1.0, tpot=0.5, e2e=2.0)).tolist() == [1.0, 2.0]
+
+
+def test_b16_only_stable_counts_are_accepted_and_paths_grow_until_they_decide():
+    # Three engines of TP 4 have a load of 0.977: short paths look fine, long ones are overloaded.
+    engine = llmq.load_engine(H100, tp=4)
+    slo = SLO(ttft=0.5, tpot=0.05, quantile=0.99)
+    plan = plan_capacity(llmq.load_workload("azure-conv", 200.0), slo, engine, policy=Sarathi())
+    assert plan.chosen.gpus == 16
+    assert {probe.status for probe in plan.chosen.probes if probe.gpus == 16} == {"stable"}
+    three = plan.chosen.probes[0]
+    assert (three.gpus, three.status != "stable") == (12, True)
+    assert plan.chosen.decides
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fake:
+    """A verdict and a share, as a run has them."""
+
+    status: str
+    low: float
+    high: float
+
+
+@pytest.mark.parametrize(
+    ("status", "low", "high", "passes", "decided"),
+    [
+        ("stable", 0.95, 1.0, True, True),
+        ("stable", 0.9, 0.95, True, True),  # at the target exactly
+        ("stable", 0.85, 0.95, False, False),
+        ("stable", 0.7, 0.8, False, True),
+        ("undecided", 0.95, 1.0, False, False),
+        ("undecided", 0.7, 0.8, False, True),
+        ("overloaded", 0.95, 1.0, False, True),
+    ],
+)
+def test_b16_what_a_probe_decides(status, low, high, passes, decided):
+    from llmq.capacity_search import Search
+    from llmq.plan import Probe
+    from llmq.sim.stats import Share
+
+    search = Search(
+        STEADY, SLO(ttft=1.0, quantile=0.9), 0.9, Candidate(CHIP, Sarathi()), CHIP,
+        np.random.SeedSequence(1), 100, 1600, 4, 1, lambda text: None, math.inf,
+    )  # fmt: skip
+    probe = Probe(3, 3, 0.9, Share(0.9, low, high, 1000), status)
+    assert (search.passes(probe), search.decided(probe)) == (passes, decided)
+
+
+def test_f_chosen_has_the_fewest_gpus_not_the_fewest_engines():
+    # One engine of four GPUs against three of one GPU.
+    wide = Engine(BatchTime.affine(base=0.025, per_token=2.5e-4), name="wide", gpus=8)
+    plan = plan_capacity(STEADY, NO_WAIT, [wide, CHIP], **FEW)
+    one, two = plan.candidates
+    assert one.engines < two.engines
+    assert one.gpus > two.gpus
+    assert plan.chosen is two
+    assert plan.chosen_by == "GPUs"
+    assert any("what a GPU of each kind costs is not considered" in x for x in plan.assumptions)
+    alone = plan_capacity(STEADY, NO_WAIT, CHIP, **FEW)
+    assert not any("chosen:" in note for note in alone.assumptions)
+
+
+def test_b21_the_cheapest_is_chosen_where_every_candidate_has_a_price():
+    wide = Engine(BatchTime.affine(base=0.025, per_token=2.5e-4), name="wide", gpus=8)
+    offers = [Candidate(wide, Sarathi(), price=0.5), Candidate(CHIP, Sarathi(), price=2.0)]
+    plan = plan_capacity(STEADY, NO_WAIT, offers, **FEW)
+    assert plan.chosen is plan.candidates[0]
+    assert (plan.chosen_by, plan.chosen.cost) == ("price", 0.5 * plan.chosen.gpus)
+    assert plan_to_dict(plan)["chosen"]["cost_per_hour"] == plan.chosen.cost
+    mixed = plan_capacity(STEADY, NO_WAIT, [offers[0], Candidate(CHIP, Sarathi())], **FEW)
+    assert (mixed.chosen, mixed.chosen_by) == (mixed.candidates[1], "GPUs")
+    with pytest.raises(InputError, match="price must be a positive"):
+        Candidate(CHIP, Sarathi(), price=-1.0)
+
+
+def test_b21_what_decides_is_said():
+    # 22 req/s of 0.2 s: the load on five is 0.53, and no request waits. On four some do.
+    late = plan_capacity(STEADY, NO_WAIT, CHIP, **FEW).chosen
+    assert late.gpus == 5
+    assert late.decides.startswith("latency decides: on 4 GPUs only ")
+    assert "meet the TTFT target of 200 ms" in late.decides
+    loose = plan_capacity(STEADY, SLO(ttft=20.0, quantile=0.9), CHIP, **FEW).chosen
+    assert loose.gpus == loose.gpus_lower_bound == 3
+    assert loose.decides == (
+        "the lower bound decides: 2 GPUs would have a load of 1.31 at these settings"
+    )
+
+
+def test_b21_time_that_runs_out_keeps_what_was_finished():
+    said: list[str] = []
+    plan = plan_capacity(STEADY, NO_WAIT, [CHIP, CHIP.with_(name="next")], max_seconds=1e-9, **FEW)
+    assert (plan.verdict, plan.chosen, plan.candidates) == ("unfinished", None, ())
+    assert any("2 of 2 candidates were not begun" in note for note in plan.assumptions)
+
+    def stop(text: str) -> None:
+        said.append(text)
+        if text.startswith("next"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(PlanInterrupted) as caught:
+        plan_capacity(STEADY, NO_WAIT, [CHIP, CHIP.with_(name="next")], progress=stop, **FEW)
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert caught.value.plan.chosen.gpus == 5
+    assert len(caught.value.plan.candidates) == 1
+
+
+def test_d_reprs_are_short():
+    plan = plan_capacity(STEADY, NO_WAIT, CHIP, **FEW)
+    assert len(repr(plan)) < 200
+    assert repr(plan).startswith("Plan(feasible: 5 GPUs, chip with sarathi; 1 candidates for p99")
+    assert len(repr(plan.chosen)) < 200
+
+
+def test_d_texts_and_dicts_are_refused_with_the_remedy():
+    for given, remedy in (
+        ({"slo": {"ttft": 1.0}}, r"llmq\.SLO"),
+        ({"candidates": H100}, r"load_engine"),
+        ({"policy": "sarathi"}, r"policies\.parse"),
+    ):
+        words = {"slo": NO_WAIT, "candidates": CHIP, **given}
+        with pytest.raises(InputError, match=remedy):
+            plan_capacity(STEADY, words["slo"], words["candidates"], policy=words.get("policy"))
+    with pytest.raises(InputError, match=r"policies\.parse"):
+        Candidate(CHIP, "sarathi")
+    with pytest.raises(InputError, match="load_engine"):
+        plan_capacity(STEADY, NO_WAIT, [H100])
