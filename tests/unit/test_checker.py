@@ -613,7 +613,7 @@ def test_prices_of_two_phases_hold_for_every_batch() -> None:
     """F: also a prefill takes a slot, so that beside it one decode less runs."""
     draw = random.Random(11)
     found = [0, 0]
-    for _ in range(160):
+    for _ in range(60):
         raw = pool({}, budget=draw.randint(1, 14), slots=draw.choice([None, 1, 2, 3, 5, 20]),
                    limits=draw.choice([{}, {"memory": 7}]), time=random_law(draw))  # fmt: skip
         if seconds_of(raw["law"], 1) == 0:
@@ -640,7 +640,7 @@ def test_prices_of_two_phases_hold_for_every_batch() -> None:
             else:
                 with pytest.raises(Rejected, match="worth more than its time"):
                     made.check_prices(prices, limits, q)
-    assert min(found) > 50
+    assert min(found) > 20
 
 
 def knapsack(buffers: int, rows: Any, budget: int = 6, steps: Any = None, **time: Any) -> Any:
