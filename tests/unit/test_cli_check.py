@@ -125,3 +125,92 @@ def test_help_and_wrong_calls(run):
     assert code == 0
     assert "4: a certificate is rejected" in out
     assert run()[0] == 2
+
+
+# A5: the problem of the user. ------------------------------
+
+OWN = ("--engine", "llama-3.1-8b/h100", "--prompt", "1000", "--output", "100", "--rate", "20")
+
+
+@pytest.fixture
+def own(tmp_path):
+    from llmq.theory.certificate import certify
+
+    engine = llmq.load_engine("llama-3.1-8b/h100")
+    certify(engine, {"x": llmq.RequestClass(1000, 100)}, {"x": 20}).save(tmp_path / "own.json")
+    return "own.json"
+
+
+def test_a5_the_problem_is_made_again_from_the_users_input(run, own):
+    code, out, err = run(own, *OWN)
+    assert (code, err) == (0, "")
+    assert "it is the problem of your own input" in out
+    code, out, _ = run(own)
+    assert code == 0
+    assert "your own input" not in out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--rate", "21"), "problem.classes.x.rate is '20/1' in the certificate, '21/1'"),
+        (("--prompt", "1001"), "lengths.prompt is [1000] in the certificate, [1001] by your input"),
+        (("--output", "99"), "lengths.output"),
+        (("--kv-tokens", "100000"), "limits.memory"),
+        (("--max-seqs", "7"), "limits.slots"),
+        (("--token-budget", "77"), "token_budget"),
+        (("--engines", "2"), "engines is 1 in the certificate, 2 by your input"),
+        (("--engine", "llama-3.1-8b/a100"), "law.base"),
+        (("--policy", "vllm:token_budget=77"), "token_budget"),
+    ],
+)
+def test_a5_a_difference_is_named(run, own, options, words):
+    given = dict(zip(OWN[::2], OWN[1::2], strict=True)) | {options[0]: options[1]}
+    code, out, _ = run(own, *[text for pair in given.items() for text in pair])
+    assert code == 4
+    assert "rejected: another problem than yours" in out
+    assert words in out
+
+
+def test_a5_the_scope_is_that_of_the_certificate(run, tmp_path):
+    from llmq.theory.certificate import certify
+
+    engine = llmq.load_engine("llama-3.1-8b/h100")
+    made = certify(engine, {"x": llmq.RequestClass(1000, 100)}, {"x": 20}, limits="hardware")
+    made.save(tmp_path / "hard.json")
+    code, out, _ = run("hard.json", *OWN, "--max-seqs", "7")
+    assert code == 0
+    assert "on this hardware, whatever the token budget, slots and chunk" in out
+    assert run("hard.json", *OWN, "--kv-tokens", "100000")[0] == 4
+
+
+def test_a5_fleets_are_compared_pool_by_pool(run, tmp_path):
+    from llmq.theory.certificate import certify
+
+    names = ("llama-3.1-8b/h100", "llama-3.1-8b/a100")
+    fleet = llmq.Fleet({name: (llmq.load_engine(name), n) for name, n in zip(names, (2, 3),
+                        strict=True)})  # fmt: skip
+    certify(fleet, {"requests": llmq.RequestClass(1000, 100)}, {"requests": 20}).save(
+        tmp_path / "fleet.json"
+    )
+    words = ["--engine", names[0], "--engine", names[1], *OWN[2:]]
+    assert run("fleet.json", *words, "--engines", "2", "--engines", "3")[0] == 0
+    code, out, _ = run("fleet.json", *words, "--engines", "3", "--engines", "2")
+    assert code == 4
+    assert out.count("engines is") == 2
+    assert run("fleet.json", *OWN)[0] == 4
+
+
+def test_a5_other_claims_are_not_compared(run, tmp_path):
+    drift = next(path for path in SHIPPED if path.stem == "drift-sarathi")
+    code, _, err = run(str(drift), *OWN)
+    assert code == 2
+    assert "is not about a planning problem" in err
+    assert run(str(drift), "--engine", OWN[1])[0] == 2
+
+
+def test_c27_a_checker_that_runs_on_is_ended(run, good, monkeypatch):
+    monkeypatch.setattr(check, "_LIMIT", 0.001)
+    code, out, _ = run("good.json")
+    assert code == 4
+    assert "rejected: not checked within 0.001 seconds" in out
