@@ -39,7 +39,9 @@ UNITS = {"memory": "KV tokens", "load": "share of the outer bound", "low": "as l
 MEMORY = (7_504, 15_008, 30_000, 60_000, 120_000, 240_000, 480_000)
 MIX = {"short": llmq.RequestClass(512, 128), "long": llmq.RequestClass(2048, 256)}
 RATES = {"short": 10.0, "long": 2.0}
-POLICIES: dict[str, Policy] = {"sarathi": policies.Sarathi(), "vllm": policies.VLLM()}
+POLICIES: dict[str, Policy] = {
+    "sarathi": policies.Sarathi(), "vllm": policies.VLLM(version="v0", token_budget=8192),
+}  # fmt: skip
 
 
 def engine(memory: int) -> llmq.Engine:

@@ -54,7 +54,7 @@ POLICIES: dict[str, tuple[Policy, int]] = {
     "sarathi-512": (Sarathi(), 512),
     "sarathi-1024": (Sarathi(), 1024),
     "orca-1024": (Orca(), 1024),
-    "vllm-1024": (VLLM(token_budget=None), 1024),
+    "vllm-1024": (VLLM(version="v0"), 1024),
     "fastertransformer-1024": (FasterTransformer(), 1024),
 }
 N, FULL = 1000, 200  # arrivals of a run that looks for an edge, and those at its start

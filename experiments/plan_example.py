@@ -22,7 +22,7 @@ from llmq.capacity import Candidate, Plan, plan_capacity
 from llmq.errors import InfeasibleError
 from llmq.io.config import CandidateConfig, read_config
 from llmq.plot.region import cut
-from llmq.policies import Sarathi, parse
+from llmq.policies import VLLM, parse
 
 if TYPE_CHECKING:
     from llmq.rng import RngLike
@@ -52,7 +52,7 @@ def plan() -> Plan:
 
 def _candidate(one: CandidateConfig) -> Candidate:
     made = load_engine(one.engine, one.tp) if isinstance(one.engine, str) else one.engine
-    policy = Sarathi() if one.policy is None else parse(one.policy)
+    policy = VLLM() if one.policy is None else parse(one.policy)
     return Candidate(made.with_(**one.overrides), policy)
 
 

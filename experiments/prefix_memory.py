@@ -64,7 +64,7 @@ def one(point: Point, _: np.random.SeedSequence) -> list[Row]:
         engine = engine.with_(kv_tokens=None)
     elif point["memory"]:
         engine = engine.with_(kv_tokens=int(point["memory"]))
-    policy = policies.VLLM(version="v1", token_budget=8192)
+    policy = policies.VLLM(token_budget=8192)
     run = llmq.simulate(engine, trace_of(point["requests"]), policy)
     hits, memory = run.hit_rate, engine.kv_tokens or math.inf
     return [{"kind": "simulated", "memory": float(memory), "hits": hits, "low": hits, "high": hits,

@@ -58,7 +58,7 @@ POLICIES: dict[str, llmq.policies.Policy] = {
     "RAD": RAD(tile=TILE),
     "Sarathi": Sarathi(),
     "FasterTransformer": FasterTransformer(),
-    "vLLM": VLLM(token_budget=BUDGET),
+    "vLLM": VLLM(version="v0", token_budget=BUDGET),
 }
 
 

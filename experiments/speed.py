@@ -31,6 +31,7 @@ from llmq.sim.log import Job, Log
 from llmq.sim.slots import run_slots
 
 # Requests per CPU-second, and as a multiple of the yardstick.
+SARATHI = llmq.policies.Sarathi()
 TARGETS = {
     "simulate, calendar, no KV limit": "200,000, 3",
     "vector, Sarathi, R = 1024": "600,000, 8",
@@ -68,14 +69,14 @@ def cases(data: Path) -> dict[str, tuple[int, Callable[[], object]]]:
             n, lambda: simulate_naive(*columns, **LAW, token_budget=BUDGET, max_seqs=SLOTS)
         ),
         "simulate, calendar, no KV limit": (
-            n, lambda: llmq.simulate(chip.with_(kv_tokens=None), trace, engine="calendar")
+            n, lambda: llmq.simulate(chip.with_(kv_tokens=None), trace, SARATHI, engine="calendar")
         ),
         "simulate, calendar, KV blocks": (
-            n, lambda: llmq.simulate(chip, trace, engine="calendar")
+            n, lambda: llmq.simulate(chip, trace, SARATHI, engine="calendar")
         ),
         "calendar engine alone, KV blocks": (n, lambda: run_calendar(chip, trace)),
         "simulate, reference (500 requests)": (
-            500, lambda: llmq.simulate(chip, short, engine="reference")
+            500, lambda: llmq.simulate(chip, short, SARATHI, engine="reference")
         ),
     }  # fmt: skip
 
@@ -85,7 +86,7 @@ def many(data: Path) -> dict[str, tuple[int, Callable[[], object]]]:
     table = speed_vector.cases()
     work, chip = capacity_case()
     table["simulate, Sarathi, R = 1024, all of it"] = (
-        512_000, lambda: llmq.simulate(chip, work, replications=1024, requests=500, rng=7)
+        512_000, lambda: llmq.simulate(chip, work, SARATHI, replications=1024, requests=500, rng=7)
     )  # fmt: skip
     lanes = speed_slots.openchat(
         data / "traces" / "openchat_sharegpt4_lengths.csv", 256, 400, speed_slots.RATE

@@ -268,7 +268,7 @@ def compare_pilot(run: OpenRun, source: Source) -> Row:
     errors = {}
     for name, law in source.laws.items():
         engine = engine_of(run.settings, law, source.kv_tokens).with_(token_budget=8192)
-        sent, path = follow(lengths, users, (engine,), policies.VLLM())
+        sent, path = follow(lengths, users, (engine,), policies.VLLM(version="v0"))
         log = path.log
         found = means(sent.arrival, np.array(log.first_token), np.array(log.finish))
         errors[name] = relative(found, truth)

@@ -23,6 +23,7 @@ import llmq
 from experiments.validation_profiles import Profiles, Source
 from llmq.io.measured_vllm import read_vllm_bench
 from llmq.model.trace import Trace
+from llmq.policies import Sarathi
 from llmq.result import Estimate
 from llmq.rng import RngLike
 
@@ -74,7 +75,7 @@ def compute(
         for pair in PAIRS:
             below, above = (
                 llmq.simulate(
-                    engine.with_(token_budget=budget), work, replications=replications,
+                    engine.with_(token_budget=budget), work, Sarathi(), replications=replications,
                     requests=requests, rng=rng, warmup=requests // 10,
                 )
                 for budget in pair

@@ -90,7 +90,7 @@ def states_of(run: OpenRun, source: Source, law: str) -> dict[str, Floats]:
     closed = source.laws[law]
     timer = source.timer if law == "table" and source.timer is not None else timer_of(closed)
     engine = engine_of(run.settings, closed, source.kv_tokens)
-    policy = policies.VLLM(token_budget=None, version="v1")
+    policy = policies.VLLM()
     n = len(run.arrival)
     log = Log.empty(n, tokens=True)
     arrival, prompt, output = (x.tolist() for x in (run.arrival, run.prompt, run.output))

@@ -40,7 +40,8 @@ ALPHA = 0.01
 # Policies that the fast simulators run; the others get shorter paths.
 FAST = ("sarathi", "orca", "fastertransformer", "rad", "maxweight")
 STEPS = 5
-# The classes of a drawn network, the last first: without names Priority is Sarathi.
+# The classes of a drawn network, the last first: without names Priority is Sarathi. Of vLLM's two
+# schedulers the old one: the new one is Sarathi where memory and slots do not bind.
 SETTINGS = {"priority": "priority:classes=c+b+a", "vllm": "vllm:version=v0"}
 
 

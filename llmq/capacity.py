@@ -35,7 +35,7 @@ from llmq.model.slo import SLO
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.plan import Candidate, CandidatePlan, Plan, PlanInterrupted, Probe
-from llmq.policies import Policy, Sarathi
+from llmq.policies import VLLM, Policy
 from llmq.policies.settings import effective
 from llmq.result import Estimate, Kind, Provenance, provenance
 from llmq.rng import RngLike, seed_sequence
@@ -80,7 +80,7 @@ def plan_capacity(
     candidates : Engine, Candidate, mapping of str to Engine, or sequence
         What could be bought.
     policy : Policy, optional
-        For candidates that name none; ``Sarathi()`` if not given.
+        For candidates that name none; ``VLLM()`` (vLLM v1) if not given.
     attainment : float
         Used without ``slo.quantile``.
     max_gpus : int
@@ -122,7 +122,7 @@ def plan_capacity(
     >>> plan.chosen.gpus_lower_bound <= plan.chosen.gpus
     True
     """
-    offers = _candidates(candidates, Sarathi() if policy is None else policy)
+    offers = _candidates(candidates, VLLM() if policy is None else policy)
     if not isinstance(slo, SLO):
         raise InputError(
             f"the targets of a plan must be an llmq.SLO, got {type(slo).__name__}: write "

@@ -293,7 +293,7 @@ def fitted(policy: Policy | Callable[[Engine], Policy], engine: Engine) -> Polic
     Examples
     --------
     >>> from llmq.policies import VLLM
-    >>> fitted(VLLM(version="v0"), draw_network(0).engine).token_budget is None
+    >>> fitted(VLLM(token_budget=8192), draw_network(0).engine).token_budget is None
     True
     """
     from llmq.policies import RAD

@@ -128,9 +128,8 @@ def has_cycle(policy: Policy, request: RequestClass) -> bool:
     Examples
     --------
     >>> from llmq.policies import VLLM, FasterTransformer
-    >>> request = RequestClass(8, 4)
-    >>> has_cycle(FasterTransformer(), request), has_cycle(VLLM(version="v0"), request)
-    (True, False)
+    >>> [has_cycle(p, RequestClass(8, 4)) for p in (FasterTransformer(), VLLM(version="v0"))]
+    [True, False]
     """
     together = policy.blocks.together
     fixed = request.prompt.is_fixed and request.output.is_fixed and not request.reasoning.high

@@ -200,7 +200,7 @@ def open_cycle(
     >>> from llmq.model.batchtime import BatchTime
     >>> from llmq.policies import VLLM
     >>> engine = Engine(BatchTime.affine(base=0.125, per_token=0.0), token_budget=8)
-    >>> print(open_cycle(VLLM(None, version="v0"), engine, RequestClass(1, 2), Fraction(9, 256)))
+    >>> print(open_cycle(VLLM(version="v0"), engine, RequestClass(1, 2), Fraction(9, 256)))
     one request every 9/256 s: of 32 that come in a period 32 remain, for ever
     """
     if not has_open_cycle(policy, request):

@@ -19,7 +19,7 @@ from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.slo import SLO
 from llmq.model.workload import Workload
-from llmq.policies import Policy, Sarathi
+from llmq.policies import VLLM, Policy
 from llmq.policies.settings import effective
 from llmq.result import Kind, Provenance, provenance
 from llmq.rng import RngLike, seed_sequence
@@ -106,7 +106,7 @@ def max_rate(
     slo : SLO
         Targets.
     policy : Policy, optional
-        How it is scheduled; ``Sarathi()`` if not given.
+        How it is scheduled; ``VLLM()`` (vLLM v1) if not given.
     share : float, optional
         Share of the requests that must meet all targets, where ``slo`` has no quantile; 0.99 if
         not given.
@@ -149,7 +149,7 @@ def max_rate(
     if not 0 < goal < 1:
         raise InputError(f"share must lie between 0 and 1, got {goal}", value=goal)
     root = seed_sequence(rng)
-    chosen = Sarathi() if policy is None else policy
+    chosen = VLLM() if policy is None else policy
     region = stability_region(effective(engine_or_fleet, chosen), workload.mix)
     load, _ = region.load_bracket(workload.rates)
     bound = workload.rate / load if load > 0 else math.inf

@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_slo(parser)
     parser.add_argument(
         "policies", nargs="+", metavar="POLICY",
-        help="at least two, e.g. sarathi vllm slai:order=spf; the first is the base",
+        help="at least two, e.g. sarathi vllm slai:order=spf; the first is the base; vllm is the "
+        "scheduler of vLLM v1, vllm:version=v0 that of 2023",
     )  # fmt: skip
     parser.add_argument("--requests", type=count(1), default=2000, help="requests of a path (2000)")
     parser.add_argument("--replications", type=count(1), help="paths (8; a trace is one path)")

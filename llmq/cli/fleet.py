@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from llmq.model.engine import Engine
     from llmq.model.fleet import Fleet
 
+# Said by every command that takes a policy.
+POLICY = (
+    "vllm (the default: the scheduler of vLLM v1), vllm:version=v0 (that of 2023), sarathi, "
+    "slai:order=spf, ..."
+)
+
 __all__ = ["add_engine", "add_fleet", "build_engine", "build_fleet", "override_engine"]
 
 
@@ -43,9 +49,7 @@ def add_engine(
         **how,
     )
     if policy:
-        group.add_argument(
-            "--policy", metavar="P", help="e.g. sarathi or vllm:token_budget=8192", **how
-        )
+        group.add_argument("--policy", metavar="P", help=POLICY, **how)
     every: Any = {"action": "append"} if tps else {}
     group.add_argument(
         "--tp", type=count(1), help="GPUs of one engine (tensor parallelism)", **every
@@ -124,7 +128,7 @@ def add_fleet(parser: argparse.ArgumentParser, *, policy: bool = True, cache: bo
         help="how many of it (1); once for each --engine of a fleet of several kinds",
     )  # fmt: skip
     if policy:
-        parser.add_argument("--policy", metavar="P", help="e.g. sarathi or vllm:token_budget=8192")
+        parser.add_argument("--policy", metavar="P", help=POLICY)
 
 
 def build_fleet(args: argparse.Namespace) -> Fleet:

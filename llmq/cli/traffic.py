@@ -182,7 +182,7 @@ def build_policy(text: str | None) -> Policy:
     Parameters
     ----------
     text : str or None
-        E.g. ``sarathi:token_budget=512``; Sarathi if not given.
+        E.g. ``sarathi:token_budget=512``; vLLM v1 if not given.
 
     Returns
     -------
@@ -191,7 +191,7 @@ def build_policy(text: str | None) -> Policy:
     """
     from llmq import policies
 
-    return policies.parse(text or "sarathi")
+    return policies.parse(text or "vllm")
 
 
 def add_slo(parser: argparse.ArgumentParser) -> None:

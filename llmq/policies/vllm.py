@@ -1,4 +1,4 @@
-"""vLLM's two schedulers.
+"""vLLM's two schedulers; v1, that of today, is the default.
 
 **v0**: whole prompts first, in iterations of their own. If the first waiting prompt can be
 admitted, one iteration processes whole prompts in arrival order up to the token budget and no
@@ -120,29 +120,29 @@ class VLLM:
     Parameters
     ----------
     token_budget : int, optional
-        Tokens per iteration; in v0 prompt tokens of a prefill iteration, which must hold the
-        longest prompt. None takes the engine's.
+        Tokens per iteration; the engine's if not given. In v0 prompt tokens of a prefill iteration:
+        it must hold the longest prompt, which servers of that time made sure of.
     watermark : float, optional
         Share of the KV blocks that an admission must leave free; 0.01 in v0 and 0 in v1 if not
         given.
     route : Router
         How a fleet splits the arrivals.
-    version : {"v0", "v1"}
-        Which scheduler.
+    version : {"v1", "v0"}
+        Which scheduler: that of today, or that of 2023.
     whole_must_fit : bool
         v1: a request is admitted only if all its tokens so far fit, not just the first chunk
         (``--scheduler-reserve-full-isl``, the default since 0.19).
 
     Examples
     --------
-    >>> VLLM().blocks.budget.whole, VLLM(version="v1").blocks.budget.whole
-    (True, False)
+    >>> VLLM().blocks.budget.whole, VLLM(version="v0").blocks.budget.whole
+    (False, True)
     """
 
-    token_budget: int | None = 8192
+    token_budget: int | None = None
     watermark: float | None = None
     route: Router = field(default_factory=RoundRobin)
-    version: Literal["v0", "v1"] = "v0"
+    version: Literal["v0", "v1"] = "v1"
     whole_must_fit: bool = True
     name: ClassVar[str] = "vllm"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})

@@ -12,7 +12,7 @@ from llmq.errors import InputError, nearest
 from llmq.model.agents import AgentWorkload, check_stations
 from llmq.model.agents_trace import AgentTrace
 from llmq.model.engine import Engine
-from llmq.policies import Policy, Sarathi
+from llmq.policies import VLLM, Policy
 from llmq.policies.settings import effective
 from llmq.result import Kind, provenance
 from llmq.rng import RngLike, seed_sequence
@@ -64,7 +64,7 @@ def simulate_agents(
     workload_or_trace : AgentWorkload or AgentTrace
         Who arrives: a workload is drawn anew in each replication, a trace is one path.
     policy : Policy or mapping of str to Policy, optional
-        How all stations, or each, schedule; ``Sarathi()`` if not given. A token budget of a policy
+        How all stations, or each, schedule; ``VLLM()`` if not given. A token budget of a policy
         replaces the engine's.
     replications : int
         Independent paths.
@@ -152,7 +152,7 @@ def _policies(
     engines: Mapping[str, Engine], policy: Policy | Mapping[str, Policy] | None
 ) -> dict[str, Policy]:
     if not isinstance(policy, Mapping):
-        return dict.fromkeys(engines, Sarathi() if policy is None else policy)
+        return dict.fromkeys(engines, VLLM() if policy is None else policy)
     for name in policy:
         if name not in engines:
             raise InputError(f"policy for unknown station {name!r}{nearest(name, engines)}")

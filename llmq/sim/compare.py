@@ -153,7 +153,8 @@ def compare(
     >>> from llmq.policies import Sarathi, VLLM
     >>> chip = Engine(BatchTime.affine(base=0.01, per_token=1e-4), max_seqs=128)
     >>> work = Workload.poisson(5.0, {"chat": RequestClass(512, 64)})
-    >>> both = compare(chip, work, [Sarathi(), VLLM()], replications=4, requests=300, rng=7)
+    >>> pair = [Sarathi(), VLLM(version="v0")]
+    >>> both = compare(chip, work, pair, replications=4, requests=300, rng=7)
     >>> both.difference("vllm", "ttft").high < 0
     True
     """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, overload
+from dataclasses import replace
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
-from llmq.policies import Policy, Sarathi
+from llmq.policies import VLLM, Policy, text
 from llmq.policies.settings import effective
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.block import Task
@@ -87,7 +88,7 @@ def simulate(
     workload_or_trace : Workload or Trace
         Who arrives: a workload is drawn anew in each replication, a trace is one path.
     policy : Policy, optional
-        How it is scheduled; ``Sarathi()`` if not given. Its settings meet the engine's in
+        How it is scheduled; ``VLLM()`` (vLLM v1) if not given. Its settings meet the engine's in
         :func:`llmq.policies.settings.effective`.
     replications : int
         Independent paths.
@@ -135,7 +136,7 @@ def simulate(
     >>> run.verdict.status
     'stable'
     """
-    chosen = Sarathi() if policy is None else policy
+    chosen = VLLM() if policy is None else policy
     fleet = _fleet(engine_or_fleet, chosen)
     _check_arguments(replications, requests, record, workload_or_trace, chosen)
     _check_requests(fleet, workload_or_trace, chosen)
@@ -232,10 +233,12 @@ def _check_requests(engines: tuple[Engine, ...], traffic: Workload | Trace, poli
             )  # fmt: skip
         longest = prompt if one.kv_tokens is None else again
         if blocks.budget.whole and longest > one.token_budget:
+            wider: Any = policy
+            wider = text(replace(wider, token_budget=longest))
             raise InputError(
                 f"policy {policy.name} does not split prompts: {longest} tokens exceed its "
-                f"token_budget {one.token_budget}; use {policy.name}:token_budget={longest} or a "
-                "policy with chunked prefill",
+                f"token_budget {one.token_budget}; use {wider} or a policy with "
+                "chunked prefill",
                 tokens=longest, token_budget=one.token_budget,
             )  # fmt: skip
 

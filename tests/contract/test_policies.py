@@ -311,7 +311,7 @@ def test_exact_schedule_of_vllm_v0() -> None:
     chip = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), token_budget=100)
     trace = llmq.Trace([0.0, 0.5, 3.0], [80, 60, 100], [3, 2, 1])
     for simulator in ("reference", "calendar"):
-        run = llmq.simulate(chip, trace, policies.VLLM(token_budget=None), engine=simulator)
+        run = llmq.simulate(chip, trace, policies.VLLM(version="v0"), engine=simulator)
         assert run.requests.prefill_end[0].tolist() == [1.0, 2.0, 4.0]
         assert run.requests.finish[0].tolist() == [5.0, 3.0, 4.0]
         assert run.n_iterations[0] == 5

@@ -84,9 +84,9 @@ def _policy(draw: st.DrawFn, name: str, longest: int) -> policies.Policy:
     mark = draw(st.sampled_from([0.0, 0.01, 0.1]))
     most = draw(st.sampled_from([longest, longest, 50, 20]))
     if name == "v0":
-        return policies.VLLM(None, mark, route, version="v0")
+        return policies.VLLM(version="v0", watermark=mark, route=route)
     if name == "v1":
-        return policies.VLLM(None, mark, route, "v1", whole_must_fit=draw(st.booleans()))
+        return policies.VLLM(watermark=mark, route=route, whole_must_fit=draw(st.booleans()))
     if name == "orca":
         return Orca(max_output=most, watermark=mark, route=route)
     if name == "fastertransformer":

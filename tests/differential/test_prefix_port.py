@@ -185,6 +185,6 @@ def test_prefix_cache_is_that_of_vllm(seed: int) -> None:
     port = Scheduler(engine, per)
     ends = port.serve(arrival.tolist(), requests)
     trace = llmq.Trace(arrival, prompt, output, prefix=Prefix.of(names, block=size * per))
-    run = llmq.simulate(engine, trace, VLLM(token_budget=None, version="v1"), check=True)
+    run = llmq.simulate(engine, trace, VLLM(), check=True)
     assert run.requests.finish[0] == pytest.approx(ends, abs=1e-6)
     assert (run.tallies[0][0].hits, run.evictions) == (port.hits, port.evictions)

@@ -38,7 +38,7 @@ def drawn(seed: int):
         law, budget, (None, 1, 4, 8, 16)[rng.integers(5)], kv_tokens=memory, kv_block=block,
         prefill_chunk=chunk, conventions=llmq.ENGINE if rng.random() < 0.7 else llmq.THEORY,
     )  # fmt: skip
-    policy = policies.VLLM(None, version="v1", whole_must_fit=bool(rng.random() < 0.7))
+    policy = policies.VLLM(whole_must_fit=bool(rng.random() < 0.7))
     return chip, llmq.Trace(arrival, prompt, output, hidden), policy
 
 
@@ -96,7 +96,7 @@ def test_a_prefill_without_blocks_evicts_itself(how) -> None:
     # and B 12; 6 + 15 do not fit: B leaves, and computes all again when A has ended.
     chip = llmq.Engine(SECOND, token_budget=4, kv_tokens=20, kv_block=1)
     trace = llmq.Trace([0.0, 1.0], [1, 16], [14, 1])
-    run = llmq.simulate(chip, trace, policies.VLLM(None, version="v1"), engine=how)
+    run = llmq.simulate(chip, trace, policies.VLLM(), engine=how)
     assert run.evictions == 1
     tally = run.tallies[0][0]
     assert tally.recomputed == tally.tokens - (1 + 13 + 16)
@@ -107,7 +107,7 @@ def test_a_prefill_without_blocks_evicts_itself(how) -> None:
 def test_a10_a_prompt_that_is_alone_is_not_cut(how) -> None:
     """vLLM 0.32, v1/core/sched/scheduler.py: no threshold unless num_running + num_waiting > 1."""
     chip = llmq.Engine(SECOND, token_budget=32, prefill_chunk=4)
-    policy = policies.VLLM(None, version="v1")
+    policy = policies.VLLM()
     alone = llmq.simulate(chip, llmq.Trace([0.0], [16], [1]), policy, engine=how)
     assert alone.requests.finish[0].tolist() == [1.0]
     # Beside another request it is cut: 4 and 4, and the other 8 when that one has ended.

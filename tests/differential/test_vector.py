@@ -239,9 +239,7 @@ def test_an_output_beyond_the_room_kept_is_given_up() -> None:
 
 
 def test_a_request_that_never_fits_is_given_up() -> None:
-    log = run_lanes(
-        flat(token_budget=16), policies.VLLM(None, version="v0"), stack([same(1, 17, 2)])
-    )
+    log = run_lanes(flat(token_budget=16), policies.VLLM(version="v0"), stack([same(1, 17, 2)]))
     assert log.undone.tolist() == [True]
 
 
@@ -250,8 +248,8 @@ def test_a_request_that_never_fits_is_given_up() -> None:
     [
         policies.Sarathi(order="queue"),
         policies.Sarathi(),
-        policies.VLLM(8192, version="v0"),
-        policies.VLLM(None, version="v1"),
+        policies.VLLM(version="v0"),
+        policies.VLLM(),
         policies.SLAI(),
         Orca(),
         FasterTransformer(),
@@ -285,8 +283,8 @@ def real_life(rng: np.random.Generator, kind: str, memory: int | None, lanes: in
     )  # fmt: skip
     policy = {
         "sarathi": policies.Sarathi(),
-        "v0": policies.VLLM(None, version="v0"),
-        "v1": policies.VLLM(None, version="v1"),
+        "v0": policies.VLLM(version="v0"),
+        "v1": policies.VLLM(),
         "orca": Orca(max_output=800),
         "fastertransformer": FasterTransformer(),
         "rad": RAD(tile=32, cycle=None if rng.random() < 0.5 else 50),

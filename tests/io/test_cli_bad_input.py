@@ -261,9 +261,9 @@ BAD = {
         "say what is good enough: --ttft 500ms, --tpot 50ms or --e2e 10s",
     ),
     "prompt beyond the budget": (
-        [*PLAN, *CONV, "--policy", "vllm:token_budget=512"],
+        [*PLAN, *CONV, "--policy", "vllm:version=v0,token_budget=512"],
         "policy vllm does not split prompts: 7597 tokens exceed its token_budget 512; use "
-        "vllm:token_budget=7597 or a policy with chunked prefill",
+        "vllm:token_budget=7597,version=v0 or a policy with chunked prefill",
     ),
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ WORK = llmq.Workload.poisson(6.0, {"chat": llmq.RequestClass(512, 64)})
 
 @pytest.fixture(scope="module")
 def both():
-    pair = [policies.Sarathi(), policies.VLLM()]
+    pair = [policies.Sarathi(), policies.VLLM(version="v0", token_budget=8192)]
     return compare(CHIP, WORK, pair, replications=6, requests=400, rng=3)
 
 
@@ -30,7 +30,8 @@ def test_every_policy_meets_the_same_requests(both):
 
 
 def test_the_runs_are_those_of_simulate(both):
-    alone = llmq.simulate(CHIP, WORK, policies.VLLM(), replications=6, requests=400, rng=3)
+    v0 = policies.VLLM(version="v0", token_budget=8192)
+    alone = llmq.simulate(CHIP, WORK, v0, replications=6, requests=400, rng=3)
     np.testing.assert_array_equal(alone.requests.finish, both.runs["vllm"].requests.finish)
 
 

@@ -162,9 +162,8 @@ def test_vllm_prefills_and_never_decodes():
     # A request every 9/256 s, an iteration of 1/8 s: somebody has always come, so the engine only
     # prefills (3 or 4 prompts of one token) and all the decodes stay.
     engine = llmq.Engine(llmq.BatchTime.affine(base=0.125, per_token=0.0), 8, kv_block=1)
-    cycle = open_cycle(
-        policies.VLLM(None, version="v0"), engine, llmq.RequestClass(1, 2), Fraction(9, 256)
-    )
+    v0 = policies.VLLM(version="v0")
+    cycle = open_cycle(v0, engine, llmq.RequestClass(1, 2), Fraction(9, 256))
     assert (cycle.arrivals, cycle.more, cycle.tokens, cycle.exact_rate) == (32, 32, 32, 0)
     load = 2 / cycle.exact_gap / 64  # tokens per second, of 8 in 1/8 s
     assert load == Fraction(8, 9)
@@ -191,7 +190,7 @@ def test_bad_open_cycles_are_refused(fields, match):
     law = fields.get("law", llmq.BatchTime.affine(base=0.125, per_token=0.0))
     with pytest.raises(llmq.InputError, match=match):
         open_cycle(
-            fields.get("policy", policies.VLLM(None, version="v0")), llmq.Engine(law, 8),
+            fields.get("policy", policies.VLLM(version="v0")), llmq.Engine(law, 8),
             fields.get("request", llmq.RequestClass(1, 2)), fields.get("gap", Fraction(1, 8)),
         )  # fmt: skip
 

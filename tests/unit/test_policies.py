@@ -215,8 +215,9 @@ def test_compositions():
     assert Sarathi(order="queue").blocks.key is queue_order
     assert Sarathi(order="queue").blocks.together.queue
     assert Sarathi(watermark=0.2).blocks.admit.watermark == 0.2
-    assert VLLM().blocks.budget.whole
-    assert not VLLM().blocks.together.mixed
-    assert VLLM(watermark=0.2).blocks.gate.admit == VLLM(watermark=0.2).blocks.admit
+    assert VLLM(version="v0").blocks.budget.whole
+    assert not VLLM(version="v0").blocks.together.mixed
+    v0 = VLLM(version="v0", watermark=0.2).blocks
+    assert v0.gate.admit == v0.admit
     for policy in (Sarathi(route=Random()), VLLM(route=Random())):
         assert policy.blocks.route == Random()

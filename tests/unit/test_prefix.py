@@ -199,9 +199,9 @@ def test_blocks_and_tokens_are_conserved(made, more, budget, seqs):
         PLAIN,
         policies.Sarathi(order="queue", watermark=0.0),
         policies.SimpleChunking(token_budget=None, watermark=0.0),
-        policies.VLLM(token_budget=None, version="v1"),
+        policies.VLLM(),
         # Whole prompts: an iteration must hold the longest, with all its tokens again.
-        policies.VLLM(token_budget=64, watermark=0.0),
+        policies.VLLM(version="v0", token_budget=64, watermark=0.0),
     ]
     for policy in rules:
         run(chip, trace, policy).check()

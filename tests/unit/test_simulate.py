@@ -37,7 +37,8 @@ def test_the_same_seed_gives_the_same_arrays_for_any_workers() -> None:
 
 def test_common_random_numbers_across_policies() -> None:
     first = llmq.simulate(CHIP, work(0.5), policies.Sarathi(), requests=200, rng=7)
-    second = llmq.simulate(CHIP, work(0.5), policies.VLLM(), requests=200, rng=7)
+    v0 = policies.VLLM(version="v0", token_budget=8192)
+    second = llmq.simulate(CHIP, work(0.5), v0, requests=200, rng=7)
     assert (first.requests.arrival == second.requests.arrival).all()
     assert (first.requests.finish != second.requests.finish).any()
 
@@ -60,9 +61,7 @@ def test_a_policy_may_be_unstable_inside_the_region() -> None:
     chip = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), token_budget=64, max_seqs=32)
     traffic = llmq.Workload.poisson(0.6, {"a": llmq.RequestClass(64, 33)})
     mixed = llmq.simulate(chip, traffic, policies.Sarathi(), replications=8, rng=1)
-    exclusive = llmq.simulate(
-        chip, traffic, policies.VLLM(token_budget=None), replications=8, rng=1
-    )
+    exclusive = llmq.simulate(chip, traffic, policies.VLLM(version="v0"), replications=8, rng=1)
     assert mixed.verdict.load == pytest.approx(0.9)
     assert mixed.verdict.status == "stable"
     assert exclusive.verdict.load < 1
@@ -183,7 +182,7 @@ def test_check_finds_a_fault() -> None:
             "a request of 576 tokens needs 36 KV blocks, more than the 32",
         ),
         (
-            lambda: llmq.simulate(CHIP, work(0.5), policies.VLLM(token_budget=256)),
+            lambda: llmq.simulate(CHIP, work(0.5), policies.VLLM(version="v0", token_budget=256)),
             "policy vllm does not split prompts: 512 tokens exceed its token_budget 256",
         ),
         (

@@ -334,7 +334,7 @@ def test_simple_chunking_never_serves_both_and_never_prefills_twice_beside_decod
 def test_the_gate_counts_decodes_rows_and_starts(monkeypatch) -> None:
     chip = llmq.Engine(SECOND, token_budget=100)
     trace = llmq.Trace([0.0, 1.0, 1.0, 1.0], [8, 100, 8, 8], [20, 1, 1, 1])
-    seen = served(monkeypatch, chip, trace, policies.VLLM(token_budget=None))
+    seen = served(monkeypatch, chip, trace, policies.VLLM(version="v0"))
     view = seen[1][0]
     assert view.decoding.tolist() == [True, False, False, False]
     assert view.started == 1
@@ -363,7 +363,7 @@ def test_reasoning_ends_and_goes_on_when_the_policy_lets_it(how) -> None:
     chip = llmq.Engine(SECOND, token_budget=16)
     trace = llmq.Trace([0.0, 1.5], [4, 4], [4, 1], [2, 0])
     for policy, resumed, finish in (
-        (policies.VLLM(token_budget=None), 3.0, 5.0),
+        (policies.VLLM(version="v0"), 3.0, 5.0),
         (policies.Sarathi(), 2.0, 4.0),
         (policies.Sarathi(order="queue"), 2.0, 4.0),
     ):
@@ -380,7 +380,7 @@ def test_reasoning_that_ends_with_the_prefill(how) -> None:
     chip = llmq.Engine(SECOND, token_budget=16)
     trace = llmq.Trace([0.0, 0.5], [4, 4], [3, 1], [1, 0])
     for policy, resumed in (
-        (policies.VLLM(token_budget=None), 2.0),
+        (policies.VLLM(version="v0"), 2.0),
         (policies.Sarathi(), 1.0),
         (policies.Sarathi(order="queue"), 1.0),
     ):

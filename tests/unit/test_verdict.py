@@ -114,7 +114,7 @@ def test_too_few_replications_are_refused():
 def test_a_crowd_of_decodes_is_counted_one_by_one():
     # vLLM prefills everybody first; even progress between first and last token would say stable.
     network = draw_network(1, whole=True)
-    chosen = policies.VLLM(token_budget=None, version="v0")
+    chosen = policies.VLLM(version="v0")
     assert shares(chosen, network, 0.9, 256, replications=3, rng=3).min() > 0
 
 
@@ -173,11 +173,7 @@ def test_theorems_are_named_where_their_hypotheses_hold():
     ragged = {n: llmq.RequestClass(one.prompt.low + 1, one.output) for n, one in tiles.mix.items()}
     if rad.tile > 1:
         assert theorem(rad, Network(tiles.engine, ragged, tiles.rates)) is None
-    for policy in (
-        policies.Orca(),
-        policies.TRAIL(),
-        policies.VLLM(token_budget=None, version="v0"),
-    ):
+    for policy in (policies.Orca(), policies.TRAIL(), policies.VLLM(version="v0")):
         assert theorem(policy, full) is None
     ranked = policies.Priority(("c", "b", "a"))
     assert theorem(ranked, full) == "S1"

@@ -17,8 +17,8 @@ from llmq.model.prefix import Prefix
 
 BASE, TOKEN = 2.0, 1.0
 LAW = llmq.BatchTime.affine(base=BASE, per_token=TOKEN)
-V1 = policies.VLLM(token_budget=None, version="v1")
-FIRST_CHUNK = policies.VLLM(token_budget=None, version="v1", whole_must_fit=False)
+V1 = policies.VLLM()
+FIRST_CHUNK = policies.VLLM(whole_must_fit=False)
 
 
 class Block:
@@ -255,16 +255,18 @@ def test_with_room_for_all_v1_is_sarathi():
 
 
 def test_versions_and_margins():
-    assert policies.VLLM().margin == 0.01
-    assert policies.VLLM(version="v1").margin == 0.0
-    assert policies.VLLM(version="v1", watermark=0.05).blocks.admit.watermark == 0.05
+    assert policies.VLLM(version="v0").margin == 0.01
+    assert policies.VLLM() == policies.VLLM(version="v1", token_budget=None)
+    assert policies.VLLM().margin == 0.0
+    assert policies.VLLM(watermark=0.05).blocks.admit.watermark == 0.05
     made = policies.parse("vllm:version=v1,whole_must_fit=false")
-    assert made == policies.VLLM(version="v1", whole_must_fit=False)
-    assert policies.text(made) == "vllm:version=v1,whole_must_fit=false"
+    assert made == policies.VLLM(whole_must_fit=False)
+    assert policies.text(made) == "vllm:whole_must_fit=false"
+    assert policies.text(policies.VLLM(version="v0")) == "vllm:version=v0"
     with pytest.raises(llmq.InputError, match="'v0' or 'v1', got 'v2'"):
         policies.VLLM(version="v2")
     with pytest.raises(llmq.InputError, match="a choice of version='v1'"):
-        policies.VLLM(whole_must_fit=False)
+        policies.VLLM(version="v0", whole_must_fit=False)
 
 
 def test_the_guide_names_what_exists():
