@@ -18,8 +18,8 @@ from pathlib import Path
 from llmq.calibrate import package
 from llmq.calibrate.fit import Fit
 from llmq.calibrate.geometry import Geometry, geometry
-from llmq.calibrate.gpus import Gpu, gpu
-from llmq.calibrate.package import BUDGET, SEQS, UTILISATION
+from llmq.calibrate.gpus import SERVER, Gpu, gpu, server_defaults
+from llmq.calibrate.package import UTILISATION
 from llmq.errors import InputError
 from llmq.model.batchtime import BatchTime
 from llmq.units import format_count
@@ -140,13 +140,15 @@ def entry(shape: Geometry, kind: Gpu) -> tuple[list[str], list[str]]:
             absent.append(f"tp {tp}: {str(error).rsplit('/', 1)[-1]}")
     if not parts:
         return [], absent
+    budget, seqs = server_defaults(kind)
     top = [
         "# Made by experiments/make_catalogue.py. Times in seconds, sizes in tokens or bytes.",
         *(f"# Absent {line}" for line in absent),
         f'name = "{shape.name.lower()}/{kind.name}"', f'gpu = "{kind.title}"',
         f'model = "{shape.name}"',
-        f"token_budget = {BUDGET}  # vLLM V1 default (max_num_batched_tokens)",
-        f"max_seqs = {SEQS}       # vLLM V1 default (max_num_seqs)",
+        f"# Defaults of the server on this GPU: {SERVER}.",
+        f"token_budget = {budget}  # max_num_batched_tokens",
+        f"max_seqs = {seqs}  # max_num_seqs",
         "kv_block = 16        # vLLM default",
         f"source = {text(source or '')}",
         f"assumptions = [{', '.join(map(text, ASSUMPTIONS))}]",

@@ -41,7 +41,7 @@ _TOP_KEYS = (
 _TP_KEYS = ("kv_tokens", "source", "assumptions", "law", "fit")
 _MEMORY_KEYS = ("gpu_bytes", "utilisation", "weight_bytes", "kv_bytes")
 _FIT_KEYS = ("in_sample", "out_of_sample")
-# vLLM V1's scheduler defaults (max_num_batched_tokens, max_num_seqs; vLLM 0.19 engine arguments).
+# vLLM's defaults for a GPU of less than 70 GiB, as in gpus.server_defaults.
 _BUDGET, _SEQS, _BLOCK = 2048, 256, 16
 
 

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from llmq.calibrate.geometry import Geometry
 from llmq.errors import InputError, nearest
 
-__all__ = ["GPUS", "Gpu", "find_gpu", "gpu", "least_seconds"]
+__all__ = ["GPUS", "SERVER", "Gpu", "find_gpu", "gpu", "least_seconds", "server_defaults"]
 
-_BYTES = 2
+# Where the defaults below were read.
+SERVER = "vLLM 0.32, API server, vllm/engine/arg_utils.py"
+_BYTES, _GIB = 2, 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,31 @@ def find_gpu(name: str) -> Gpu | None:
     return {_plain(w): one for one in GPUS for w in (one.name, one.system, one.title) if w}.get(
         _plain(name)
     )
+
+
+def server_defaults(kind: Gpu) -> tuple[int, int]:
+    """Return what vLLM's API server takes where nobody says: ``SERVER`` names the version.
+
+    Parameters
+    ----------
+    kind : Gpu
+        The GPU type.
+
+    Returns
+    -------
+    tuple of int
+        ``max_num_batched_tokens`` and ``max_num_seqs``.
+
+    Examples
+    --------
+    >>> [server_defaults(gpu(name)) for name in ("b200", "h100", "a100")]
+    [(16384, 1024), (8192, 1024), (2048, 256)]
+    """
+    if kind.memory >= 160 * _GIB:
+        return 16_384, 1024
+    if kind.memory >= 70 * _GIB and kind.name != "a100":
+        return 8192, 1024
+    return 2048, 256
 
 
 def _plain(name: str) -> str:

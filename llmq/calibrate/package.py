@@ -24,7 +24,7 @@ import numpy as np
 from llmq.calibrate.compose import DEFAULT_SEED, compose
 from llmq.calibrate.fit import Fit, calibrate
 from llmq.calibrate.geometry import Geometry, geometry, kv_capacity
-from llmq.calibrate.gpus import Gpu, find_gpu
+from llmq.calibrate.gpus import Gpu, find_gpu, server_defaults
 from llmq.calibrate.kernel_tables import MISSING, KernelTable, kernels_of
 from llmq.calibrate.parquet import read_parquet
 from llmq.calibrate.plausible import check_bound
@@ -41,7 +41,7 @@ __all__ = [
 PACKAGE = "aiconfigurator_core"
 GOOD = 0.03  # what a closed form must reach on unseen steps
 # vLLM V1's defaults (max_num_batched_tokens, max_num_seqs, gpu_memory_utilization).
-BUDGET, SEQS, UTILISATION = 2048, 256, 0.9
+UTILISATION = 0.9
 _FAMILY = {
     "gemm": "gemm", "context_attention": "attention", "generation_attention": "attention",
     "custom_allreduce": "comm", "moe": "moe",
@@ -263,9 +263,10 @@ def engine_from_package(name: str, tp: int | None = None, *, folder: Path | None
     kv_tokens = kv_tokens_of(shape, kind, degree)
     profile = package_profile(shape, system, degree, folder=folder)
     fit = fit_for_catalogue(profile)
+    budget, seqs = server_defaults(kind)
     error = f"MAPE {100 * fit.out_of_sample.mape:.1f} % out of sample"
     return Engine(
-        fit.law, token_budget=BUDGET, max_seqs=SEQS, kv_tokens=kv_tokens, gpus=degree,
+        fit.law, token_budget=budget, max_seqs=seqs, kv_tokens=kv_tokens, gpus=degree,
         name=f"{shape.name.lower()}/{kind.name}",
         source=f"{fit.form} fitted to whole iterations composed from {profile.source}; {error}",
         assumptions=(
