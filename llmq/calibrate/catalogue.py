@@ -102,7 +102,7 @@ def load_engine(
         Where to look: the catalogue and engine files, or the kernel tables of the extra
         ``profiles``, from which any known model on any measured GPU type is composed.
     token_budget : int, optional
-        Tokens per iteration; the entry's (vLLM's default, 2048) if not given.
+        Tokens per iteration; the entry's (the default of vLLM's server on that GPU) if not given.
     max_seqs : int, optional
         Resident requests; the entry's (vLLM's default, 256) if not given.
 
@@ -122,7 +122,7 @@ def load_engine(
     --------
     >>> engine = load_engine("llama-3.1-8b/h100")
     >>> engine.law.floor, engine.kv_tokens, engine.token_budget
-    (0.00603, 426784, 2048)
+    (0.00603, 426784, 8192)
     """
     known = _names()
     if source not in ("catalogue", "profiles"):

@@ -155,7 +155,7 @@ def compare(
     >>> work = Workload.poisson(5.0, {"chat": RequestClass(512, 64)})
     >>> pair = [Sarathi(), VLLM(version="v0")]
     >>> both = compare(chip, work, pair, replications=4, requests=300, rng=7)
-    >>> both.difference("vllm", "ttft").high < 0
+    >>> both.difference("vllm:version=v0", "ttft").high < 0
     True
     """
     names = [policy_text(policy) for policy in policies]

@@ -125,7 +125,7 @@ BAD = {
     "larger, region": (["region", *H100, "--trace", "huge.csv"], "a request holds up to 900,008"),
     "larger, simulate": (
         ["simulate", *H100, "--trace", "huge.csv"],
-        "a request of 900009 tokens needs 56251 KV blocks, more than the 26408 that",
+        "a request of 900009 tokens needs 56251 KV blocks, more than the 26674 that",
     ),
     "larger, config": (["plan", "huge.toml"], "class 'chat' does not fit: a request holds up to"),
     "unknown key": (["plan", "key.toml"], "key.toml: [slo] has no key 'ttff'; did you mean 'ttft'"),
@@ -275,7 +275,7 @@ NEGATIVE = {
     ),
     "outside the region": (
         ["region", *H100, *CONV, "--rate", "100"],
-        ["UNSTABLE: no scheduler carries this load", "margin   0.267"],
+        ["UNSTABLE: no scheduler carries this load", "margin   0.268"],
     ),
     "overloaded": (
         ["simulate", *H100, *CONV, "--rate", "100", "--requests", "100"],

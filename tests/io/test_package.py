@@ -315,7 +315,7 @@ def test_an_engine_of_an_ideal_gpu(writer: Write, tmp_path: Path) -> None:
     layers = weights / 2 - shape.vocabulary * shape.hidden
     assert engine.law.per_token == pytest.approx(2 * layers / 6e14, rel=0.05)
     assert engine.kv_tokens == load_engine("llama-3.1-8b/h100").kv_tokens == 426_784
-    assert (engine.name, engine.gpus, engine.token_budget) == ("llama-3.1-8b/h100", 1, 2048)
+    assert (engine.name, engine.gpus, engine.token_budget) == ("llama-3.1-8b/h100", 1, 8192)
     assert "h100_sxm of aiconfigurator-core; MAPE" in engine.source
 
 

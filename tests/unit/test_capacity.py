@@ -318,7 +318,7 @@ def test_progress_is_told():
     said: list[str] = []
     plan_capacity(STEADY, NO_WAIT, CHIP, progress=said.append, **FEW)
     assert [line.split(":")[1].strip() for line in said] == [f"{n} GPUs" for n in (3, 5, 4)]
-    assert all(line.startswith("chip with sarathi: ") for line in said)
+    assert all(line.startswith("chip with vllm: ") for line in said)
 
 
 @pytest.mark.parametrize("route", ["round-robin", "random"])

@@ -94,7 +94,7 @@ def test_plan_says_the_answer_first_and_then_why(run):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[1] == "target   p90 TTFT <= 500 ms and p90 TPOT <= 50 ms"
-    assert re.match(r"ANSWER   \d GPUs: \d x llama-3.1-8b/h100 with sarathi$", lines[3])
+    assert re.match(r"ANSWER   \d GPUs: \d x llama-3.1-8b/h100 with vllm$", lines[3])
     for part in (
         r"lower bound 3 at these settings: with fewer no policy is stable; 3 of the h",
         r"load 0\.\d\d; all rates may grow by \d+ % before no policy is stable at the",
@@ -179,7 +179,7 @@ def test_plan_infeasible(run):
     code, out, err = run(*words)
     assert (code, err) == (3, "")
     bounds = "(lower bound 1 at these settings, 1 at any)"
-    assert f"INFEASIBLE\n  llama-3.1-8b/h100 with sarathi {bounds}:\n" in out
+    assert f"INFEASIBLE\n  llama-3.1-8b/h100 with vllm {bounds}:\n" in out
     assert "\n    no number of GPUs meets TTFT <= 1 ms" in out
     code, out, _ = run(*words, "--json")
     found = json.loads(out)

@@ -66,7 +66,7 @@ def test_region_command_of_two_kinds(capsys: pytest.CaptureFixture[str]) -> None
 def test_region_command_says_the_split(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(region_command()) == 0
     said = capsys.readouterr().out
-    assert "binding  the slots bind in pool llama-3.1-8b/" in said
+    assert "binding  KV memory binds in pool llama-3.1-8b/" in said
     assert "route    requests: llama-3.1-8b/h100 " in said
     assert main(region_command(rate="600")) == 3
     assert capsys.readouterr().out.startswith("UNSTABLE: no scheduler carries this load")
