@@ -16,17 +16,20 @@ catalogue name is. Times in these files are in seconds, sizes in tokens or bytes
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmq.calibrate.engine_file import load_table, read_engine, write_engine
 from llmq.calibrate.package import engine_from_package
-from llmq.errors import InputError, nearest
+from llmq.errors import InputError, shown
 from llmq.model.engine import Engine
 
 __all__ = ["EngineEntry", "engines", "load_engine", "read_engine", "write_engine"]
 
 _FOLDER = Path(__file__).parent / "catalogue"
+_FEW = 4  # names in a hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +138,43 @@ def load_engine(
         engine = read_engine(known[str(name)], tp)
     else:
         raise InputError(
-            f"no engine {str(name)!r} in the catalogue{nearest(str(name), known)} "
+            f"no engine {shown(str(name))} in the catalogue{_near(str(name), known)} "
             "(an own engine: pass the path of a .toml file; any other model on a measured GPU: "
             'source="profiles")',
             value=str(name),
         )
     changes = {"token_budget": token_budget, "max_seqs": max_seqs}
     return engine.with_(**{key: value for key, value in changes.items() if value is not None})
+
+
+def _near(name: str, known: Collection[str]) -> str:
+    """Name the few entries that are most like a name, of a Hugging Face model too."""
+    from difflib import SequenceMatcher, get_close_matches
+
+    word = name[:200].lower()
+    models = {entry.partition("/")[0] for entry in known}
+    left, _, right = word.rpartition("/")
+    ours = left in models or right in {entry.partition("/")[2] for entry in known}
+    close = get_close_matches(word, list(known), n=1, cutoff=0.8)
+    if close and _precision(word) == _precision(close[0]):
+        return f"; did you mean '{close[0]}'?"
+    # Not model/gpu: organisation/model as on Hugging Face, or the model alone.
+    model = (left if ours else right).rpartition("/")[2].removeprefix("meta-")
+
+    def likeness(entry: str) -> float:
+        own, _, chip = entry.partition("/")
+        same = SequenceMatcher(None, model, own).ratio()
+        return same + 0.01 * (chip == right) - 0.3 * (_precision(model) != _precision(own))
+
+    best = sorted(known, key=lambda entry: (-likeness(entry), entry))[:_FEW]
+    asked = _precision(model)
+    other = f", none of them in {asked}" if asked and asked not in map(_precision, best) else ""
+    return f"; the nearest are {', '.join(best)}{other}; `llmq engines` lists all {len(known)}"
+
+
+def _precision(name: str) -> str:
+    found = re.search(r"fp8|fp4|int8|int4|awq|gptq|w4a16|w8a8|nvfp4", name)
+    return found[0] if found else ""
 
 
 def _names() -> dict[str, Path]:

@@ -20,6 +20,7 @@ from llmq.cli.traffic import (
     print_json,
     teller,
 )
+from llmq.limits import REPLICATIONS, REQUESTS, WORKERS
 
 if TYPE_CHECKING:
     from llmq.model.slo import SLO
@@ -50,9 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="at least two, e.g. sarathi vllm slai:order=spf; the first is the base; vllm is the "
         "scheduler of vLLM v1, vllm:version=v0 that of 2023",
     )  # fmt: skip
-    parser.add_argument("--requests", type=count(1), default=2000, help="requests of a path (2000)")
-    parser.add_argument("--replications", type=count(1), help="paths (8; a trace is one path)")
-    parser.add_argument("--workers", type=count(1), default=1, help="processes")
+    parser.add_argument(
+        "--requests", type=count(1, REQUESTS), default=2000, help="requests of a path (2000)"
+    )
+    parser.add_argument(
+        "--replications", type=count(1, REPLICATIONS), help="paths (8; a trace is one path)"
+    )
+    parser.add_argument("--workers", type=count(1, WORKERS), default=1, help="processes")
     add_output(parser)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from llmq.cli.traffic import count
+from llmq.cli.traffic import add_reading, count, real
 from llmq.errors import InputError
+from llmq.limits import TOKENS
 
 __all__ = ["add_arguments", "run"]
 
@@ -19,15 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         Of the command.
     """
-    from llmq.io.traces import TRACE_FORMATS
+    from llmq.io.traces import WRITTEN_FORMATS
 
     parser.add_argument("source", help="trace to read; the format is recognised")
     parser.add_argument("target", help="file to write; .gz compresses")
-    parser.add_argument("--from", dest="format", choices=TRACE_FORMATS, help="insist on a format")
-    parser.add_argument("--to", choices=TRACE_FORMATS, help="format to write")
+    add_reading(parser, insist="--from")
+    parser.add_argument(
+        "--output", type=count(1, TOKENS), metavar="TOKENS",
+        help="output tokens of each request, for a file without output lengths",
+    )  # fmt: skip
+    parser.add_argument("--to", choices=WRITTEN_FORMATS, help="format to write")
     parser.add_argument("--rate", metavar="R", help="scale to this many requests per second")
-    parser.add_argument("--cv", type=float, help="draw arrivals for a file without times")
-    parser.add_argument("--jitter", choices=["uniform"], help="spread equal time stamps")
+    parser.add_argument("--cv", type=real, help="draw arrivals for a file without times")
     parser.add_argument("--head", type=count(1), metavar="N", help="only the first N requests")
     parser.add_argument("--seed", type=count(0), default=0, help="of everything random (default 0)")
 
@@ -48,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     import llmq
     from llmq.cli.traffic import build_traffic
 
-    args.trace, args.workload, args.prompt, args.output = args.source, None, None, None
+    args.trace, args.workload, args.prompt = args.source, None, None
     trace = build_traffic(args)
     if not isinstance(trace, llmq.Trace):
         raise InputError("convert reads a trace")

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llmq.errors import InputError
+from llmq.errors import InputError, shown
 
 __all__ = ["add_arguments", "run"]
 
@@ -53,6 +53,10 @@ def run(args: argparse.Namespace) -> int:
     if args.name is None:
         raise InputError("name a figure; `llmq figure --list` shows them")
     path = args.out or Path(f"{args.name}.svg")
+    if path.suffix not in (".svg", ".png"):  # asked before drawing takes its time
+        raise InputError(
+            f"a figure is written as .svg or .png, not {shown(str(path))}", value=str(path)
+        )
     book.write(book.draw(args.name), path)
     sys.stdout.write(f"{path}\n")
     return 0

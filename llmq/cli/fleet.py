@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmq.cli.traffic import count
 from llmq.errors import InputError
+from llmq.limits import ENGINES
 
 if TYPE_CHECKING:
     from llmq.model.engine import Engine
@@ -124,7 +125,7 @@ def add_fleet(parser: argparse.ArgumentParser, *, policy: bool = True, cache: bo
     """
     add_engine(parser, several=True, policy=False, cache=cache)
     parser.add_argument(
-        "--engines", type=count(1), action="append", metavar="N",
+        "--engines", type=count(1, ENGINES), action="append", metavar="N",
         help="how many of it (1); once for each --engine of a fleet of several kinds",
     )  # fmt: skip
     if policy:

@@ -19,9 +19,11 @@ from llmq.cli.traffic import (
     count,
     interval,
     print_json,
+    real,
     teller,
 )
 from llmq.errors import InputError
+from llmq.limits import ENGINES, REPLICATIONS, REQUESTS, WORKERS
 from llmq.units import format_seconds, parse_duration
 
 if TYPE_CHECKING:
@@ -53,22 +55,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_slo(parser)
     group = parser.add_argument_group("search")
     group.add_argument(
-        "--attainment", type=float, default=0.99, metavar="A",
+        "--attainment", type=real, default=0.99, metavar="A",
         help="share of requests that must meet all targets, without --quantile (0.99)",
     )  # fmt: skip
-    group.add_argument("--max-gpus", type=count(1), default=100_000, help="give up above this")
     group.add_argument(
-        "--requests", type=count(1), help="requests of the first simulated paths (2000)"
+        "--max-gpus", type=count(1, ENGINES), default=ENGINES, help="give up above this"
     )
     group.add_argument(
-        "--longest", type=count(1), metavar="N",
+        "--requests", type=count(1, REQUESTS), help="requests of the first simulated paths (2000)"
+    )
+    group.add_argument(
+        "--longest", type=count(1, REQUESTS), metavar="N",
         help="requests up to which paths that do not decide grow (16 times the first)",
     )  # fmt: skip
-    group.add_argument("--replications", type=count(1), help="simulated paths (8)")
+    group.add_argument("--replications", type=count(1, REPLICATIONS), help="simulated paths (8)")
     group.add_argument(
         "--max-seconds", metavar="T", help="begin no simulation later than this, e.g. 60s"
     )
-    group.add_argument("--workers", type=count(1), default=1, help="processes")
+    group.add_argument("--workers", type=count(1, WORKERS), default=1, help="processes")
     group.add_argument("--report", metavar="FILE", help="write a self-contained HTML page")
     add_output(parser)
     parser.set_defaults(seed=None)  # not given: that of the file, or 0

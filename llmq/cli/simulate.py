@@ -22,6 +22,7 @@ from llmq.cli.traffic import (
     teller,
 )
 from llmq.errors import InputError
+from llmq.limits import REPLICATIONS, REQUESTS, WORKERS
 
 if TYPE_CHECKING:
     from llmq.model.fleet import Fleet
@@ -54,9 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_traffic(parser)
     add_fleet(parser, cache=True)
     add_slo(parser)
-    parser.add_argument("--requests", type=count(1), help="requests of a path (2000)")
-    parser.add_argument("--replications", type=count(1), help="paths (8; a trace is one path)")
-    parser.add_argument("--workers", type=count(1), default=1, help="processes")
+    parser.add_argument("--requests", type=count(1, REQUESTS), help="requests of a path (2000)")
+    parser.add_argument(
+        "--replications", type=count(1, REPLICATIONS), help="paths (8; a trace is one path)"
+    )
+    parser.add_argument("--workers", type=count(1, WORKERS), default=1, help="processes")
     parser.add_argument(
         "--simulator", choices=["auto", "vector", "calendar", "reference"], default="auto"
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from llmq.errors import InputError
+from llmq.errors import InputError, shown
+from llmq.limits import INT, LENGTHS, NUMBER, TOKENS
+from llmq.text.numbers import parse_real, parse_whole
 
 if TYPE_CHECKING:
     from llmq.model.slo import SLO
@@ -28,39 +31,69 @@ __all__ = [
     "count",
     "interval",
     "print_json",
+    "real",
     "teller",
 ]
 
 
-def count(least: int) -> Callable[[str], int]:
+def count(least: int, most: int = INT) -> Callable[[str], int]:
     """Return a reader of whole numbers, for options.
 
     Parameters
     ----------
-    least : int
-        Smallest number allowed.
+    least, most : int
+        Smallest and largest number allowed.
 
     Returns
     -------
     callable
-        From text to int.
+        From text to int; thousands may be separated as vLLM's log does.
 
     Examples
     --------
-    >>> count(1)("64")
-    64
+    >>> count(1)("64"), count(1)("77,088")
+    (64, 77088)
     """
 
     def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number >= {least}, found {text!r}")
+        grouped = re.fullmatch(r"[0-9]{1,3}(,[0-9]{3})+", text) if len(text) <= NUMBER else None
+        value = parse_whole(text.replace(",", "") if grouped else text)
+        if value is None or value < least or "." in text:
+            if re.fullmatch(r"[0-9]{19,}", text):
+                raise argparse.ArgumentTypeError(f"{shown(text)} is beyond the limit of {most:,}")
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number >= {least}, found {shown(text)}"
+            )
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{shown(text)} is beyond the limit of {most:,}")
         return value
 
     return read
+
+
+def real(text: str) -> float:
+    """Read a number, for options.
+
+    Parameters
+    ----------
+    text : str
+        ASCII digits, perhaps with a sign, a fraction and an exponent.
+
+    Returns
+    -------
+    float
+        The number, finite.
+
+    Examples
+    --------
+    >>> real("0.99"), real("-1e3")
+    (0.99, -1000.0)
+    """
+    sign = -1.0 if text.startswith("-") else 1.0
+    value = parse_real(text.removeprefix("-"))
+    if value is None:
+        raise argparse.ArgumentTypeError(f"expected a finite number, found {shown(text)}")
+    return sign * value
 
 
 def add_traffic(parser: argparse.ArgumentParser) -> None:
@@ -74,21 +107,54 @@ def add_traffic(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "traffic (one of --trace, --workload, --prompt with --output)"
     )
-    group.add_argument("--trace", metavar="FILE", help="Azure, Mooncake, Vidur or native; .gz too")
-    group.add_argument("--format", help="insist on a trace format")
-    group.add_argument("--jitter", choices=["uniform"], help="spread equal time stamps")
+    group.add_argument(
+        "--trace", metavar="FILE",
+        help="Azure, BurstGPT, Mooncake, Vidur, native, or a result of vllm bench serve; .gz too",
+    )  # fmt: skip
+    add_reading(group)
     group.add_argument("--workload", metavar="NAME", help="a named workload, see `llmq workloads`")
     group.add_argument(
-        "--prompt", type=count(1), metavar="TOKENS", help="prompt tokens of each request"
+        "--prompt", type=count(1, TOKENS), metavar="TOKENS", help="prompt tokens of each request"
     )
     group.add_argument(
-        "--output", type=count(1), metavar="TOKENS", help="output tokens of each request"
-    )
+        "--output", type=count(1, TOKENS), metavar="TOKENS",
+        help="output tokens of each request; also for a trace without output lengths",
+    )  # fmt: skip
     group.add_argument("--rate", metavar="R", help="requests per second; scales a trace")
-    group.add_argument("--cv", type=float, help="coefficient of variation of the gaps (1: Poisson)")
+    group.add_argument("--cv", type=real, help="coefficient of variation of the gaps (1: Poisson)")
     group.add_argument(
         "--head", type=count(1), metavar="N", help="only the first N requests of a trace"
     )
+
+
+def add_reading(group: Any, *, insist: str = "--format") -> None:
+    """Add the options that say how a trace is read.
+
+    Parameters
+    ----------
+    group : argparse group or parser
+        Of the command.
+    insist : str
+        Name of the option that insists on a format.
+    """
+    group.add_argument(insist, dest="format", help="insist on a trace format")
+    group.add_argument("--jitter", choices=["uniform"], help="spread equal time stamps")
+    group.add_argument(
+        "--time-unit", metavar="U", help="unit of the trace's times: s, ms, us or ns"
+    )
+    group.add_argument(
+        "--hash-block", type=count(1, LENGTHS), metavar="N",
+        help="prompt tokens behind one hash id (Mooncake 512, Dynamo 64, Bailian 16)",
+    )  # fmt: skip
+    empty = group.add_mutually_exclusive_group()
+    empty.add_argument(
+        "--drop-failed", dest="failed", action="store_const", const="drop",
+        help="leave out requests without output tokens",
+    )  # fmt: skip
+    empty.add_argument(
+        "--prefill-only", dest="failed", action="store_const", const="prefill",
+        help="keep their prompts, with one output token",
+    )  # fmt: skip
 
 
 def build_traffic(args: argparse.Namespace) -> Trace | Workload:
@@ -112,7 +178,8 @@ def build_traffic(args: argparse.Namespace) -> Trace | Workload:
     import llmq
     from llmq.units import parse_rate
 
-    fixed = args.prompt is not None or args.output is not None
+    # With a trace, --output is the length that the file lacks.
+    fixed = args.prompt is not None or (args.output is not None and not args.trace)
     if sum((bool(args.trace), bool(args.workload), fixed)) != 1:
         raise InputError(
             "say who arrives with exactly one of --trace FILE, --workload NAME, or --prompt and "
@@ -133,14 +200,27 @@ def build_traffic(args: argparse.Namespace) -> Trace | Workload:
 
 
 # The readers name remedies in the words of the library.
-_OPTIONS = {
-    "jitter='uniform'": "--jitter uniform",
-    "give an arrival process, e.g. read_trace(path, arrivals=llmq.Poisson(6.0), rng=7)":
+_OPTIONS = (
+    (r"jitter='uniform'", "--jitter uniform"),
+    (
+        r"give an arrival process, e\.g\. read_trace\(path, arrivals=llmq\.Poisson\(6\.0\), "
+        r"rng=7\)",
         "draw them with --rate 6 --cv 1",
-    "leave arrivals= out, or change the rate with Trace.scaled(rate=...)":
+    ),
+    (
+        r"leave arrivals= out, or change the rate with Trace\.scaled\(rate=\.\.\.\)",
         "leave --cv out; --rate alone scales the trace",
-    "name it with format=": "name it with --format",
-}  # fmt: skip
+    ),
+    (r"name it with format=", "name it with --format"),
+    (r"time_unit='(\w+)'", r"--time-unit \1"),
+    (r"time_unit= ", "--time-unit "),
+    (r"\btime_unit\b", "--time-unit"),
+    (r"hash_block=", "--hash-block "),
+    (r"failed='drop'", "--drop-failed"),
+    (r"failed='prefill'", "--prefill-only"),
+    (r"\boutput=(\d+)", r"--output \1"),
+    (r"leave output= out", "leave --output out"),
+)
 
 
 def _trace(args: argparse.Namespace, rate: float | None) -> Trace:
@@ -157,8 +237,10 @@ def _trace(args: argparse.Namespace, rate: float | None) -> Trace:
         warnings.simplefilter("always", TraceWarning)
         try:
             trace = llmq.read_trace(
-                args.trace, format=args.format, jitter=args.jitter, rng=args.seed, arrivals=drawn
-            )
+                args.trace, format=args.format, jitter=args.jitter, rng=args.seed, arrivals=drawn,
+                time_unit=args.time_unit, hash_block=args.hash_block, output=args.output,
+                failed=args.failed,
+            )  # fmt: skip
         except InputError as error:
             raise InputError(_as_options(str(error))) from error
     said = [str(warning.message) for warning in caught]
@@ -171,8 +253,8 @@ def _trace(args: argparse.Namespace, rate: float | None) -> Trace:
 
 
 def _as_options(text: str) -> str:
-    for words, option in _OPTIONS.items():
-        text = text.replace(words, option)
+    for words, option in _OPTIONS:
+        text = re.sub(words, option, text)
     return text
 
 
@@ -209,7 +291,7 @@ def add_slo(parser: argparse.ArgumentParser) -> None:
     ):  # fmt: skip
         group.add_argument(f"--{name}", metavar="T", help=f"{words}, with its unit: 500ms")
     group.add_argument(
-        "--quantile", type=float, metavar="Q", help="each metric must be met by this share (0.99)"
+        "--quantile", type=real, metavar="Q", help="each metric must be met by this share (0.99)"
     )
 
 

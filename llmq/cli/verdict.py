@@ -6,7 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from llmq.cli.traffic import add_output, build_policy, count, print_json
+from llmq.cli.traffic import add_output, build_policy, count, print_json, real
+from llmq.limits import REPLICATIONS
 
 if TYPE_CHECKING:
     from llmq.instability import Instability
@@ -24,9 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Of the command.
     """
     parser.add_argument("policy", metavar="POLICY", help="e.g. sarathi, rad:cycle=1")
-    parser.add_argument("--networks", type=count(1), default=20, help="networks to test on (20)")
     parser.add_argument(
-        "--load", type=float, default=0.9, help="offered load, between 0 and 1 (0.9)"
+        "--networks", type=count(1, REPLICATIONS), default=20, help="networks to test on (20)"
+    )
+    parser.add_argument(
+        "--load", type=real, default=0.9, help="offered load, between 0 and 1 (0.9)"
     )
     parser.add_argument(
         "--any", action="store_true",

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from llmq.limits import TOKENS
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
+from llmq.text.numbers import parse_real
 from llmq.text.tables import Table
 
 __all__ = ["CLASS_KEYS", "read_class", "read_lengths"]
@@ -82,17 +84,20 @@ def _uniform(table: Table) -> Lengths:
 
 def _quantiles(table: Table) -> dict[float, float]:
     raw = table.raw["quantiles"]
-    pairs = list(raw.items()) if isinstance(raw, Mapping) else raw
+    pairs = [list(pair) for pair in raw.items()] if isinstance(raw, Mapping) else raw
     found: dict[float, float] = {}
-    try:
-        for probability, tokens in pairs:  # type: ignore[attr-defined]
-            if not 0 <= float(probability) <= 1:
-                break
-            found[float(probability)] = float(tokens)
-        else:
-            return found
-    except (TypeError, ValueError):
-        pass
+    for pair in pairs if isinstance(pairs, list) else [None]:
+        if not isinstance(pair, list) or len(pair) != 2:
+            break
+        # In JSON a probability is a key, so a text.
+        probability, tokens = (parse_real(x) if isinstance(x, str) else x for x in pair)
+        row = Table(table.path, table.name, {"probability": probability, "tokens": tokens})
+        at = row.real("probability", least=0.0, most=1.0)
+        if at in found:
+            raise table.mistake(f"quantiles give the probability {at:g} twice; keep one")
+        found[at] = row.real("tokens", least=0.0, most=float(TOKENS))
+    else:
+        return found
     raise table.error("quantiles", "pairs [probability, tokens] from [0, low] to [1, high]")
 
 

@@ -23,7 +23,9 @@ from llmq.calibrate.profile import Profile
 from llmq.errors import FormatError
 from llmq.io.profile_skew import read_spread
 from llmq.io.profile_table import find_file, read_columns
+from llmq.limits import CONFIG_BYTES
 from llmq.rng import RngLike
+from llmq.text.files import read_text
 from llmq.units import MICROSECOND
 
 __all__ = ["llmservingsim_kernels", "read_llmservingsim", "read_meta"]
@@ -54,7 +56,7 @@ def read_meta(folder: Path) -> dict[str, str]:
     """
     for place in (folder, folder.parent):
         if (path := place / "meta.yaml").is_file():
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path, CONFIG_BYTES)
             return {k: v.strip("'\" ") for k, v in re.findall(r"(?m)^(\w+): +(\S.*)$", text)}
     return {}
 

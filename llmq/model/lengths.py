@@ -17,7 +17,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llmq.errors import InputError
+from llmq.errors import InputError, shown
+from llmq.limits import LENGTHS, TOKENS
 from llmq.rng import RngLike, generator
 
 __all__ = ["Lengths"]
@@ -58,6 +59,8 @@ class Lengths:
         if np.any(raw < 0) or np.any(raw != np.floor(raw)):
             bad = raw[(raw < 0) | (raw != np.floor(raw))][0]
             raise InputError(f"a length must be a whole number of tokens >= 0, got {bad}")
+        if raw.max() > TOKENS:
+            raise InputError(f"a length is at most {TOKENS:,} tokens, got {shown(raw.max())}")
         values = raw.astype(np.int64)
         values.flags.writeable = False
         object.__setattr__(self, "values", values)
@@ -108,6 +111,7 @@ class Lengths:
         """
         if not 0 <= low <= high:
             raise InputError(f"uniform lengths need 0 <= low <= high, got {low}, {high}")
+        _check_span(low, high)
         return cls(np.arange(low, high + 1), label=f"uniform {low} to {high}")
 
     @classmethod
@@ -138,6 +142,7 @@ class Lengths:
                 f"lognormal lengths need mean > 0, sigma > 0 and 0 <= low <= high, "
                 f"got mean={mean}, sigma={sigma}, low={low}, high={high}"
             )
+        _check_span(low, high)
         edges = np.arange(low, high) + 0.5
         z = (np.log(edges) - math.log(mean) + sigma**2 / 2) / sigma
         from scipy.special import ndtr
@@ -177,6 +182,7 @@ class Lengths:
                 f"never decreasing; got probabilities {p.tolist()} and tokens {x.tolist()}"
             )
         low, high = round(x[0]), round(x[-1])
+        _check_span(low, high)
         # Flat pieces are atoms: a tiny slope puts each on its own token.
         x = x + np.arange(len(x)) * 1e-9
         return cls._from_cdf(low, high, np.interp(np.arange(low, high) + 0.5, x, p), "quantiles")
@@ -348,3 +354,12 @@ class Lengths:
 
     def __str__(self) -> str:
         return f"{self.label or 'lengths'} (mean {self.mean:.4g} tokens)"
+
+
+def _check_span(low: int, high: int) -> None:
+    if high > TOKENS or high - low > LENGTHS:
+        raise InputError(
+            f"lengths from {shown(low)} to {shown(high)} are too far apart: a law has at most "
+            f"{LENGTHS:,} values, up to {TOKENS:,} tokens",
+            value=high,
+        )

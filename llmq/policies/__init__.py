@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, get_args, get_origin, get_type_hints
 
-from llmq.errors import InputError, nearest
+from llmq.errors import InputError, nearest, shown
 from llmq.policies.blocks import Blocks, Policy
 from llmq.policies.fastertransformer import FasterTransformer
 from llmq.policies.maxweight import MaxWeight
@@ -34,6 +34,7 @@ from llmq.policies.simple_chunking import SimpleChunking
 from llmq.policies.slai import SLAI
 from llmq.policies.trail import TRAIL
 from llmq.policies.vllm import VLLM
+from llmq.text.numbers import parse_real, parse_whole
 
 __all__ = [
     "ALL",
@@ -80,6 +81,9 @@ ALL = (
     TRAIL,
 )
 
+# Names that people try; the most similar word would name another scheduler.
+_SERVERS = ("sglang", "trt-llm", "trtllm", "tensorrt-llm", "tgi", "lmdeploy", "dynamo", "llama.cpp")
+
 
 def parse(text: str) -> Policy:
     """Read a policy from its command-line form.
@@ -107,7 +111,13 @@ def parse(text: str) -> Policy:
     name, _, rest = text.partition(":")
     known = {policy.name: policy for policy in ALL}
     if name not in known:
-        raise InputError(f"no policy {name!r}{nearest(name, known)}", value=name)
+        if name.lower() in _SERVERS:
+            raise InputError(
+                f"no policy {shown(name)}: the scheduler of this server is not modelled; vllm "
+                "(v1) and sarathi, which mix chunks of prompts with decodes, are the nearest",
+                value=name,
+            )
+        raise InputError(f"no policy {shown(name)}{nearest(name, known)}", value=name)
     kind: Any = known[name]
     hints = {key: hint for key, hint in get_type_hints(kind).items() if key in kind.__slots__}
     values: dict[str, Any] = {}
@@ -195,9 +205,9 @@ def _value(policy: str, field: str, text: str, hint: Any) -> Any:
         return text
     if text == "none" and type(None) in choices:
         return None
-    try:
-        return int(text) if hint is int or int in choices else float(text)
-    except ValueError:
-        raise InputError(
-            f"policy {policy}: {field} must be a number, got {text!r}", value=text
-        ) from None
+    whole = hint is int or int in choices
+    value = parse_whole(text) if whole else parse_real(text)
+    if value is None or (whole and "." in text):
+        kind = "a whole number >= 0" if whole else "a finite number >= 0"
+        raise InputError(f"policy {policy}: {field} must be {kind}, got {shown(text)}", value=text)
+    return value

@@ -18,6 +18,7 @@ from llmq.model.workload import Workload
 from llmq.policies import VLLM, Policy, text
 from llmq.policies.settings import effective
 from llmq.rng import RngLike, seed_sequence
+from llmq.sim.amount import check_amount, check_classes, check_clock
 from llmq.sim.block import Task
 from llmq.sim.collect import as_run, finished, summarise, tasks_of
 from llmq.sim.dispatch import EngineChoice
@@ -139,6 +140,10 @@ def simulate(
     chosen = VLLM() if policy is None else policy
     fleet = _fleet(engine_or_fleet, chosen)
     _check_arguments(replications, requests, record, workload_or_trace, chosen)
+    check_amount(requests, replications, kept=record != "summary")
+    check_classes(chosen, workload_or_trace)
+    if isinstance(workload_or_trace, Trace):
+        check_clock(workload_or_trace, fleet)
     _check_requests(fleet, workload_or_trace, chosen)
     if check:
         engine = _audited(engine, record, workload_or_trace)
