@@ -148,13 +148,11 @@ def add_reading(group: Any, *, insist: str = "--format") -> None:
     )  # fmt: skip
     empty = group.add_mutually_exclusive_group()
     empty.add_argument(
-        "--drop-failed", dest="failed", action="store_const", const="drop",
-        help="leave out requests without output tokens",
-    )  # fmt: skip
+        "--drop-failed", action="store_true", help="leave out requests without output tokens"
+    )
     empty.add_argument(
-        "--prefill-only", dest="failed", action="store_const", const="prefill",
-        help="keep their prompts, with one output token",
-    )  # fmt: skip
+        "--prefill-only", action="store_true", help="keep their prompts, with one output token"
+    )
 
 
 def build_traffic(args: argparse.Namespace) -> Trace | Workload:
@@ -239,7 +237,7 @@ def _trace(args: argparse.Namespace, rate: float | None) -> Trace:
             trace = llmq.read_trace(
                 args.trace, format=args.format, jitter=args.jitter, rng=args.seed, arrivals=drawn,
                 time_unit=args.time_unit, hash_block=args.hash_block, output=args.output,
-                failed=args.failed,
+                failed=_failed(args),
             )  # fmt: skip
         except InputError as error:
             raise InputError(_as_options(str(error))) from error
@@ -250,6 +248,10 @@ def _trace(args: argparse.Namespace, rate: float | None) -> Trace:
     if args.head is not None:
         trace = trace.head(args.head)
     return trace if rate is None or drawn is not None else trace.scaled(rate=rate)
+
+
+def _failed(args: argparse.Namespace) -> str | None:
+    return "drop" if args.drop_failed else "prefill" if args.prefill_only else None
 
 
 def _as_options(text: str) -> str:

@@ -89,6 +89,8 @@ def _quantiles(table: Table) -> dict[float, float]:
     for pair in pairs if isinstance(pairs, list) else [None]:
         if not isinstance(pair, list) or len(pair) != 2:
             break
+        if isinstance(pair[1], Mapping):  # TOML reads 0.5 = 10 as 0 = { 5 = 10 }
+            break
         # In JSON a probability is a key, so a text.
         probability, tokens = (parse_real(x) if isinstance(x, str) else x for x in pair)
         row = Table(table.path, table.name, {"probability": probability, "tokens": tokens})

@@ -189,7 +189,7 @@ BAD = {
     ),
     "bad policy value": (
         [*PLAN, *CONV, "--policy", "sarathi:token_budget=many"],
-        "policy sarathi: token_budget must be a number, got 'many'",
+        "policy sarathi: token_budget must be a whole number >= 0, got 'many'",
     ),
     "unknown workload": (
         [*PLAN, "--workload", "azure-con"],

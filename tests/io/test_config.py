@@ -312,7 +312,7 @@ MISTAKES = {
     ),
     "quantiles in percent": (
         "[0.5, 10]", "[50, 10]",
-        ": [classes.chat.output] needs quantiles = pairs [probability, tokens] from",
+        ": [classes.chat.output] needs probability = a finite number >= 0 and <= 1, found 50",
     ),
     "quantiles without an end": (
         ", [1, 100]", "",
