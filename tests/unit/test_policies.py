@@ -81,8 +81,10 @@ def test_policies_from_the_command_line(text, policy):
         ("sarathi:name=x", "policy sarathi: no field 'name'; "
          "known: order, route, token_budget, watermark"),
         ("sarathi:token_budget", "policy sarathi: token_budget needs a value: token_budget=..."),
-        ("sarathi:token_budget=many", "policy sarathi: token_budget must be a whole number >= 0, got 'many'"),
-        ("sarathi:token_budget=1.5", "policy sarathi: token_budget must be a whole number >= 0, got '1.5'"),
+        ("sarathi:token_budget=many", "policy sarathi: token_budget must be a whole number >= 0, "
+         "got 'many'"),
+        ("sarathi:token_budget=1.5", "policy sarathi: token_budget must be a whole number >= 0, "
+         "got '1.5'"),
         ("sarathi:order=decode_first", "policy sarathi: order is 'decode_first'; "
          "did you mean 'decodes_first'?"),
         ("vllm:route=randm", "no router 'randm'; did you mean 'random'?"),
