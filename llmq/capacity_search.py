@@ -148,7 +148,7 @@ class Search:
 
     def shown(self, share: Share) -> bool:
         """Whether the target is met with confidence, as far as the requests can show it."""
-        if share.low < self.target and share.value == 1:
+        if share.n < least_requests(self.target) and share.value == 1:
             # All of them are good, so more engines would change nothing.
             most, need = 1 / (1 + Z2 / share.n), least_requests(self.target)
             raise InputError(

@@ -37,6 +37,7 @@ from llmq.sim.dispatch import EngineChoice, Path, split
 from llmq.sim.log import Ends, Job, Log
 from llmq.sim.prefix import reference_engine
 from llmq.sim.reference import ReferenceEngine
+from llmq.sim.relaxation import Relaxation
 from llmq.sim.stability import Slopes, Verdict, judge
 
 __all__ = ["follow", "lengths_of", "serve_closed", "throughput", "verdict_closed"]
@@ -350,8 +351,10 @@ def throughput(
     return rates
 
 
-def verdict_closed(clients: Closed, path: Slopes, load: tuple[float, float]) -> Verdict:
-    """Judge closed clients: never overloaded.
+def verdict_closed(
+    clients: Closed, path: Slopes, load: tuple[float, float], relax: Relaxation
+) -> Verdict:
+    """Judge closed clients: never overloaded, but undecided where the start is all there is.
 
     Parameters
     ----------
@@ -361,17 +364,26 @@ def verdict_closed(clients: Closed, path: Slopes, load: tuple[float, float]) -> 
         How the number of requests present changes.
     load : tuple of float
         Measured throughput over the outer and the inner bound of the capacity.
+    relax : Relaxation
+        How many requests the users need to forget their start.
 
     Returns
     -------
     Verdict
-        Stable, with the reason.
+        Stable or undecided, with the reason.
     """
     found = f"their throughput, an outcome, is {load[0]:.3g} of the capacity"
     if load[0] == 0:  # no user was answered and sent again within the measured requests
-        load, found = (math.nan, math.nan), "too few requests to measure their throughput"
+        load, found = (0.0, math.inf), "too few requests to measure their throughput"
     reason = (
         f"{clients.users} users wait for their answers, so at most {clients.users} requests are "
         f"present; {found}"
     )
-    return replace(judge(path, load), status="stable", sentence=reason)
+    needed = relax.length(len(path.table))
+    if path.requests >= needed:
+        return replace(judge(path, load), status="stable", sentence=reason, needed=0)
+    reason += (
+        f". All users send at the start, and {path.requests} requests are "
+        f"{path.requests / clients.users:.2g} of each: too few, {needed} may decide"
+    )
+    return replace(judge(path, load), status="undecided", sentence=reason, needed=needed)

@@ -24,8 +24,9 @@ from llmq.sim.block import Block, Task, join
 from llmq.sim.closed import throughput, verdict_closed
 from llmq.sim.prefix import said_of_prefixes
 from llmq.sim.record import Run
+from llmq.sim.relaxation import Relaxation, dispersion_of_work, rounds, unit
 from llmq.sim.replicate import chosen_engine, run_block
-from llmq.sim.stability import Slopes, Verdict, judge, offered_load, slopes
+from llmq.sim.stability import Slopes, Verdict, batch, judge, offered_load, slopes
 from llmq.sim.stats import warm_up
 from llmq.sim.summary import Part, Summary, put_together, reduce
 from llmq.sim.workers import Workers, mapped
@@ -130,7 +131,9 @@ def as_run(
     done, engines, traffic = join(blocks), task.engines, task.traffic
     times = done.times()
     finite = isinstance(traffic, Trace)
-    measured = _measured(times, warmup, whole=finite)
+    relax, load = _relaxation(task, times)
+    measured = _measured(times, warmup, relax, whole=finite)
+    path = slopes(times.arrival, times.finish, times.first_token, measured)
     return Run(
         requests=times,
         prompt=done.prompt,
@@ -142,7 +145,8 @@ def as_run(
         policy=str(task.policy),
         measured=measured,
         finite=finite,
-        verdict=_verdict(task, slopes(times.arrival, times.finish), done, measured),
+        verdict=_verdict(task, path, done, measured, relax, load),
+        look=0.0 if finite or not math.isfinite(relax.look) else relax.look,
         **_words(task, measured, len(done.arrival), root),
     )
 
@@ -152,14 +156,32 @@ def _classes(task: Task) -> tuple[str, ...]:
     return traffic.classes if isinstance(traffic, Trace) else tuple(traffic.mix)
 
 
-def _verdict(task: Task, path: Slopes, seen: Block, measured: tuple[int, int]) -> Verdict:
-    """Judge the path; closed clients offer what they were seen to send."""
+def _relaxation(task: Task, times: RequestTimes) -> tuple[Relaxation, tuple[float, float]]:
+    """How long paths must be, and the load; that of closed clients is not known yet."""
+    traffic = task.traffic
+    if isinstance(traffic, Workload) and isinstance(traffic.arrivals, Closed):
+        return rounds(traffic.arrivals.users), (0.0, math.inf)
+    load = _load(task)
+    mix = traffic.mix() if isinstance(traffic, Trace) else traffic.mix
+    work = dispersion_of_work(mix, traffic.rates)
+    stays = np.quantile(times.finish - times.prefill_end, 0.99, axis=1)
+    # The mean of the paths: one of them alone may have hardly any long answer.
+    stay = float(stays.mean()) * traffic.rate if math.isfinite(traffic.rate) else 0.0
+    if isinstance(traffic, Trace):
+        # Its times are facts; only whether it overloads the fleet is asked.
+        return Relaxation(look=0.0, stay=stay, dispersion=1 + work), load
+    spread = traffic.arrivals.dispersion + work
+    apart = task.policy.blocks.route.name in ("round-robin", "random")
+    return Relaxation(
+        look=unit(load[0], spread), queues=len(task.engines) if apart else 1, stay=stay,
+        dispersion=spread,
+    ), load  # fmt: skip
+
+
+def _load(task: Task) -> tuple[float, float]:
+    """Offered load against the outer and the inner bound."""
     traffic = task.traffic
     mix = traffic.mix() if isinstance(traffic, Trace) else traffic.mix
-    if isinstance(traffic, Workload) and isinstance(traffic.arrivals, Closed):
-        rates = throughput(seen.arrival, seen.klass, _classes(task), measured)
-        load = offered_load(task.engines, mix, rates, task.eligible)
-        return verdict_closed(traffic.arrivals, path, load)
     allowed, names = task.eligible, _classes(task)
     if allowed is not None:
         allowed = tuple(allowed[names.index(name)] for name in mix)
@@ -171,7 +193,22 @@ def _verdict(task: Task, path: Slopes, seen: Block, measured: tuple[int, int]) -
         # Less than what an endless cache of all engines leaves is never to be done.
         least = unshared(traffic, kv_block=math.gcd(*sizes)).mix()
         load = offered_load(task.engines, least, rates, allowed)[0], load[1]
-    return judge(path, load)
+    return load
+
+
+def _verdict(
+    task: Task, path: Slopes, seen: Block, measured: tuple[int, int], relax: Relaxation,
+    load: tuple[float, float],
+) -> Verdict:  # fmt: skip
+    """Judge the path; closed clients offer what they were seen to send."""
+    traffic = task.traffic
+    if isinstance(traffic, Workload) and isinstance(traffic.arrivals, Closed):
+        rates = throughput(seen.arrival, seen.klass, _classes(task), measured)
+        load = offered_load(task.engines, traffic.mix, rates, task.eligible)
+        return verdict_closed(traffic.arrivals, path, load, relax)
+    if not math.isfinite(traffic.rate):
+        return batch(load)
+    return judge(path, load, relax)
 
 
 def _words(
@@ -233,7 +270,9 @@ def summarise(
     # The same pilot for any number of workers, or the window would depend on it.
     choice = chosen_engine(task, n * len(task.engines))
     pilot = run_block(replace(task, choice=choice, seeds=task.seeds[:PILOT]))
-    measured = _measured(pilot.times(), warmup, whole=isinstance(task.traffic, Trace))
+    finite = isinstance(task.traffic, Trace)
+    relax, load = _relaxation(task, pilot.times())
+    measured = _measured(pilot.times(), warmup, relax, whole=finite, paths=n)
     forget = partial(_part, measured=measured, classes=_classes(task))
     parts = [_reduced(pilot, measured, _classes(task))]
     rest = replace(task, choice=choice, seeds=task.seeds[PILOT:])
@@ -245,7 +284,8 @@ def summarise(
         sketches=whole.sketches, replications=done, requests=whole.requests,
         iterations=whole.iterations, evictions=whole.evictions, engines=task.engines,
         policy=str(task.policy), measured=measured,
-        verdict=_verdict(task, whole.slopes, pilot, measured),
+        verdict=_verdict(task, whole.slopes, pilot, measured, relax, load),
+        look=0.0 if finite or not math.isfinite(relax.look) else relax.look,
         **_words(task, measured, done, root),
     )  # fmt: skip
 
@@ -257,20 +297,27 @@ def _part(task: Task, measured: tuple[int, int], classes: tuple[str, ...]) -> Pa
 def _reduced(block: Block, measured: tuple[int, int], classes: tuple[str, ...]) -> Part:
     tallies = [tally for row in block.tallies for tally in row]
     sums = sum(t.iterations for t in tallies), sum(t.evictions for t in tallies)
-    path = slopes(block.arrival, block.finish)
+    path = slopes(block.arrival, block.finish, block.first_token, measured)
     return reduce(block.times(), block.klass, classes, measured, path, sums)
 
 
-def _measured(times: RequestTimes, warmup: int | str, *, whole: bool) -> tuple[int, int]:
+def _measured(
+    times: RequestTimes, warmup: int | str, relax: Relaxation, *, whole: bool,
+    paths: int | None = None,
+) -> tuple[int, int]:  # fmt: skip
     """First measured request and the one after the last."""
-    n = times.arrival.shape[1]
+    size, n = times.arrival.shape
     if isinstance(warmup, str):
         if warmup != "auto":
             raise InputError(f"warmup must be a number of requests or 'auto', got {warmup!r}")
         if whole:
             return 0, n
         stays = e2e(times)
-        start = warm_up(stays.mean(axis=0))
+        # Of a path too short for its warm-up the second half is as good as it gets; overloaded
+        # ones have no warm-up.
+        relaxed = relax.start(size if paths is None else paths) if relax.look < math.inf else 0
+        relaxed = min(relaxed, n // 2)
+        start = max(warm_up(stays.mean(axis=0)), relaxed)
         # Who arrives within a long stay of the last arrival sees the system drain.
         lasts = times.arrival[:, -1] - np.quantile(stays, 0.99, axis=1)
         before = [np.searchsorted(row, end) for row, end in zip(times.arrival, lasts, strict=True)]

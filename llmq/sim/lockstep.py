@@ -54,8 +54,10 @@ def can_lockstep(task: Task) -> bool:
     policy, route = task.policy, task.policy.blocks.route
     if runs_ranked(task.engines, policy):
         return task.eligible is None
-    alone = not route.sees and not route.moves
-    return alone and all(runs(policy) or runs_slots(engine, policy) for engine in task.engines)
+    # A router may see nothing and still want to be asked at each arrival.
+    ahead = not route.sees and not route.moves
+    ahead = ahead and route.split(1, len(task.engines), np.random.default_rng(0)) is not None
+    return ahead and all(runs(policy) or runs_slots(engine, policy) for engine in task.engines)
 
 
 def enough_lanes(policy: Policy) -> int:

@@ -58,6 +58,8 @@ class Run:
         A given trace: its means are facts of this trace, whether the system is stable or not.
     verdict : Verdict
         Whether a stationary mean exists.
+    look : float
+        Requests after which the system looks anew (:mod:`llmq.sim.relaxation`); 0 for a trace.
     kind, assumptions, source, provenance
         As in every result.
     """
@@ -77,6 +79,7 @@ class Run:
     assumptions: tuple[str, ...]
     source: str
     provenance: Provenance
+    look: float = 0.0
 
     @property
     def ttft(self) -> Metric:
@@ -138,7 +141,8 @@ class Run:
         Returns
         -------
         Metric
-            With mean, interval and quantiles.
+            With mean, interval and quantiles. The intervals are infinite where the paths are too
+            short to be stationary (``verdict.short``), unless ``anyway`` asks for this run's.
 
         Raises
         ------
@@ -148,12 +152,15 @@ class Run:
             Unknown metric or class.
         """
         self._exists(name, self.finite or anyway)
+        short = self.verdict.short and not (self.finite or anyway)
         if name == "itl":
-            return Metric(name, self._gaps(klass))
+            table = self._gaps(klass)
+            count = len(self.klass) * (self.measured[1] - self.measured[0])
+            return Metric(name, table, self.look * table.size / count, short)
         values = _METRICS[name](self.requests)[:, slice(*self.measured)]
         if klass is not None:
             values = np.where(self._of(klass)[:, slice(*self.measured)], values, np.nan)
-        return Metric(name, values)
+        return Metric(name, values, self.look, short)
 
     def regenerative(self, name: str, *, klass: str | None = None) -> Estimate:
         """Estimate a mean from the cycles between two times at which the system is empty.
@@ -267,7 +274,8 @@ class Run:
         Returns
         -------
         Share
-            With a 95 % interval and the share of each metric.
+            With a 95 % interval and the share of each metric. Paths that are too short, and those
+            of an overloaded fleet, show no lower end: it gets worse as they get longer.
 
         Raises
         ------
@@ -275,9 +283,9 @@ class Run:
             Unknown class, a class without an SLO, or SLOs with different quantiles.
         """
         goals = self._goals(slo, klass)
-        each = [(name, share(good, mine)) for name, good, mine in goals]
+        each = [(name, share(good, mine, look=self.look)) for name, good, mine in goals]
         if quantile_of(slo) is None:
-            found = share(*_all(goals))
+            found = share(*_all(goals), look=self.look)
         else:
             # The worst of the metrics, end by end: they need not be the same one.
             shares = [one for _, one in each if one.n]
@@ -288,7 +296,8 @@ class Run:
                 n=min((s.n for s in shares), default=0),
             )
         by_metric = tuple((name, s.value) for name, s in each)
-        return Share(found.value, found.low, found.high, found.n, by_metric)
+        worse = not self.finite and (self.verdict.short or self.verdict.status == "overloaded")
+        return Share(found.value, 0.0 if worse else found.low, found.high, found.n, by_metric)
 
     def goodput(self, slo: Targets, *, klass: str | None = None) -> Estimate:
         """Return the good requests per second: those that meet all targets.

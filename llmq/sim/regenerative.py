@@ -9,10 +9,8 @@ has to be thrown away as warm-up. With ``Y`` the sum of a latency over the reque
 .. math:: r = \frac{E[Y]}{E[N]}, \qquad
           \hat r \pm t \, \frac{s(Y - \hat r N)}{\bar N \sqrt{C}}, \quad C \text{ cycles}.
 
-At high load most of ``Y`` is in few cycles, and ``Y - r N`` is so skewed that ``t`` is too small.
-With :math:`\beta = \text{skewness} / (6 \sqrt C)` it is replaced by the mean of ``|G(t)|`` and
-``|G(-t)|``, :math:`G(z) = ((1 + 6 \beta (z - \beta))^{1/3} - 1) / (2 \beta)` (Willink 2005, whose
-interval is not symmetric).
+At high load most of ``Y`` is in few cycles, and ``Y - r N`` is so skewed that ``t`` is too
+small; it is corrected as in :mod:`llmq.sim.clusters`.
 
 Which cycles count must not depend on how they end. Counting those that *end* in time favours short
 ones, a bias that more replications do not cure. So the cycles that *begin* among the first 90 % of
@@ -34,6 +32,7 @@ import numpy.typing as npt
 
 from llmq.errors import InputError
 from llmq.result import Estimate
+from llmq.sim.clusters import wider
 from llmq.sim.stats import student
 
 __all__ = ["Cycles", "cycles", "ratio"]
@@ -46,8 +45,6 @@ LEAST = 30
 # Share of the paths whose last cycle may be cut off: what is lost with them biases the ratio.
 CUT = 0.05
 CORRELATED = 4.0
-# Below this the correction for skewness is lost in rounding.
-TINY = 1e-6
 ROUNDING = 1e-9
 
 
@@ -161,22 +158,8 @@ def ratio(found: Cycles, total: Floats, count: Floats, *, least: int = LEAST) ->
         raise InputError("no request of the cycles has this metric", cycles=number)
     mean = float(y[keep].sum() / m[keep].sum())
     off = y[keep] - mean * m[keep]
-    half = student(off) * _wider(off) / float(m[keep].mean())
+    half = student(off) * wider(off) / float(m[keep].mean())
     return Estimate(mean, half, number, "regenerative cycles", int(m[keep].sum()))
-
-
-def _wider(values: Floats, level: float = 0.95) -> float:
-    """By how much the interval of a mean of skewed values is wider than Student's."""
-    from scipy.special import stdtrit
-
-    gap, n = values - values.mean(), len(values)
-    spread = float(np.mean(gap**2))
-    beta = float(np.mean(gap**3)) / spread**1.5 / (6 * n**0.5) if spread > 0 else 0.0
-    if abs(beta) < TINY:
-        return 1.0
-    t = float(stdtrit(n - 1, (1 + level) / 2))
-    ends = [(np.cbrt(1 + 6 * beta * (z - beta)) - 1) / (2 * beta) for z in (t, -t)]
-    return max(1.0, float(ends[0] - ends[1]) / (2 * t))
 
 
 def _independent(total: Floats, count: Floats, found: Cycles) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import SeedSequence
 
 from llmq.errors import InputError
 from llmq.model.engine import Engine
@@ -22,6 +24,7 @@ from llmq.sim.amount import check_amount, check_classes, check_clock
 from llmq.sim.block import Task
 from llmq.sim.collect import as_run, finished, summarise, tasks_of
 from llmq.sim.dispatch import EngineChoice
+from llmq.sim.precision import MOST, Enough, lengthened
 from llmq.sim.record import Run
 from llmq.sim.replicate import run_block
 from llmq.sim.summary import Summary
@@ -42,6 +45,8 @@ def simulate(
     rng: RngLike = None,
     engine: EngineChoice = "auto",
     warmup: int | str = "auto",
+    precision: Enough | None = None,
+    most: int = MOST,
     workers: Workers = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary: ...
@@ -60,6 +65,8 @@ def simulate(
     record: Literal["requests", "tokens"] = "requests",
     warmup: int | str = "auto",
     check: bool = False,
+    precision: Enough | None = None,
+    most: int = MOST,
     workers: Workers = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Run: ...
@@ -77,6 +84,8 @@ def simulate(
     record: str = "requests",
     warmup: int | str = "auto",
     check: bool = False,
+    precision: Enough | None = None,
+    most: int = MOST,
     workers: Workers = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Run | Summary:
@@ -103,12 +112,22 @@ def simulate(
         "tokens" keeps the time of every token as well (reference simulator); "summary" keeps no
         requests, only sums and sketches, for tens of millions of them.
     warmup : int or "auto"
-        Requests left out at the start; "auto" decides by MSER-5 and also leaves out the requests
-        that see the system drain. A trace is measured whole unless a number is given.
+        Requests left out at the start; "auto" decides by the relaxation time of the system
+        (:mod:`llmq.sim.relaxation`) and MSER-5, and also leaves out the requests that see the
+        system drain. A trace is measured whole unless a number is given.
     check : bool
         Look at every iteration again (reference simulator, about three times as slow): what the
         policy says a second time, and what must hold of the engine. See :mod:`llmq.sim.audit`;
         ``run.checks`` counts.
+    precision : float or callable, optional
+        Lengthen the paths, and take more of them, until the verdict is decided and the mean TTFT
+        and TPOT are known up to this relative half width (0.05: 5 %); or until a function of the
+        run returns True, whatever the verdict. Without it a run whose paths are too short is
+        "undecided", its intervals are infinite, and ``run.verdict.needed`` says how long paths
+        must be.
+    most : int
+        With ``precision``: requests of all paths together beyond which the run is returned as it
+        is, perhaps undecided; its assumptions say so.
     workers : int, map-like or dask.distributed.Client
         Processes, a function like :func:`map`, or a cluster. The result is the same for all.
     progress : callable, optional
@@ -150,14 +169,36 @@ def simulate(
     root = seed_sequence(rng)
     eligible = _eligible(engine_or_fleet, workload_or_trace)
     link = engine_or_fleet.link if isinstance(engine_or_fleet, Fleet) else math.inf
-    whole = Task(
-        workload_or_trace, requests, tuple(root.spawn(replications)), fleet, chosen, engine,
-        record == "tokens", eligible, link, check,
-    )  # fmt: skip
-    if record == "summary":
-        return summarise(whole, warmup, root, workers, progress)
-    blocks = finished(run_block, tasks_of(whole, workers), workers, progress, replications)
-    return as_run(blocks, whole, warmup, root)
+
+    def make(paths: int, length: int) -> Run | Summary:
+        before = time.process_time()
+        # Spawning changes a seed sequence: every try gets a fresh one of the same seed.
+        seed = root if precision is None else SeedSequence(root.entropy, spawn_key=root.spawn_key)
+        whole = Task(
+            workload_or_trace, length, tuple(seed.spawn(paths)), fleet, chosen, engine,
+            record == "tokens", eligible, link, check,
+        )  # fmt: skip
+        found: Run | Summary
+        if record == "summary":
+            found = summarise(whole, warmup, seed, workers, progress)
+        else:
+            blocks = finished(run_block, tasks_of(whole, workers), workers, progress, paths)
+            found = as_run(blocks, whole, warmup, seed)
+        if not found.verdict.short or workers != 1:
+            return found
+        pace = (time.process_time() - before) / length
+        verdict = replace(found.verdict, seconds=pace * found.verdict.needed)
+        return replace(found, verdict=verdict)
+
+    if precision is None:
+        return make(replications, requests)
+    if isinstance(workload_or_trace, Trace):
+        raise InputError(
+            "precision= lengthens drawn traffic, and a trace is as long as it is: leave it out, or "
+            "draw from a Workload with trace.mix()",
+            field="precision", value=precision,
+        )  # fmt: skip
+    return lengthened(make, replications, requests, precision, most)
 
 
 def _fleet(what: Engine | Fleet, policy: Policy) -> tuple[Engine, ...]:

@@ -2,7 +2,7 @@
 
 Observations fall in bins whose edges grow by one per cent, so that a quantile is known to half a
 per cent whatever the range; means are exact. One row for each replication: intervals come from
-their spread, as in :class:`llmq.sim.stats.Metric`.
+them by the same rules as in :class:`llmq.sim.stats.Metric`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from llmq.errors import InputError
 from llmq.result import Estimate
-from llmq.sim.stats import student
+from llmq.sim.clusters import ratio_half, tails
 
 __all__ = ["Sketch", "sketch"]
 
@@ -37,6 +37,10 @@ class Sketch:
         Observations; the first bin holds all below a microsecond.
     sums : ndarray, shape (replications,)
         Sum of the observations, seconds.
+    look : float
+        Observations after which the system looks anew; 0 where that is not known.
+    short : bool
+        The paths are too short for an interval.
 
     Examples
     --------
@@ -48,6 +52,8 @@ class Sketch:
     name: str
     counts: npt.NDArray[np.int64]
     sums: Floats
+    look: float = 0.0
+    short: bool = False
 
     @property
     def _sizes(self) -> npt.NDArray[np.int64]:
@@ -62,7 +68,9 @@ class Sketch:
     def half_width(self) -> float:
         """Half width of the 95 % interval of the mean, seconds."""
         some = self._sizes > 0
-        return student(self.sums[some] / self._sizes[some])
+        if self.short or not some.any():
+            return math.inf
+        return ratio_half(self.sums[some], self._sizes[some].astype(np.float64), path=False)
 
     @property
     def low(self) -> float:
@@ -100,7 +108,8 @@ class Sketch:
         Returns
         -------
         Estimate
-            Seconds; the interval comes from the replications, infinite for fewer than three.
+            Seconds; the interval is one of the pooled quantile, infinite for fewer than three
+            replications.
 
         Raises
         ------
@@ -109,13 +118,23 @@ class Sketch:
         """
         if not 0 < q < 1:
             raise InputError(f"a quantile lies between 0 and 1, got {q}", value=q)
-        if not self.observations:
+        n = self.observations
+        if not n:
             return Estimate(math.nan, math.inf, 0, "none", 0)
-        parts = _quantiles(self.counts[self._sizes > 0], q)
-        half = student(parts) if len(parts) > 2 else math.inf
-        point = float(_quantiles(self.counts.sum(axis=0, keepdims=True), q)[0])
-        method = "replications of quantiles, bins of 1 %"
-        return Estimate(point, half, len(parts), method, self.observations)
+        counts = self.counts[self._sizes > 0]
+        pooled, sizes = counts.sum(axis=0), counts.sum(axis=1).astype(np.float64)
+        point, place = _quantile(pooled, q)
+        method = "replications, pooled quantile, bins of 1 %"
+        if self.short:
+            return Estimate(point, math.inf, len(counts), method, n)
+        beyond = counts[:, place + 1 :].sum(axis=1)
+        most, least = tails(1 - q, beyond.astype(np.float64), sizes, path=False, look=self.look)
+        if most > 1 - 1 / n or least < 1 / n:
+            return Estimate(point, math.inf, len(counts), method, n)
+        low, high = (_quantile(pooled, 1 - tail)[0] for tail in (most, least))
+        # An end is known no better than to half a bin.
+        half = max(point - low, high - point) + (GROWTH**0.5 - 1) * point
+        return Estimate(point, half, len(counts), method, n)
 
     def joined(self, other: Sketch) -> Sketch:
         """Append the replications of another sketch.
@@ -159,9 +178,8 @@ def sketch(name: str, values: Floats) -> Sketch:
     return Sketch(name, counts, np.where(kept, values, 0.0).sum(axis=1))
 
 
-def _quantiles(counts: npt.NDArray[np.int64], q: float) -> Floats:
-    """Quantile of each row: the geometric middle of its bin."""
-    total = np.cumsum(counts, axis=1)
-    rank = np.maximum(np.ceil(q * total[:, -1:]), 1)
-    place = (total >= rank).argmax(axis=1)
-    return np.where(place == 0, 0.0, LEAST * GROWTH ** (place - 0.5))
+def _quantile(counts: npt.NDArray[np.int64], q: float) -> tuple[float, int]:
+    """Quantile, the geometric middle of its bin, and the bin."""
+    total = np.cumsum(counts)
+    place = int((total >= max(math.ceil(q * total[-1]), 1)).argmax())
+    return (0.0 if place == 0 else LEAST * GROWTH ** (place - 0.5)), place

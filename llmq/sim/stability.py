@@ -1,15 +1,23 @@
-"""Is there a stationary mean at all? A verdict from theory and from the path.
+"""Is there a stationary mean at all, and has the path seen it? A verdict from theory and path.
 
-Theory: the offered load against the region, a bound that holds for every policy. Path: the slope
-of the number of requests present over the second half of the arrivals; a policy may be unstable
-inside the region. Only if both agree is a run called stable.
+Theory: the offered load against the region, a bound that holds for every policy; and the relaxation
+time at that load (:mod:`llmq.sim.relaxation`). Path: the slope of the number of requests present
+over the second half of the arrivals, since a policy may be unstable inside the region; and how much
+the path says of itself. A run is called
+
+* *overloaded* if the load exceeds 1, or if the backlog grows faster than that of a queue at load 1
+  would and the path is long against the time that a request decodes;
+* *stable* if the load is below the inner bound (or no bound is known), the backlog does not grow,
+  the paths are as long as the relaxation time asks for, and their own batch means agree with that:
+  at least half as many independent looks, and waits that no longer rise;
+* *undecided* otherwise. ``needed`` says how long the paths must be.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +26,23 @@ from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
 from llmq.result import Estimate
+from llmq.sim.relaxation import ENDLESS, LOOKS, Relaxation
 from llmq.sim.stats import student
 
-__all__ = ["Slopes", "Verdict", "judge", "offered_load", "slopes"]
+__all__ = ["Slopes", "Verdict", "batch", "judge", "offered_load", "slopes"]
+
+Floats = npt.NDArray[np.float64]
 
 # Shares of the arrivals that may pile up: below the first a path counts as level, above the
 # second as growing. The room between them is "undecided".
 GROWS, LEVEL = 0.01, 0.05
 PIECES = 5
+# Pieces of the measured part of a path whose waits are compared.
+WAITS = 32
+# Standard errors by which the second half of the waits may exceed the first, from so many paths.
+RISES, LEAST = 4.0, 8
+# Waits that vary by less than this, relative to their mean, vary by rounding.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +58,15 @@ class Verdict:
     load_inner : float
         The same over the inner bound: below 1 some policy is stable.
     growth : Estimate
-        Requests per second that pile up, over the second half of the arrivals.
+        Requests per second that pile up, over the second half of the arrivals; 0 with an infinite
+        interval where a path is too short to see.
     sentence : str
         In words.
+    needed : int
+        Requests of a path that would decide, where the paths are too short; 0 where they are not.
+    seconds : float
+        CPU-seconds that this would take at the pace of the run; 0 where that is not known. It
+        differs from run to run, so it is in no sentence and no comparison.
     """
 
     status: str
@@ -51,9 +74,17 @@ class Verdict:
     load_inner: float
     growth: Estimate
     sentence: str
+    needed: int = 0
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def short(self) -> bool:
+        """Whether the paths are too short for an interval of a stationary value."""
+        return self.needed > 0
 
     def __str__(self) -> str:
-        return f"{self.status}: {self.sentence}"
+        cost = f" (about {self.seconds:.1g} CPU-seconds)" if self.seconds > 0 else ""
+        return f"{self.status}: {self.sentence}{cost}"
 
 
 def offered_load(
@@ -103,30 +134,69 @@ def offered_load(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slopes:
-    """How the number of requests present changes over the second half of the arrivals.
+    """What paths say of themselves.
 
     Parameters
     ----------
     table : ndarray, shape (replications, pieces)
-        Requests per second that pile up, in pieces of equal length; NaN where a path is too short.
+        Requests per second that pile up over the second half of the arrivals, in pieces of equal
+        length; NaN where a path is too short.
     rate : ndarray, shape (replications,)
         Arrivals per second of the same stretch.
     requests : int
         Requests of a path.
+    waits : ndarray, shape (replications, pieces)
+        Mean time to first token in consecutive pieces of the measured part; no pieces where that
+        is too short.
+    spread : ndarray, shape (replications,)
+        Variance of the time to first token over the measured part.
+    measured : int
+        Requests of the measured part.
     """
 
-    table: npt.NDArray[np.float64]
-    rate: npt.NDArray[np.float64]
+    table: Floats
+    rate: Floats
     requests: int
+    waits: Floats
+    spread: Floats
+    measured: int
+
+    def joined(self, other: Slopes) -> Slopes:
+        """Append other paths of the same simulation.
+
+        Parameters
+        ----------
+        other : Slopes
+            Of paths of the same length.
+
+        Returns
+        -------
+        Slopes
+            Of all paths.
+        """
+        return Slopes(
+            np.concatenate((self.table, other.table)), np.concatenate((self.rate, other.rate)),
+            self.requests, np.concatenate((self.waits, other.waits)),
+            np.concatenate((self.spread, other.spread)), self.measured,
+        )  # fmt: skip
 
 
-def slopes(arrival: npt.NDArray[np.float64], finish: npt.NDArray[np.float64]) -> Slopes:
-    """Measure how the number of requests present changes.
+def slopes(
+    arrival: Floats,
+    finish: Floats,
+    first: Floats | None = None,
+    measured: tuple[int, int] | None = None,
+) -> Slopes:
+    """Measure how the number of requests present changes, and how waits vary.
 
     Parameters
     ----------
     arrival, finish : ndarray, shape (replications, n)
         Seconds.
+    first : ndarray, shape (replications, n), optional
+        First tokens, seconds; without them waits are not looked at.
+    measured : tuple of int, optional
+        First request that is measured and the one after the last; all if not given.
 
     Returns
     -------
@@ -151,46 +221,128 @@ def slopes(arrival: npt.NDArray[np.float64], finish: npt.NDArray[np.float64]) ->
             came = np.searchsorted(arrival[r], marks, "right")
             present = came - np.searchsorted(left[r], marks, "right")
             table[r] = np.diff(present) / np.diff(marks)
-    return Slopes(table, rate, n)
+    begin, end = (0, n) if measured is None else measured
+    pieces = WAITS if first is not None and end - begin >= 2 * WAITS else 0
+    waits, spread = np.empty((size, pieces)), np.zeros(size)
+    if first is not None and pieces:
+        stays = (first - arrival)[:, begin:end]
+        spread = stays.var(axis=1)
+        marks = np.linspace(0, end - begin, pieces + 1).astype(int)
+        waits = np.add.reduceat(stays, marks[:-1], axis=1) / np.diff(marks)
+    return Slopes(table, rate, n, waits, spread, end - begin)
 
 
-def judge(path: Slopes, load: tuple[float, float]) -> Verdict:
-    """Decide from the load and the path.
+def batch(load: tuple[float, float]) -> Verdict:
+    """Judge requests that all come at one time.
 
     Parameters
     ----------
-    path : Slopes
-        How the number of requests present changes.
     load : tuple of float
         Outer and inner load.
 
     Returns
     -------
     Verdict
-        Overloaded if the load exceeds 1 or the backlog surely grows; stable if the load is below
-        the inner bound (or no bound is known) and it surely does not; otherwise undecided.
+        Undecided.
+    """
+    growth = Estimate(0.0, math.inf, 0, "one batch")
+    words = "all requests come at one time: a batch has no steady state, its times are facts of it"
+    return Verdict("undecided", *load, growth, words)
+
+
+def judge(path: Slopes, load: tuple[float, float], relax: Relaxation | None = None) -> Verdict:
+    """Decide from the load and the path.
+
+    Parameters
+    ----------
+    path : Slopes
+        What the paths say.
+    load : tuple of float
+        Outer and inner load.
+    relax : Relaxation, optional
+        How long paths must be; not looked at if not given.
+
+    Returns
+    -------
+    Verdict
+        Stable, overloaded or undecided.
     """
     growth, rate = _growth(path)
     outer, inner = load
-    share = growth.mean / rate if rate > 0 and math.isfinite(rate) else math.nan
-    words = f"the backlog changes by {growth.mean:+.3g} ± {growth.half_width:.2g} req/s"
+    paths, n = len(path.table), path.requests
+    seen = math.isfinite(growth.half_width) and rate > 0
+    words = (
+        f"the backlog changes by {growth.mean:+.3g} ± {growth.half_width:.2g} req/s"
+        if seen
+        else "the paths are too short to see whether the backlog grows"
+    )
     if outer > 1:
         return Verdict("overloaded", outer, inner, growth, f"load {outer:.3g} > 1 under any policy")
-    if math.isfinite(share) and growth.low > GROWS * rate:
+    # At load 1 a backlog grows too, for a while: only more than that says that it always will.
+    most = GROWS + (relax.critical(n) / (n / 2) if relax else 0.0)
+    settled = relax is None or n >= relax.stays * relax.stay
+    if seen and settled and growth.low > most * rate:
         reason = f"{words} although the load is {outer:.3g}: this policy does not carry it"
         return Verdict("overloaded", outer, inner, growth, reason)
-    level = math.isfinite(share) and growth.high < LEVEL * rate
-    if level and not inner >= 1:
+    needed = _needed(path, relax)
+    level = seen and growth.high < LEVEL * rate
+    if level and not needed and not inner >= 1:
         return Verdict("stable", outer, inner, growth, f"load {outer:.3g} < 1 and {words}")
-    reason = f"load {outer:.3g} (inner bound {inner:.3g}) and {words}; simulate more requests"
-    return Verdict("undecided", outer, inner, growth, reason)
+    if not level:
+        needed = max(needed, 4 * n)
+    reason = f"load {outer:.3g} (inner bound {inner:.3g}) and {words}"
+    if needed >= ENDLESS:
+        reason += "; no path decides so close to saturation"
+    elif needed:
+        reason += f"; {paths} x {n} requests are too few, {paths} x {needed} may decide"
+    else:
+        reason += ": whether this policy carries it is not known"
+    return Verdict("undecided", outer, inner, growth, reason, needed)
+
+
+def _needed(path: Slopes, relax: Relaxation | None) -> int:
+    """Count the requests of a path that would do, or 0 where these do."""
+    if relax is None:
+        return 0
+    paths, n = len(path.table), path.requests
+    least = relax.length(paths)
+    if n < least:
+        return least
+    return 2 * n if _looks(path) < LOOKS / 2 or _rises(path) else 0
+
+
+def _looks(path: Slopes) -> float:
+    """Count the independent looks that the batch means of the waits speak for."""
+    paths, pieces = path.waits.shape
+    if not pieces:
+        return math.inf
+    whole = float(path.spread.mean() + np.var(path.waits.mean(axis=1)))
+    # At least 32 means in all, each as long as that allows.
+    parts = min(pieces, -(-WAITS // paths))
+    means = path.waits[:, : pieces // parts * parts].reshape(paths, parts, -1).mean(axis=2)
+    if whole <= (ROUNDING * float(means.mean())) ** 2:
+        return math.inf
+    error = float(np.var(means, ddof=1)) / means.size
+    return whole / error if error > 0 else math.inf
+
+
+def _rises(path: Slopes) -> bool:
+    """Whether waits still grow from the first to the second half of the measured part."""
+    paths, pieces = path.waits.shape
+    if paths < LEAST or not pieces:
+        return False
+    half = pieces // 2
+    gap = path.waits[:, half:].mean(axis=1) - path.waits[:, :half].mean(axis=1)
+    least = RISES * float(np.std(gap, ddof=1)) / math.sqrt(paths)
+    # One per cent is lost in the interval, and may be rounding.
+    return float(gap.mean()) > max(least, GROWS * float(path.waits.mean()))
 
 
 def _growth(path: Slopes) -> tuple[Estimate, float]:
     """Estimate the requests per second that pile up, and the arrivals per second."""
     table, n = path.table, path.requests
     if np.isnan(table).any():
-        return Estimate(math.nan, math.inf, 0, "too short", n), math.nan
+        return Estimate(0.0, math.inf, 0, "too short", n), 0.0
     many = len(table) > 1
     parts = table.mean(axis=1) if many else table[0]
     method = "replications" if many else f"{PIECES} pieces of one path"

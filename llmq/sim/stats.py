@@ -1,16 +1,14 @@
 r"""Statistics of simulated runs: warm-up, intervals, quantiles.
 
 *Replications* are independent: their means give a Student interval. A single path has none, so its
-observations are cut into 10 consecutive batches (batch means). Their means are nearly independent
-at best, so the interval is widened for the correlation ``r`` of successive ones, as in Skart
-(Tafazzoli and Wilson 2011):
-
-.. math:: \hat m \pm t \, \frac{s}{\sqrt{k}} \sqrt{\frac{1 + r}{1 - r}}, \qquad
-          r = \max(0, r_1 + 1/k),
-
-where ``1/k`` is the bias of the sample correlation ``r_1`` of ``k`` independent means. A share near
-0 or 1 has hardly any visible variance; its interval is at least Wilson's for the same number of
+observations are cut into consecutive batches (batch means): 10 for a mean, 20 for a quantile. How
+an interval is made of replications or batches is said in :mod:`llmq.sim.clusters`. A share near 0
+or 1 has hardly any visible variance; its interval is at least Wilson's for the same number of
 independent requests.
+
+An interval of a stationary mean needs a path that is long against the relaxation time of the
+system (:mod:`llmq.sim.relaxation`). Where it is not, the interval is infinite: from a short path
+nobody knows how far off the estimate is.
 
 *Warm-up*: MSER-5 (White 1997) drops the start that minimises the standard error of the rest,
 computed on means of five over the replications, at most half of the path. By itself it does harm: a
@@ -33,6 +31,7 @@ import numpy.typing as npt
 
 from llmq.errors import InputError
 from llmq.result import Estimate
+from llmq.sim.clusters import NORMAL, quantile_of_t, ratio_half, tails
 
 __all__ = ["Metric", "Share", "batch_means", "half_width", "mser5", "share", "student", "warm_up"]
 
@@ -40,10 +39,10 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
 BATCHES = 10
+# Batches of a path for a quantile: their shares are less correlated than means.
+PIECES = 20
 # Share of a path that is dropped in any case.
 WARM_UP = 0.1
-# A correlation of batch means beyond this says that the path is too short for any interval.
-MOST = 0.9
 
 
 def student(values: Floats, level: float = 0.95) -> float:
@@ -69,9 +68,7 @@ def student(values: Floats, level: float = 0.95) -> float:
     n = len(values)
     if n < 2:
         return math.inf
-    from scipy.special import stdtrit
-
-    return float(stdtrit(n - 1, (1 + level) / 2) * np.std(values, ddof=1) / math.sqrt(n))
+    return float(quantile_of_t(n - 1, level) * np.std(values, ddof=1) / math.sqrt(n))
 
 
 def batch_means(values: Floats, batches: int = BATCHES) -> Floats:
@@ -120,21 +117,16 @@ def half_width(means: Floats, *, path: bool) -> float:
     >>> half_width(means, path=False), half_width(means, path=True)
     (2.054, 3.558)
     """
-    half, k = student(means), len(means)
-    if not path or k < 3 or not half > 0:
-        return half
-    gap = means - means.mean()
-    first = float(gap[1:] @ gap[:-1]) / float(gap @ gap)
-    r = min(MOST, max(0.0, first + 1 / k))
-    return half * math.sqrt((1 + r) / (1 - r))
+    return ratio_half(means, np.ones(len(means)), path=path)
 
 
-def _parts(values: Floats) -> Floats:
-    """Means that are treated as independent: of replications, or of batches of the only path."""
-    if len(values) > 1:
-        kept = [row[~np.isnan(row)] for row in values]
-        return np.array([row.mean() for row in kept if len(row)])
-    return batch_means(values[0])
+def _clusters(values: Floats, batches: int) -> tuple[list[Floats], bool]:
+    """Observations of each replication, or of batches of the only path; and whether the latter."""
+    rows = [row[~np.isnan(row)] for row in values]
+    path = len(rows) == 1
+    if path:
+        rows = np.array_split(rows[0], max(1, min(batches, len(rows[0]) // 2)))
+    return [row for row in rows if len(row)], path
 
 
 def mser5(path: Floats) -> int:
@@ -211,6 +203,10 @@ class Metric:
         Which latency.
     values : ndarray, shape (replications, n)
         Seconds; NaN where it does not exist.
+    look : float
+        Entries of ``values`` after which the system looks anew; 0 where that is not known.
+    short : bool
+        The paths are too short for an interval.
 
     Examples
     --------
@@ -221,10 +217,8 @@ class Metric:
 
     name: str
     values: Floats
-
-    @property
-    def _means(self) -> Floats:
-        return _parts(self.values)
+    look: float = 0.0
+    short: bool = False
 
     @property
     def mean(self) -> float:
@@ -235,7 +229,11 @@ class Metric:
     @property
     def half_width(self) -> float:
         """Half width of the 95 % interval of the mean, seconds."""
-        return half_width(self._means, path=len(self.values) == 1)
+        rows, path = _clusters(self.values, BATCHES)
+        if self.short or not rows:
+            return math.inf
+        sizes = np.array([float(len(row)) for row in rows])
+        return ratio_half(np.array([row.sum() for row in rows]), sizes, path=path)
 
     @property
     def low(self) -> float:
@@ -250,7 +248,7 @@ class Metric:
     @property
     def n(self) -> int:
         """Replications or batches behind the interval."""
-        return len(self._means)
+        return len(_clusters(self.values, BATCHES)[0])
 
     @property
     def observations(self) -> int:
@@ -260,7 +258,8 @@ class Metric:
     @property
     def method(self) -> str:
         """How the interval was made."""
-        return "replications" if len(self.values) > 1 else "batch means"
+        method = "replications" if len(self.values) > 1 else "batch means"
+        return f"{method}, too short for an interval" if self.short else method
 
     @property
     def estimate(self) -> Estimate:
@@ -278,8 +277,10 @@ class Metric:
         Returns
         -------
         Estimate
-            Seconds. The interval comes from the quantiles of the replications, or of batches long
-            enough to have ten observations beyond it; infinite where there are fewer than three.
+            Seconds. The interval is one of the pooled quantile: the share of the requests beyond
+            it, its error over replications or batches, and the quantiles at the ends of that
+            (:func:`llmq.sim.clusters.tails`). Infinite where an end lies beyond all requests, and
+            for fewer than three replications or batches.
 
         Raises
         ------
@@ -288,19 +289,24 @@ class Metric:
         """
         if not 0 < q < 1:
             raise InputError(f"a quantile lies between 0 and 1, got {q}", value=q)
-        kept = self.values[~np.isnan(self.values)]
-        if not len(kept):
+        rows, path = _clusters(self.values, PIECES)
+        if not rows:
             return Estimate(math.nan, math.inf, 0, "none", 0)
-        if len(self.values) > 1:
-            rows = [row[~np.isnan(row)] for row in self.values]
-        else:
-            enough = int(len(kept) * min(q, 1 - q) / 10)
-            rows = np.array_split(kept, max(1, min(BATCHES, enough)))
-        parts = np.array([np.quantile(row, q) for row in rows if len(row)])
-        alone = len(self.values) == 1
-        half = half_width(parts, path=alone) if len(parts) > 2 else math.inf
+        kept = np.sort(np.concatenate(rows))
+        n = len(kept)
         point = float(np.quantile(kept, q))
-        return Estimate(point, half, len(parts), f"{self.method} of quantiles", len(kept))
+        method = f"{self.method}, pooled quantile"
+        if self.short:
+            return Estimate(point, math.inf, len(rows), method, n)
+        sizes = np.array([float(len(row)) for row in rows])
+        beyond = np.array([float(np.count_nonzero(row > point)) for row in rows])
+        look = self.look * n / self.values.size
+        most, least = tails(1 - q, beyond, sizes, path=path, look=look)
+        if most > 1 - 1 / n or least < 1 / n:
+            return Estimate(point, math.inf, len(rows), method, n)
+        low, high = np.quantile(kept, (1 - most, 1 - least))
+        half = float(max(point - low, high - point))
+        return Estimate(point, half, len(rows), method, n)
 
     def __str__(self) -> str:
         return f"{self.name} {self.estimate} s"
@@ -338,7 +344,7 @@ class Share:
         return f"{100 * self.value:.2f} % [{low:.2f}, {high:.2f}], n = {self.n}"
 
 
-def share(good: Bools, counted: Bools | None = None) -> Share:
+def share(good: Bools, counted: Bools | None = None, *, look: float = 0.0) -> Share:
     """Estimate a share.
 
     Parameters
@@ -347,12 +353,15 @@ def share(good: Bools, counted: Bools | None = None) -> Share:
         Whether each request is good, in order of arrival.
     counted : ndarray of bool, shape (replications, n), optional
         Which requests count; all if not given.
+    look : float
+        Requests after which the system looks anew; 0 where that is not known.
 
     Returns
     -------
     Share
         The interval is the wider of Student's (replications or batch means) and Wilson's; of no
-        requests the share is NaN and the interval everything.
+        requests the share is NaN and the interval everything. Near saturation misses come in
+        bursts, of half a ``look`` on average, and Wilson's is taken for as many fewer requests.
 
     Examples
     --------
@@ -360,14 +369,16 @@ def share(good: Bools, counted: Bools | None = None) -> Share:
     0.9962
     """
     values = good.astype(np.float64) if counted is None else np.where(counted, good, np.nan)
-    n = int(np.count_nonzero(~np.isnan(values)))
+    rows, path = _clusters(values, BATCHES)
+    n = sum(len(row) for row in rows)
     if n == 0:
         return Share(math.nan, 0.0, 1.0, 0)
-    value = float(np.nanmean(values))
-    half = half_width(_parts(values), path=len(values) == 1)
-    z2 = 1.959963984540054**2
-    centre = (value + z2 / (2 * n)) / (1 + z2 / n)
-    wilson = math.sqrt(z2 * (value * (1 - value) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    total, sizes = np.array([row.sum() for row in rows]), np.array([float(len(r)) for r in rows])
+    value = float(total.sum()) / n
+    half = ratio_half(total, sizes, path=path)
+    seen, z2 = n / max(1.0, look * n / good.size / 2), NORMAL**2
+    centre = (value + z2 / (2 * seen)) / (1 + z2 / seen)
+    wilson = math.sqrt(z2 * (value * (1 - value) / seen + z2 / (4 * seen**2))) / (1 + z2 / seen)
     low = min(value - half, centre - wilson) if math.isfinite(half) else 0.0
     high = max(value + half, centre + wilson) if math.isfinite(half) else 1.0
     return Share(value, max(0.0, low), min(1.0, high), n)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -48,6 +48,8 @@ class Summary:
         First request of a path that is measured and the one after the last.
     verdict : Verdict
         Whether a stationary mean exists.
+    look : float
+        Requests after which the system looks anew (:mod:`llmq.sim.relaxation`); 0 for a trace.
     kind, assumptions, source, provenance
         As in every result.
     """
@@ -65,6 +67,7 @@ class Summary:
     assumptions: tuple[str, ...]
     source: str
     provenance: Provenance
+    look: float = 0.0
 
     @property
     def ttft(self) -> Sketch:
@@ -120,7 +123,11 @@ class Summary:
                 f"metric({name!r}, anyway=True) gives the value of this finite run",
                 margin=1 / load if load > 0 else math.inf, metric=name,
             )  # fmt: skip
-        return self.sketches[name, klass]
+        found = self.sketches[name, klass]
+        if anyway:
+            return found
+        share = found.observations / self.sketches["e2e", None].observations
+        return replace(found, look=self.look * share, short=self.verdict.short)
 
     def __repr__(self) -> str:
         size = f"{self.replications} x {self.requests} requests"
@@ -211,14 +218,9 @@ def put_together(parts: Sequence[Part]) -> Part:
     """
     whole = parts[0]
     for part in parts[1:]:
-        paths = Slopes(
-            np.concatenate((whole.slopes.table, part.slopes.table)),
-            np.concatenate((whole.slopes.rate, part.slopes.rate)),
-            whole.requests,
-        )
         whole = Part(
             {key: one.joined(part.sketches[key]) for key, one in whole.sketches.items()},
-            paths, whole.requests, whole.iterations + part.iterations,
+            whole.slopes.joined(part.slopes), whole.requests, whole.iterations + part.iterations,
             whole.evictions + part.evictions,
         )  # fmt: skip
     return whole

@@ -226,7 +226,7 @@ def test_every_plan(base, per_token, prompt, output, load, slack, seqs, kv):
     assert by_count[best.engines].attainment == best.attainment
     if best.engines > best.gpus_lower_bound:  # the count below was tried and failed
         below = by_count[best.engines - 1]
-        assert below.attainment.low < 0.7 or below.status == "overloaded"
+        assert below.attainment.low < 0.7 or below.status != "stable"
     for shown in (best.ttft, best.tpot):
         values = [shown[name].mean for name in ("p50", "p90", "p99")]
         assert math.isnan(values[0]) or values == sorted(values)

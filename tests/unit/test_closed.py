@@ -240,8 +240,9 @@ def test_never_overloaded_and_busier_with_more_users():
 
 def test_too_few_requests_to_measure_a_throughput():
     run = llmq.simulate(llmq.Engine(SLOPED), closed(20), requests=10)
-    assert run.verdict.status == "stable"
-    assert np.isnan(run.verdict.load)
+    assert run.verdict.status == "undecided"
+    assert (run.verdict.load, run.verdict.load_inner) == (0.0, np.inf)  # any throughput
+    assert run.verdict.needed == 182  # three rounds and two dropped, 100 measured, one drained
     assert "too few requests" in run.verdict.sentence
 
 

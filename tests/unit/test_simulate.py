@@ -250,7 +250,8 @@ def test_warm_up_and_drain_are_cut_off() -> None:
     run = llmq.simulate(CHIP, work(0.9), replications=8, requests=1000, rng=7)
     stays = run.requests.finish - run.requests.arrival
     start, stop = run.measured
-    assert start == warm_up(stays.mean(axis=0)) == 100
+    # Theory asks for more than MSER-5: load 0.9 relaxes in some hundred requests.
+    assert warm_up(stays.mean(axis=0)) == 100 < start <= 500
     lasts = run.requests.arrival[:, -1] - np.quantile(stays, 0.99, axis=1)
     assert (run.requests.arrival[:, stop - 1] < lasts).all()
     assert 750 < stop < 1000
