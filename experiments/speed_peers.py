@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 import llmq
-from experiments.naive import BUDGET, KV, LAW, SLOTS
+from experiments.plain_loop import BUDGET, KV, LAW, SLOTS
 
 DYNAMO = """
 import json, sys, time

@@ -1,25 +1,19 @@
-"""How fast many replications run at once: requests per CPU-second of the vector engine.
+"""Requests drawn anew in each replication, and the calls that serve them in lockstep.
 
-    python -m experiments.speed_vector [--repeat 3] [--full]
-
-The workload of :mod:`experiments.speed`, drawn anew in each replication: Poisson 6/s, lognormal
-prompts (mean 500, sigma 0.9, clipped to 4..2048) and outputs (mean 260, sigma 0.8, clipped to
-4..1024), affine law, token budget 512, 128 slots; R replications of 500 requests. RAD serves the
-same requests under a law with tiles of 128 tokens. The yardstick
-(:mod:`experiments.naive`) serves one path of 10,000 of them, in turn with the others. ``--full``
-adds ten million requests and the peak memory of the process.
+The workload of ``bench/w10k.csv`` as laws: Poisson 6/s, lognormal prompts (mean 500, sigma 0.9,
+clipped to 4..2048) and outputs (mean 260, sigma 0.8, clipped to 4..1024), affine law, token budget
+512, 128 slots; R replications of 500 requests. RAD serves the same requests under a law with tiles
+of 128 tokens. :mod:`experiments.speed` times the calls.
 """
 
 from __future__ import annotations
 
-import argparse
-import resource
 from collections.abc import Callable
 
 import numpy as np
 
 import llmq
-from experiments.naive import BUDGET, KV, LAW, SLOTS, cpu, simulate_naive
+from experiments.plain_loop import BUDGET, KV, LAW, SLOTS
 from llmq.policies import Policy
 from llmq.policies.rad import RAD
 from llmq.sim.vector import Lanes, run_lanes
@@ -61,13 +55,6 @@ def draw(replications: int, requests: int, seed: int = 7) -> Lanes:
     )
 
 
-def naive(requests: int = 10_000) -> Callable[[], object]:
-    """Return the yardstick on one path."""
-    lanes = draw(1, requests)
-    columns = lanes.arrival[0].tolist(), lanes.prompt[0].tolist(), lanes.output[0].tolist()
-    return lambda: simulate_naive(*columns, **LAW, token_budget=BUDGET, max_seqs=SLOTS)
-
-
 def vector(chip: llmq.Engine, policy: Policy, lanes: Lanes) -> Callable[[], object]:
     """Return a run of all lanes, which must not need another engine."""
 
@@ -91,50 +78,3 @@ def cases() -> dict[str, tuple[int, Callable[[], object]]]:
         "vector, Sarathi, R = 256": (128_000, vector(CHIP, sarathi, some)),
         "vector, RAD, R = 1024": (512_000, vector(TILED, rad, many)),
     }  # fmt: skip
-
-
-def rows(repeat: int = 3) -> dict[str, float]:
-    """Time every case: requests per CPU-second, the best of several rounds.
-
-    Parameters
-    ----------
-    repeat : int
-        Rounds; in each all cases are timed in turn.
-
-    Returns
-    -------
-    dict of str to float
-        The yardstick first.
-    """
-    table = {"naive per-slot loop": (10_000, naive()), **cases()}
-    best = dict.fromkeys(table, float("inf"))
-    for _ in range(repeat):
-        for name, (_, call) in table.items():
-            best[name] = min(best[name], cpu(call))
-    return {name: n / best[name] for name, (n, _) in table.items()}
-
-
-def ten_million() -> tuple[float, float]:
-    """CPU-seconds of 1024 replications of 9,766 requests, and peak GB of this process."""
-    seconds = cpu(vector(CHIP, llmq.policies.Sarathi(), draw(1024, 9766)))
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--repeat", type=int, default=3, help="rounds; the best of each counts")
-    parser.add_argument("--full", action="store_true", help="also ten million requests")
-    args = parser.parse_args()
-    speeds = rows(args.repeat)
-    yardstick = next(iter(speeds.values()))
-    print(f"{'':38s} {'req/CPU-s':>10s} {'x naive':>8s}")
-    for name, speed in speeds.items():
-        print(f"{name:38s} {speed:10,.0f} {speed / yardstick:8.1f}")
-    if args.full:
-        seconds, peak = ten_million()
-        print(f"10,000,384 requests, R = 1024: {seconds:.1f} CPU-s, peak {peak:.2f} GB")
-
-
-if __name__ == "__main__":
-    main()

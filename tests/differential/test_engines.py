@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 import llmq
+from experiments import speed
 from llmq import policies
 from llmq.sim.calendar_queue import NotTogetherError
 
@@ -86,26 +87,17 @@ def test_general_times_agree_to_a_billionth(data_dir) -> None:
         assert slow.n_iterations == fast.n_iterations
 
 
-def test_naive_loop_of_the_benchmark_agrees(data_dir) -> None:
-    # Independent code: the yardstick of experiments/speed.py.
-    spec = util.spec_from_file_location(
-        "naive", Path(__file__).parents[2] / "experiments" / "naive.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    naive = util.module_from_spec(spec)
-    spec.loader.exec_module(naive)
-    trace = llmq.read_trace(data_dir / "bench" / "w1k.csv")
-    law = {"base": 0.011, "per_token": 4e-5, "per_kv": 2.9e-7}
-    first, finish, iterations = naive.simulate_naive(
-        trace.arrival.tolist(), trace.prompt.tolist(), trace.output.tolist(),
-        **law, token_budget=512, max_seqs=128,
-    )  # fmt: skip
-    chip = llmq.Engine(llmq.BatchTime.affine(**law), token_budget=512, max_seqs=128)
-    run = llmq.simulate(chip, trace, engine="calendar")
-    np.testing.assert_allclose(run.requests.first_token[0], first, rtol=1e-9)
-    np.testing.assert_allclose(run.requests.finish[0], finish, rtol=1e-9)
-    assert run.n_iterations[0] == iterations
+@pytest.mark.parametrize("workload", range(6))
+def test_e6_the_plain_loop_of_the_benchmark_agrees(data_dir, workload) -> None:
+    # Independent code: each yardstick of experiments/speed.py does the work it is compared with.
+    _, chip, lanes = list(speed.yardsticks(data_dir, short=True))[workload]
+    mine = speed.plain(chip, lanes)()
+    for lane, (first, finish) in enumerate(mine):
+        columns = (getattr(lanes, name)[lane] for name in ("arrival", "prompt", "output"))
+        trace = llmq.Trace(*(list(column) for column in columns))
+        run = llmq.simulate(chip, trace, llmq.policies.Sarathi(), engine="calendar")
+        np.testing.assert_allclose(run.requests.first_token[0], first, rtol=1e-9)
+        np.testing.assert_allclose(run.requests.finish[0], finish, rtol=1e-9)
 
 
 def test_more_decodes_than_slots_fall_back_to_the_reference() -> None:

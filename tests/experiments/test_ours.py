@@ -103,12 +103,20 @@ def test_the_fluid_of_o12_is_that_of_the_oracle() -> None:
 
 def test_speed_can_fail() -> None:
     rows = [
-        {"who": "yardstick", "case": "naive", "times": 1.0, "target_times": np.nan},
-        {"who": "llmq", "case": "fast", "times": 9.0, "target_times": 8.0},
-        {"who": "llmq", "case": "slow", "times": 0.2, "target_times": 0.3},
-    ]
+        {"who": "yardstick", "case": "plain loop: drawn", "speed": 1.0, "target": np.nan,
+         "times": np.nan},
+        {"who": "llmq", "case": "fast, R = 2", "speed": 9.0, "target": 8.0, "times": 9.0},
+        {"who": "llmq", "case": "slow, R = 2", "speed": 0.5, "target": 0.6, "times": 0.5},
+        {"who": "llmq", "case": "path", "speed": 0.9, "target": np.nan, "times": 0.9},
+    ]  # fmt: skip
     table = Table.of("speed_table", rows)
+    fast = table.where(case=["plain loop: drawn", "fast, R = 2"])
     assert speed_table.targets(table).status is Status.DIRECTION
-    assert speed_table.targets(table).measured == "1 of 2 targets met; missed: slow 0.2 x"
-    assert speed_table.targets(table.where(case=["naive", "fast"])).status is Status.BAND
-    assert speed_table.targets(table.where(case="slow")).status is Status.NOT
+    assert speed_table.targets(table).measured == "1 of 2 targets met; missed: slow, R = 2 0"
+    assert speed_table.targets(fast).status is Status.BAND
+    assert speed_table.targets(table.where(case="slow, R = 2")).status is Status.NOT
+    assert speed_table.lockstep(table).status is Status.NOT
+    assert speed_table.lockstep(fast).status is Status.BAND
+    assert "one path 0.9" in speed_table.lockstep(table).measured
+    with pytest.raises(LookupError):
+        speed_table.lockstep(table.where(case="path"))
