@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import llmq
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status, grade
 from experiments.runner import Runner, Scale
 from experiments.table import TABLES, Table, read_table, write_table
 from llmq.errors import InputError, nearest
@@ -37,15 +38,23 @@ experiment again at its small scale and demand at least the status in the last c
   claim or in its module.
 * **reproduced in band**: within the band that the claim, its judge or its source names; where two
   simulations are compared, with 95 % intervals apart.
+* **observation**: the same, but the band was set with results at hand. It guards against change
+  and is no test that the number could have failed.
+* **equal in band**, **not equal in band**: of claims that two things are the same.
 * **direction only**: the sign or the order, not the number.
-* **not reproduced**: neither, or refuted; at the small scale also what cannot be judged there.
+* **not reproduced**: neither, or contradicted. **refuted**: a conjecture of this project that
+  failed.
 
-Bands of the PASCAL, SLAI and validation claims were laid down before these runs, after an earlier
-simulation with other code. Those that no source names (brackets, tiles, the toy of the recompute
-losses, WAIT, Inoue, agents) are ours and were set with first results at hand: they guard
-against change and are no blind tests.
+"band" says where the numbers of a judge come from: *source*, the statement itself (what is allowed
+around its number is ours, set with first results at hand); *notes*, acceptance bands of the
+project's notes, which are older than the code of the experiments (first committed on 2026-11-22);
+*results*, set with results at hand; nothing where a claim is exact or tested at four standard
+errors. "at small scale" is what the tests demand of a run of seconds; "full scale only" says that
+nothing is tested but the judge itself, on doctored tables.
 """
-_ROW = "| {id} | {text} | {measured} | {status} | {source} | {figure} | {test} | {least} |\n"
+_ROW = (
+    "| {id} | {text} | {measured} | {status} | {band} | {source} | {figure} | {test} | {least} |\n"
+)
 
 
 def modules_with(folder: Path, name: str) -> dict[str, str]:
@@ -187,17 +196,27 @@ def claims_page(folder: Path = TABLES) -> str:
             continue
         table = read_table(path)
         judged = [(claim, claim.judge(table)) for claim in claims]
-        found += [finding.status for _, finding in judged]
+        found += [(claim, finding.status) for claim, finding in judged]
         links = f"[`{name}.py`]({name}.py), [table](tables/{name}.csv)"
         rows = "".join(_row(claim, finding) for claim, finding in judged)
         parts.append(f"\n## {title}\n\n{links}\n\n{_TOP}{rows}")
-    counts = ", ".join(f"{found.count(status)} {status}" for status in Status if status in found)
-    return f"{_HEAD}\n{len(found)} claims: {counts or 'none'}.\n{''.join(parts)}"
+    counted = Counter(grade(claim, status) for claim, status in found)
+    counts = ", ".join(f"{n} {words}" for words, n in counted.most_common())
+    full = sum(claim.least is Status.NOT for claim, _ in found)
+    less = sum(
+        claim.least is not status and claim.least is not Status.NOT for claim, status in found
+    )
+    tests = (
+        f"At the small scale {len(found) - full} are tested, {less} of them for less than the full "
+        f"table shows; {full} are tested at full scale only."
+    )
+    return f"{_HEAD}\n{len(found)} claims: {counts or 'none'}. {tests}\n{''.join(parts)}"
 
 
+_BANDS = {Band.NONE: "", Band.SOURCE: "source", Band.NOTES: "notes", Band.RESULTS: "results"}
 _TOP = (
-    "| id | claim | found | status | source | figure | test | at small scale |\n"
-    "|---|---|---|---|---|---|---|---|\n"
+    "| id | claim | found | status | band | source | figure | test | at small scale |\n"
+    "|---|---|---|---|---|---|---|---|---|\n"
 )
 
 
@@ -206,9 +225,10 @@ def _row(claim: Claim, finding: Finding) -> str:
     file, _, test = claim.test.partition("::")
     cells: Mapping[str, str] = {
         "id": claim.id, "text": claim.text, "measured": finding.measured,
-        "status": f"**{finding.status}**", "source": claim.source, "figure": figure,
+        "status": f"**{grade(claim, finding.status)}**", "band": _BANDS[claim.band],
+        "source": claim.source, "figure": figure,
         "test": f"[{test or file}](../tests/experiments/{file})" if file else "generic",
-        "least": claim.least,
+        "least": "full scale only" if claim.least is Status.NOT else str(claim.least),
     }  # fmt: skip
     return _ROW.format(**{key: _cell(value) for key, value in cells.items()})
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 import numpy as np
 
 import llmq
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq import policies
@@ -140,13 +140,13 @@ def _least(rows: Table, policy: str) -> float:
 
 CLAIMS = (
     Claim(
-        id="OURS-BRACKET-1",
+        id="OURS-BRACKET-1", band=Band.RESULTS,
         text="The bracket of Theorem U closes as the memory holds more requests.",
         source=SOURCE, judge=closes, figure="bracket", least=Status.BAND,
         test="test_ours.py::test_bracket_can_fail",
     ),
     Claim(
-        id="OURS-BRACKET-2",
+        id="OURS-BRACKET-2", band=Band.RESULTS,
         text="No simulated backlog is served faster than the outer bound; Sarathi, which does not "
         "know output lengths, reaches 85 % of it and more.",
         source=SOURCE, judge=below, figure="bracket", least=Status.BAND,

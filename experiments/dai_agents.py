@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.model.agents import Agent
@@ -145,7 +145,7 @@ def _bounded(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="DAI-SWING",
+        id="DAI-SWING", band=Band.SOURCE,
         text="Under exit priority the peaks grow by 153/37 at load 0.9, to 85k, 340k and 1.4M "
         "tokens",
         source="Dai et al., arXiv 2504.07347, section 5.4; theory core O15", judge=_grows,
@@ -153,7 +153,8 @@ CLAIMS = (
         test="test_theory_papers.py::test_dai_agents_can_fail",
     ),
     Claim(
-        id="DAI-REVERSE", text="The reversed priority keeps the backlog bounded",
+        id="DAI-REVERSE", band=Band.SOURCE,
+        text="The reversed priority keeps the backlog bounded",
         source="Dai et al., arXiv 2504.07347, section 5.4", judge=_bounded, figure="dai_agents",
         least=Status.DIRECTION, test="test_theory_papers.py::test_dai_agents_can_fail",
     ),

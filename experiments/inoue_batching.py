@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.intervals import around, standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
@@ -186,7 +186,8 @@ CLAIMS = (
         test="test_theory_papers.py::test_inoue_can_fail",
     ),
     Claim(
-        id="INOUE-BUSY", text="The server is busy nearly all the time already at load 0.2",
+        id="INOUE-BUSY", band=Band.SOURCE,
+        text="The server is busy nearly all the time already at load 0.2",
         source="Inoue, arXiv 1912.06322", judge=_soon_busy, figure="inoue_batching",
         least=Status.BAND, test="test_theory_papers.py::test_inoue_can_fail",
     ),

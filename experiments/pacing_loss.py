@@ -20,7 +20,7 @@ import math
 import numpy as np
 
 import llmq
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.intervals import standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
@@ -223,13 +223,16 @@ CLAIMS = (
     Claim(id="PACING-2", text="With deadlines shorter than its offset SLAI serves as fast as "
           "Sarathi", source=_OWN, judge=_tight, figure="pacing_loss", least=Status.VERIFIED,
           test=_TEST),
-    Claim(id="PACING-3", text="Conjecture: a slot is held for the deadline times the output, so "
+    Claim(id="PACING-3", band=Band.RESULTS, conjecture=True,
+          text="Conjecture: a slot is held for the deadline times the output, so "
           "the rate is at most slots / (output x TBT)", source=_OWN, judge=_slots,
           figure="pacing_loss", least=Status.NOT, test=_TEST),
-    Claim(id="PACING-4", text="With free swap FCFS, RR and PASCAL all serve within one peak of the "
+    Claim(id="PACING-4", band=Band.RESULTS,
+          text="With free swap FCFS, RR and PASCAL all serve within one peak of the "
           "memory facet, whatever the rank [RANK]", source=_OWN, judge=_rank,
           figure="pacing_loss", test=_TEST),
-    Claim(id="PACING-5", text="Swaps cost what their tokens take: the rate is at most that of the "
+    Claim(id="PACING-5", band=Band.RESULTS,
+          text="Swaps cost what their tokens take: the rate is at most that of the "
           "load with the swap time added, and 90 % of it or more [RC]", source=_OWN,
           judge=_swap, figure="pacing_loss", test=_TEST),
 )  # fmt: skip

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.pascal_cluster import POLICIES, SOURCE, Runs, contrast, serve, tail_by_bin
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
@@ -256,6 +256,7 @@ def _cut(number: int, work: str, other: str, share: str, band: tuple[float, floa
     name = {"alpaca": "AlpacaEval 2.0", "arena": "Arena-Hard"}[work]
     return Claim(
         id=f"PASCAL-H{number}",
+        band=Band.NOTES,
         text=f"At its highest rate PASCAL cuts the tail TTFT of {other} by up to {share} on "
         f"{name}; band {band[0]:.0%} to {band[1]:.0%} at rho 1.1 and 1.2.",
         source=f"{SOURCE}, section V, figure 10",
@@ -274,6 +275,7 @@ CLAIMS = (
     _cut(4, "arena", "RR", "29 % (72.73 s)", (0.15, 0.45)),
     Claim(
         id="PASCAL-H5",
+        band=Band.NOTES,
         text="On AlpacaEval 2.0 no bin of PASCAL is worse than FCFS by more than 13.30 s (6.12 %) "
         "or than RR by more than 8.25 s (9.23 %); band: below 20 % in every bin.",
         source=f"{SOURCE}, section V, figure 10",
@@ -284,6 +286,7 @@ CLAIMS = (
     ),
     Claim(
         id="PASCAL-13A",
+        band=Band.RESULTS,
         text="Without migration the tail TTFT is longer over a broad range of reasoning lengths "
         "at the highest rate; band: in more than half of the bins.",
         source=f"{SOURCE}, figure 13(a)",
@@ -294,6 +297,8 @@ CLAIMS = (
     ),
     Claim(
         id="PASCAL-13B",
+        band=Band.RESULTS,
+        equality=True,
         text="Without migration the reasoning latency is unchanged; band: within 5 % in the "
         "median bin.",
         source=f"{SOURCE}, figure 13(b)",
@@ -304,6 +309,8 @@ CLAIMS = (
     ),
     Claim(
         id="PASCAL-15A",
+        band=Band.RESULTS,
+        equality=True,
         text="Without the adaptive override the TTFT looks the same; band: the tail within 5 % in "
         "the median bin.",
         source=f"{SOURCE}, figure 15(a)",

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 import llmq
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.pascal_cluster import POLICIES, SOURCE, chip, jackknife
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
@@ -271,7 +271,7 @@ def answering_long(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="PASCAL-4",
+        id="PASCAL-4", band=Band.NOTES,
         text="With half the memory FCFS makes the reasoning of short requests up to 5.14 times as "
         "long (128 tokens), RR that of long ones up to 1.75 times (2048); bands 4 to 6.5, 1.5 to "
         "2.1, FCFS falling with length, RR at most 1.1 up to 512 tokens.",
@@ -279,13 +279,14 @@ CLAIMS = (
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-5A", text="RR attains the SLO of answers at least as often as FCFS at every "
+        id="PASCAL-5A", band=Band.NOTES,
+        text="RR attains the SLO of answers at least as often as FCFS at every "
         "length.",
         source=f"{SOURCE}, figure 5", judge=answering_attained, figure="pascal_fig5",
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-5B",
+        id="PASCAL-5B", band=Band.NOTES,
         text="Answers of 2048 tokens take longer under RR than under FCFS and attain the SLO as "
         "with unlimited memory; band: within 2 points.",
         source=f"{SOURCE}, figure 5", judge=answering_long, figure="pascal_fig5",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.pascal_cluster import HEAVY, SOURCE, workload
 from experiments.runner import PLAIN, Row, Runner, Scale
 from experiments.table import Table
@@ -97,14 +97,14 @@ def heavy(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="PASCAL-8",
+        id="PASCAL-8", band=Band.NOTES,
         text="Mean reasoning and answer lengths are 558 and 566 tokens (AlpacaEval 2.0), 950 and "
         "824 (Arena-Hard), and more than 70 % reason for less than 1000; band: means within 5 %.",
         source=f"{SOURCE}, figure 8", judge=light, figure="pascal_fig8", least=Status.BAND,
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-14",
+        id="PASCAL-14", band=Band.NOTES,
         text="Reasoning-heavy sets reason 4 to 8.48 times as long as they answer (our sets are "
         "made so; their means are a choice); band: 5 %.",
         source=f"{SOURCE}, figure 14", judge=heavy, figure="pascal_fig14", least=Status.BAND,

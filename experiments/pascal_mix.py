@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.pascal_bins import BASE, UNITS, loads, one, place
 from experiments.pascal_bins import read as tails
 from experiments.pascal_cluster import SOURCE, serve
@@ -117,21 +117,21 @@ def violations(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="PASCAL-H12",
+        id="PASCAL-H12", band=Band.RESULTS,
         text="With half reasoning-heavy requests PASCAL cuts the tail TTFT of FCFS by up to 70 % "
         "for short reasoning and adds 6.8 % for long; band: 50 to 85 %, below 20 %.",
         source=f"{SOURCE}, figure 16", judge=against_fcfs, figure="pascal_fig16",
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-H13",
+        id="PASCAL-H13", band=Band.NOTES,
         text="There it cuts that of RR by up to 13.9 % and adds at most 7.7 %; band: the gain "
         "shrinks below 15 %, losses stay below 20 %.",
         source=f"{SOURCE}, figure 16", judge=against_rr, figure="pascal_fig16",
         least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-H13-SLO",
+        id="PASCAL-H13-SLO", band=Band.RESULTS,
         text="There its SLO violations are similar to RR's and below FCFS's; band: at most 1.5 "
         "points above RR.",
         source=f"{SOURCE}, figure 16", judge=violations, figure="pascal_fig16",

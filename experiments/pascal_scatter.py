@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.pascal_bins import BASE
 from experiments.pascal_cluster import SOURCE, serve
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
@@ -90,7 +90,7 @@ def span(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="PASCAL-H14",
+        id="PASCAL-H14", band=Band.RESULTS,
         text="TTFT goes from a few seconds to several hundred seconds; band: median of 1 to 30 s "
         "at rho 0.6, longest of 200 to 1,000 s at rho 1.1.",
         source=f"{SOURCE}, figure 9", judge=span, figure="pascal_fig9",

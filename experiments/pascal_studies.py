@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.pascal_cluster import Runs, interval, serve
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.speed_pascal import LINK
@@ -194,41 +194,43 @@ def later(study: str, level: int, than: tuple[str, int]) -> Callable[[Table], Fi
 
 CLAIMS = (
     Claim(
-        id="PASCAL-S1",
+        id="PASCAL-S1", band=Band.RESULTS,
+        equality=True,
         text="A fabric of 10 Gbit/s is enough: mean TTFT within 3 % of that at 100 Gbit/s.",
         source=OURS, judge=near_base("fabric", "ttft mean", (10,), 0.03),
         figure="pascal_studies", test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-S2",
+        id="PASCAL-S2", band=Band.RESULTS,
+        equality=True,
         text="The demotion threshold hardly matters for short requests: P99 of their TTFT without "
         "one within 10 % of that at 5000 tokens.",
         source=OURS, judge=near_base("demotion", "ttft P99 short", (20_000,), 0.1),
         figure="pascal_studies", test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-S3",
+        id="PASCAL-S3", band=Band.RESULTS,
         text="Short requests wait less than under FCFS with 45,000 to 135,000 KV tokens an engine "
         "(P99 of TTFT at rho 1.1).",
         source=OURS, judge=below_fcfs("memory"), figure="pascal_studies",
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-S4",
+        id="PASCAL-S4", band=Band.RESULTS,
         text="Short requests wait less than under FCFS on 2 to 16 engines (P99 of TTFT at rho "
         "1.1).",
         source=OURS, judge=below_fcfs("engines"), figure="pascal_studies", least=Status.NOT,
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-S5",
+        id="PASCAL-S5", band=Band.RESULTS,
         text="More engines make PASCAL's answers late at the same load and requests an engine: at "
         "16 engines more often than RR's.",
         source=OURS, judge=later("engines", 16, ("RR", 16)), figure="pascal_studies_slo",
         least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-S6",
+        id="PASCAL-S6", band=Band.RESULTS,
         text="A quantum of 2000 tokens makes more answers late than one of 500.",
         source=OURS, judge=later("quantum", 2000, ("PASCAL", 500)), figure="pascal_studies_slo",
         least=Status.NOT, test="test_pascal.py::test_judges_can_fail",

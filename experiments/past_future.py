@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.model.batchtime import BatchTime
@@ -414,7 +414,7 @@ CLAIMS = (
         test="test_theory_papers.py::test_past_future_can_fail",
     ),
     Claim(
-        id="PF-RULE",
+        id="PF-RULE", band=Band.SOURCE,
         text="Admission by the predicted peak serves more than by the limit on new tokens, and "
         "evicts less than by the memory of now",
         source="LightLLM, Past-Future (headline 2-3x goodput is not tested here)", judge=_between,

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Row, Runner, Scale
 from experiments.table import Table
 from llmq.calibrate.catalogue import load_engine
@@ -132,6 +132,7 @@ def _answers(table: Table) -> Finding:
 CLAIMS = (
     Claim(
         id="PLAN-1",
+        band=Band.SOURCE,
         text="The answer is the smallest simulated count whose interval lies above the target, "
         "and no smaller than the count that any policy needs",
         source="examples/chat.toml",

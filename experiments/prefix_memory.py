@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 
 import llmq
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from experiments.tile_staircase import data
@@ -127,7 +127,7 @@ CLAIMS = (
         figure="prefix_memory", least=Status.PROVED, test="test_prefix_memory.py::test_judges",
     ),
     Claim(
-        id="OURS-PREFIX-2",
+        id="OURS-PREFIX-2", band=Band.RESULTS,
         text="More memory finds more of the shared prompts and answers sooner.",
         source="ours", judge=rising, figure="prefix_memory", least=Status.NOT,
         test="test_prefix_memory.py::test_judges",

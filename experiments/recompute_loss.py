@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 
 import llmq
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.intervals import standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
@@ -267,13 +267,16 @@ def _not_optimal(table: Table) -> Finding:
 _TOY, _OWN = "llmq's own toy, policies.md 7.1", "derived here"
 _TEST = "test_losses.py::test_judges_of_recompute_loss_can_fail"
 CLAIMS = (
-    Claim(id="RECOMPUTE-1", text="At 5 req/s the mean delay under TRAIL with backfill is 20.2 s, "
+    Claim(id="RECOMPUTE-1", band=Band.SOURCE,
+          text="At 5 req/s the mean delay under TRAIL with backfill is 20.2 s, "
           "with head of line 3.29 s, first come first served 3.04 s", source=_TOY,
           judge=_table_7_1, figure="recompute_loss", least=Status.NOT, test=_TEST),
-    Claim(id="RECOMPUTE-2", text="Under backfill the mean grows with the length of the run "
+    Claim(id="RECOMPUTE-2", band=Band.SOURCE,
+          text="Under backfill the mean grows with the length of the run "
           "(1,500 to 6,000 requests: 20 to 65 s), first come first served stays at 3 s",
           source=_TOY, judge=_growth, figure="recompute_loss", least=Status.NOT, test=_TEST),
-    Claim(id="RECOMPUTE-3", text="The failure is metastable: fewer than the offered 5 req/s are "
+    Claim(id="RECOMPUTE-3", band=Band.RESULTS,
+          text="The failure is metastable: fewer than the offered 5 req/s are "
           "served with 40 present and more, more than that with few", source=_TOY, judge=_bistable,
           figure="recompute_loss", least=Status.DIRECTION, test=_TEST),
     Claim(id="RECOMPUTE-4", text="No policy serves faster than the load with its recomputed tokens "
@@ -282,8 +285,10 @@ CLAIMS = (
     Claim(id="RECOMPUTE-7", text="Backfill with recompute is not throughput-optimal: the exact "
           "cycle at full memory is slower than a schedule that is carried [RCC, P1]", source=_OWN,
           judge=_not_optimal, figure="recompute_loss", least=Status.PROVED, test=_TEST),
-    Claim(id="RECOMPUTE-5", text="Conjecture: head of line never carries less than backfill",
+    Claim(id="RECOMPUTE-5", band=Band.RESULTS, conjecture=True,
+          text="Conjecture: head of line never carries less than backfill",
           source=_OWN, judge=_never_below("head"), least=Status.NOT, test=_TEST),
-    Claim(id="RECOMPUTE-6", text="Conjecture: admission by the future peak carries at least what "
+    Claim(id="RECOMPUTE-6", band=Band.RESULTS, conjecture=True,
+          text="Conjecture: admission by the future peak carries at least what "
           "backfill does", source=_OWN, judge=_never_below("future"), least=Status.NOT, test=_TEST),
 )  # fmt: skip

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 import llmq
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.slai_setting import (
     CLASSES,
@@ -284,7 +284,7 @@ def ordering(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="SLAI-CAPACITY",
+        id="SLAI-CAPACITY", band=Band.NOTES,
         text="SLAI (SPF, dynamic offset) carries 26 % more than Sarathi-Serve at a median TTFT of "
         "0.5 s; band 18 to 32 %.",
         source="Bari et al., arXiv 2508.01002, abstract; band of the notes", judge=capacity_gain,
@@ -292,28 +292,28 @@ CLAIMS = (
         test="test_slai.py::test_capacity_can_fail",
     ),
     Claim(
-        id="SLAI-CAPACITY-TBT",
+        id="SLAI-CAPACITY-TBT", band=Band.NOTES,
         text="The gain holds where the paying's p99 TBT must keep 0.1 s as well (the paper says "
         "that tail TBT was met); same band.",
         source="Bari et al., arXiv 2508.01002, abstract; band of the notes", judge=constrained_gain,
         figure="slai_capacity", least=Status.NOT, test="test_slai.py::test_capacity_can_fail",
     ),
     Claim(
-        id="SLAI-CAPACITY-TOKEN",
+        id="SLAI-CAPACITY-TOKEN", band=Band.RESULTS,
         text="The gain holds where TTFT ends with the first token instead of the prefill; same "
         "band.",
         source="the question is ours; the authors' TTFT ends with the prefill", judge=token_gain,
         figure="slai_capacity", least=Status.NOT, test="test_slai.py::test_capacity_can_fail",
     ),
     Claim(
-        id="SLAI-TTFT",
+        id="SLAI-TTFT", band=Band.SOURCE,
         text="SLAI cuts the median TTFT by 53 % against Sarathi-Serve; the paper's load is not "
         "known, so a match at one load is weak evidence.",
         source="Bari et al., arXiv 2508.01002, abstract", judge=ttft_cut, figure="slai_capacity",
         least=Status.DIRECTION, test="test_slai.py::test_capacity_can_fail",
     ),
     Claim(
-        id="SLAI-ORDER",
+        id="SLAI-ORDER", band=Band.NOTES,
         text="From 1.3 requests/s on, median TTFT orders SLAI dynamic < SLAI fixed <= about "
         "Sarathi SPF < Sarathi FCFS.",
         source="the notes' earlier simulation (3000 requests, two seeds)", judge=ordering,

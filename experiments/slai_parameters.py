@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 
 import llmq
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Row, Runner, Scale
 from experiments.slai_setting import BLOCK, EFFICIENCIES, MEMORY, SOURCE, engine
 from experiments.table import Table
@@ -204,7 +204,7 @@ def decode_batches(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="SLAI-BUDGET",
+        id="SLAI-BUDGET", band=Band.SOURCE,
         text="The published median TTFT and mean batch time by token budget follow floor and "
         "affine law within 10 %.",
         source=f"{SOURCE}: plot1_results.csv", judge=budget_law, figure="slai_parameters",

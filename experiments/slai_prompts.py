@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.intervals import scores
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.slai_setting import (
@@ -133,7 +133,7 @@ def _trade(table: Table, policy: str) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="SLAI-PROMPTS",
+        id="SLAI-PROMPTS", band=Band.RESULTS,
         text="Short prompts first pays with the longest: at 1.4 nominal requests/s dynamic SLAI is "
         "faster than Sarathi FCFS on short prompts and slower on the longest.",
         source="the notes: no ageing, so long prompts can starve",
@@ -141,7 +141,7 @@ CLAIMS = (
         test="test_slai.py::test_prompts_can_fail",
     ),
     Claim(
-        id="SLAI-PROMPTS-SPF",
+        id="SLAI-PROMPTS-SPF", band=Band.RESULTS,
         text="The order alone does so: Sarathi with short prompts first against Sarathi FCFS.",
         source="the notes: no ageing, so long prompts can starve",
         judge=order_pays, figure="slai_prompts", least=Status.NOT,

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.intervals import scores
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.slai_gaps import binned, quantile, reference_gaps, run_with_gaps
@@ -261,27 +261,27 @@ def _middle(table: Table) -> float:
 
 CLAIMS = (
     Claim(
-        id="SLAI-TBT",
+        id="SLAI-TBT", band=Band.SOURCE,
         text="SLAI (SPF, dynamic offset) meets the tail TBT of both tiers, 0.1 s and 0.5 s, at all "
         "rates shown.",
         source=f"{SOURCE}; abstract", judge=deadlines, figure="slai_rates_gaps",
         least=Status.DIRECTION, test="test_slai.py::test_rates_can_fail",
     ),
     Claim(
-        id="SLAI-TAIL",
+        id="SLAI-TAIL", band=Band.RESULTS,
         text="Dynamic SLAI buys its median with the tail: near saturation p99 TTFT is above that "
         "of Sarathi FCFS.",
         source="derived here; not in the abstract", judge=tail_price, figure="slai_rates",
         least=Status.NOT, test="test_slai.py::test_rates_can_fail",
     ),
     Claim(
-        id="SLAI-PAYING",
+        id="SLAI-PAYING", band=Band.SOURCE,
         text="Paying first lowers the TTFT of the paying users.",
         source=SOURCE, judge=priority, figure="slai_rates", least=Status.DIRECTION,
         test="test_slai.py::test_rates_can_fail",
     ),
     Claim(
-        id="SLAI-METRIC",
+        id="SLAI-METRIC", band=Band.RESULTS,
         text="The authors' TTFT ends with the prefill; SLAI holds the first token back, so to the "
         "first token it is later by more than an iteration.",
         source=f"{SOURCE}; the comparison is ours", judge=quirks, figure="slai_metrics",

@@ -19,7 +19,7 @@ import numpy as np
 
 import llmq
 from experiments import speed, speed_peers, speed_vector
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.plain_loop import cpu
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
@@ -134,14 +134,14 @@ def lockstep(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="OURS-SPEED-1",
+        id="OURS-SPEED-1", band=Band.NOTES,
         text="Simulators reach the requests per CPU-second that the project set itself "
         "(on the machine that made the table).",
         source="targets of the project", judge=targets, figure="speed_table", least=Status.NOT,
         test="test_ours.py::test_speed_can_fail",
     ),
     Claim(
-        id="OURS-SPEED-2",
+        id="OURS-SPEED-2", band=Band.RESULTS,
         text="Many replications in lockstep are faster than a plain loop that does the same work; "
         "one path by itself is about as fast as the loop.",
         source="observation of the project", judge=lockstep, figure="speed_table",

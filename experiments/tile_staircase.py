@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import validation_tiles
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.errors import InputError
@@ -145,13 +145,13 @@ def budget(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="OURS-TILES-1",
+        id="OURS-TILES-1", band=Band.NOTES,
         text="Most of the growth of linear-layer time on an A100 is at multiples of 128 tokens.",
         source="calibration study 4 (Vidur profiles)", judge=steps, figure="tile_staircase",
         least=Status.BAND, test="test_ours.py::test_tiles_can_fail",
     ),
     Claim(
-        id="OURS-TILES-2",
+        id="OURS-TILES-2", band=Band.NOTES,
         text="The step is felt end to end: a budget of 392 instead of 384 tokens costs more than "
         "2 % TPOT, of which a smooth law does not show 1 %.",
         source="calibration study 4 (+5 %)", judge=budget, figure="tile_staircase",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.intervals import around, standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
@@ -217,7 +217,8 @@ CLAIMS = (
         test="test_theory_papers.py::test_trail_can_fail",
     ),
     Claim(
-        id="TRAIL-PRINTED", text="The published SPJF and SPRPT means are those of the formula",
+        id="TRAIL-PRINTED", band=Band.SOURCE,
+        text="The published SPJF and SPRPT means are those of the formula",
         source="Mitzenmacher and Shahout, arXiv 2503.07545, tables", judge=_published,
         figure="trail_soap", least=Status.BAND,
         test="test_theory_papers.py::test_trail_can_fail",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from experiments import validation
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from experiments.tile_staircase import data
@@ -100,14 +100,14 @@ def loops(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="OURS-VALID-1",
+        id="OURS-VALID-1", band=Band.NOTES,
         text="Means of a measured vLLM run follow from kernel tables alone within 5 % (TTFT) "
         "and 3 % (TPOT, E2E).",
         source="LLMServingSim's public run on an RTX PRO 6000", judge=bench,
         figure="validation_scatter", least=Status.BAND, test="test_ours.py::test_runs_can_fail",
     ),
     Claim(
-        id="OURS-VALID-2",
+        id="OURS-VALID-2", band=Band.NOTES,
         text="TPOT of closed loops of Llama-3.1-8B on H100: 6 % on one GPU, 12 % on two and four.",
         source="AIConfigurator's silicon samples", judge=loops, figure="validation_scatter",
         least=Status.NOT, test="test_ours.py::test_runs_can_fail",

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from experiments.tile_staircase import data
@@ -223,14 +223,14 @@ def tokens(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="OURS-SERIES-1",
+        id="OURS-SERIES-1", band=Band.RESULTS,
         text="Requests running and waiting in a measured vLLM server follow second by second from "
         "kernel tables alone: means and peaks within 5 %, correlation of 0.98 and more.",
         source=SOURCE, judge=states, figure="vllm_timeseries", least=Status.BAND,
         test="../validation/test_timeseries.py::test_judges_can_fail",
     ),
     Claim(
-        id="OURS-SERIES-2",
+        id="OURS-SERIES-2", band=Band.RESULTS,
         text="So do its generated tokens per second, of which a second holds some 30 iterations: "
         "correlation of 0.98 and more.",
         source=SOURCE, judge=tokens, figure="vllm_timeseries", least=Status.NOT,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import TABLES, Table, read_table
 from experiments.verdict_points import ALPHA, FAST, errors, home, one_class, reach, setting, tests
@@ -315,17 +315,20 @@ _TEST = "test_verdict_claims.py::test_judges_fail_on_doctored_tables"
 _DAI = "Dai, Deng, Li and Peng, arXiv 2504.07347, Theorem 2"
 CLAIMS = (
     Claim(
-        id="VERDICT-1", source=f"{_DAI}; Bari et al., arXiv 2508.01002, Theorem 2", judge=_carry,
+        id="VERDICT-1", band=Band.RESULTS,
+        source=f"{_DAI}; Bari et al., arXiv 2508.01002, Theorem 2", judge=_carry,
         text="Sarathi-Serve, Orca (short prompts), RAD (no cycles) and MaxWeight carry load 0.9 "
         "on 1,000 random networks each",
         figure="policy_efficiency", least=Status.DIRECTION, test=_TEST,
     ),
     Claim(
-        id="VERDICT-2", text="Beyond the region the backlog grows under every policy",
+        id="VERDICT-2", band=Band.RESULTS,
+        text="Beyond the region the backlog grows under every policy",
         source=_DAI, judge=_beyond, least=Status.DIRECTION, test=_TEST,
     ),
     Claim(
-        id="VERDICT-3", text="The sequential test is wrong in at most 1 % of cases within 5 % of "
+        id="VERDICT-3", band=Band.RESULTS,
+        text="The sequential test is wrong in at most 1 % of cases within 5 % of "
         "a boundary that is known exactly",
         source="llmq.verdict", judge=_errors, least=Status.DIRECTION, test=_TEST,
     ),

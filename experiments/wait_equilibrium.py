@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.intervals import around
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
@@ -234,6 +234,7 @@ CLAIMS = (
     ),
     Claim(
         id="WAIT-APPROACH",
+        band=Band.SOURCE,
         text="A random system without memory limit holds M* tokens on average",
         source="Ao et al., arXiv 2504.11320, fluid limit",
         judge=_approach,

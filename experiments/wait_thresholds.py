@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.claim import Claim, Finding, Status
+from experiments.claim import Band, Claim, Finding, Status
 from experiments.intervals import around, standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
@@ -280,7 +280,7 @@ CLAIMS = (
         test="test_theory_papers.py::test_wait_thresholds_can_fail",
     ),
     Claim(
-        id="WAIT-DELAY",
+        id="WAIT-DELAY", band=Band.RESULTS,
         text="Beyond n* the time in system grows in proportion to the threshold",
         source="fluid model of WAIT (ours), Ao et al., arXiv 2504.11320",
         judge=_slower, figure="wait_thresholds", least=Status.BAND,
