@@ -13,6 +13,9 @@ plan: $(READY)
 test: $(READY)
 	$(PY) -m pytest -q -n 2 -m "not slow" $(ARGS)
 
+# Every optional dependency, so that no test skips for want of one.
+extras: $(LINT)
+
 # Everything: style, types, the long property tests.
 check: $(LINT)
 	$(PY) -m ruff check .
@@ -65,4 +68,4 @@ $(LINT): $(READY)
 	   $(PY) -m pip install -q -c constraints.txt -e '.[check]'
 	@touch $@
 
-.PHONY: plan test check explore proofs figures experiments bench constraints soak
+.PHONY: plan test extras check explore proofs figures experiments bench constraints soak

@@ -34,7 +34,7 @@ SEED = 7
 LOADS = (0.6, 0.9, 1.1, 1.2, 1.3)
 HIGH = (1.1, 1.2)
 SIZES = {"alpaca": 4000, "arena": 3000}
-TIGHT = {"work": "alpaca, 45,000 KV", "kv_tokens": 45_000, "rhos": (0.9, 1.0, 1.1, 1.2)}
+TIGHT: Row = {"work": "alpaca, 45,000 KV", "kv_tokens": 45_000, "rhos": (0.9, 1.0, 1.1, 1.2)}
 UNITS = {"rate": "req/s", "value": "by row", "low": "by row", "high": "by row"}
 METRICS = {
     "late": "1", "tokens": "tokens/s", "ttft P50": "s", "ttft P99": "s",

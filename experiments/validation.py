@@ -7,7 +7,9 @@ r"""Calibration against real GPUs: every measured run of a folder, simulated wit
 and degree of tensor parallelism and replayed by its timestamps or with its clients; three laws are
 compared: the kernel table, the roofline and the affine law of the theory. A run without a profile
 is listed with the reason. No law, setting or overhead is chosen by looking at a run's times; the
-variant with 0.5 ms an iteration is an assumption about the CPU, the same for every run.
+variant with 0.5 ms an iteration is an assumption about the CPU, the same for every run. What the
+files of a run do not say and the description of its data set does (a prefix that all prompts
+share) is an adjustment: such a run is marked "adjusted", with what was set.
 
 Beside the errors stand those that other simulators published about the same runs, read from the
 folder or quoted here with their source.
@@ -45,8 +47,13 @@ from llmq.io.measured_vllm import read_vllm_bench
 
 KINDS = ("vllm_bench", "silicon", "blis_guidellm", "blis means", "llmpilot", "splitwise")
 APART = 600.0  # seconds between requests that shall not meet
-# What a file does not say of its run; from the description of the public data set.
-SHARED_PREFIX = {"jan20-prefill-llama7b-tp1-1": 1024}
+# Tokens that all prompts of a run share and its server had cached. No file of the run holds them:
+# the data set's description says so, and a run that is served with them is marked as adjusted.
+DESCRIBED_PREFIX = {"jan20-prefill-llama7b-tp1-1": 1024}
+ADJUSTED = (
+    "ADJUSTED: the first {} tokens of every prompt are taken as cached; the description of the "
+    "data set says so, the files of the run do not"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +144,15 @@ def guidellm(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:
     """Walk the stages of guidellm and the spans of vLLM."""
     for file in sorted(measured.glob("blis_guidellm/*_*.csv*")):
         run = (read_otel if "_otel" in file.name else read_guidellm)(file)
-        prefix = next((n for key, n in SHARED_PREFIX.items() if key in run.name), 0)
+        prefix = next((n for key, n in DESCRIBED_PREFIX.items() if key in run.name), 0)
         source = _source(profiles, run.settings, "blis_guidellm", run.name)
         if isinstance(source, Skipped):
             yield source
         else:
-            for part in one_by_one(run.behind(prefix)):
+            if prefix:
+                said = (*run.notes, ADJUSTED.format(f"{prefix:,}"))
+                run = replace(run.behind(prefix), notes=said)
+            for part in one_by_one(run):
                 yield from _compared(
                     "blis_guidellm", run.name, compare_open, part, source, "blis_guidellm"
                 )

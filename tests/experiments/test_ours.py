@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import (
+    accuracy,
     bracket,
     decode_occupancy,
     price_gpus,
@@ -90,6 +91,20 @@ def test_runs_can_fail() -> None:
         assert judge(doctored("validation_scatter", kept)).status is Status.BAND
         wrong = doctored("validation_scatter", scaled(1.2, metric=metric))
         assert judge(wrong).status is Status.NOT
+    shares, eight = validation_scatter.shares, validation_scatter.eight
+    assert shares(doctored("validation_scatter", kept)).status is Status.DIRECTION
+    assert shares(doctored("validation_scatter", scaled(1.3, metric="tpot"))).status is Status.NOT
+    assert eight(doctored("validation_scatter", kept)).status is Status.NOT
+    mended = doctored("validation_scatter", scaled(1.19, metric="tpot"))
+    assert eight(mended).status is Status.BAND
+
+
+def test_e1_the_page_on_accuracy_is_that_of_the_committed_table() -> None:
+    text = accuracy.PAGE.read_text(encoding="utf-8")
+    assert text == accuracy.page(text, read_table(TABLES / "validation_scatter.csv"))
+    # Both metrics and every number of GPUs stand there: the row of eight H100s with its TTFT.
+    assert "| 8 | 45 | 83.1 (-80.6) | 17.5 (-16.4) |" in text
+    assert "TTFT 11 of 278 (4%), TPOT 190 of 278 (68%)" in text
 
 
 def test_the_fluid_of_o12_is_that_of_the_oracle() -> None:
