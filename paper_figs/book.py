@@ -29,7 +29,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 IMAGES, GALLERY = ROOT / "docs" / "img", ROOT / "docs" / "gallery.md"
 GROUPS = ("RAD and SLAI", "PASCAL", "Theory of others", "Ours")
-SIZE = (3.5, 2.7)
+# Inches: a page of two columns, and a panel as wide as one. Letters of 8 points stay so where a
+# figure is set at its own width, so none is wider than the page.
+WIDTH, SIZE = 7.0, (3.5, 2.7)
 _SMALL: Any = {
     "axes.labelsize": 8, "axes.titlesize": 8, "axes.titlepad": 4, "axes.titlelocation": "left",
     "font.size": 8, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5,
@@ -111,14 +113,25 @@ def draw(name: str, folder: Path = TABLES) -> Figure:
     Returns
     -------
     matplotlib figure
-        Panels side by side, at most three (or the module's ``COLUMNS``) in a row.
+        As many panels side by side as the page is wide, or the module's ``COLUMNS``.
+
+    Raises
+    ------
+    InputError
+        The figure would be wider than the page.
     """
     module = figure(name)
     table = read_table(folder / f"{module.TABLE}.csv")
     panels = getattr(module, "PANELS", None) or (module.draw,)
-    columns = min(getattr(module, "COLUMNS", 3 if len(panels) != 4 else 2), len(panels))
-    rows = -(-len(panels) // columns)
     wide, high = getattr(module, "SIZE", SIZE)
+    fits = max(1, int(WIDTH / wide + 1e-9))
+    columns = min(getattr(module, "COLUMNS", fits), len(panels))
+    if columns * wide > WIDTH + 1e-9:
+        raise InputError(
+            f"figure {name} is {columns * wide:g} inches wide, the page {WIDTH:g}: its letters "
+            "would be set smaller than 8 points; give it narrower panels (SIZE) or fewer COLUMNS"
+        )
+    rows = -(-len(panels) // columns)
     with look():
         from matplotlib.figure import Figure
 

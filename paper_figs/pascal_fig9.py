@@ -21,7 +21,7 @@ CAPTION = (
     "transient: 4,000 and 3,000 requests) FCFS keeps short reasoning waiting. 50 requests of "
     "each path, single observations."
 )
-SIZE = (2.75, 2.4)
+SIZE = (2.33, 2.4)
 COLUMNS = 3
 
 
@@ -40,7 +40,7 @@ def _panel(table: Table, ax: Axes, *, work: str, rho: float) -> Axes:
     ax.set_ylim(0.4, 900)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    ax.set_title(place(rows), fontsize=7.5)
+    ax.set_title(place(rows), fontsize=6.8)
     ax.set_xlabel("reasoning (tokens)")
     ax.set_ylabel("TTFT (s)")
     if work == "alpaca":

@@ -80,4 +80,4 @@ def panel(table: Table, ax: Axes, *, study: str, metric: str, name: str) -> Axes
 
 NAME = "P99 of TTFT, < 512 tokens (s)"
 PANELS = tuple(partial(panel, study=s, metric="ttft P99 short", name=NAME) for s in STUDIES)
-COLUMNS = 3
+COLUMNS = 2

@@ -21,7 +21,7 @@ CAPTION = (
     "none to speak of under RR."
 )
 SIZE = (2.9, 2.5)
-COLUMNS = 3
+COLUMNS = 2
 
 
 def _panel(table: Table, ax: Axes, *, study: str) -> Axes:

@@ -40,6 +40,7 @@ def draw(table: Table, ax: Axes) -> Axes:
     for i, (name, words) in enumerate((("fcfs", "FCFS, evicts"), ("wait", "WAIT (16, 8)")), 1):
         simulated(ax, rows.where(name=name), "x", "y", i=i, label=words)
     ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
     ax.set_xlabel("time (s)")
     ax.set_ylabel("output (tokens/s)")
     legend(ax, columns=2)
