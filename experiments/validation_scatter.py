@@ -46,7 +46,9 @@ def _rows(found: Compared) -> Iterator[Row]:
         true, error = found.measured.get(metric), found.errors[law].get(metric)
         if true is not None and error is not None and np.isfinite([true, error]).all():
             yield {
-                "kind": "measured", "runs": found.kind, "run": found.run.removeprefix(f"{found.kind}/"),
+                "kind": "measured", "runs": found.kind,
+                # Stages of a sweep have names; the other runs are told apart by what follows.
+                "run": found.run if found.kind == "blis_guidellm" else "",
                 "server": settings.server or "vLLM", "model": settings.model.split("/")[-1],
                 "gpu": settings.gpu, "tp": settings.tp,
                 "adjusted": int(any(note.startswith("ADJUSTED") for note in found.notes)),
