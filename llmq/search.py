@@ -150,7 +150,11 @@ def max_rate(
         raise InputError(f"share must lie between 0 and 1, got {goal}", value=goal)
     root = seed_sequence(rng)
     chosen = VLLM() if policy is None else policy
-    region = stability_region(effective(engine_or_fleet, chosen), workload.mix)
+    system = effective(engine_or_fleet, chosen)
+    pools = [system] if isinstance(system, Engine) else [one for one, _ in system.pools.values()]
+    # The prompts of a workload share nothing.
+    hits = 0 if any(one.prefix_cache for one in pools) else None
+    region = stability_region(system, workload.mix, hits=hits)
     load, _ = region.load_bracket(workload.rates)
     bound = workload.rate / load if load > 0 else math.inf
     low, high, tried = 0.0, bound if math.isfinite(bound) else 2 * workload.rate, []

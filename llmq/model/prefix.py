@@ -26,7 +26,7 @@ from llmq.errors import InputError
 if TYPE_CHECKING:
     from llmq.model.trace import Trace
 
-__all__ = ["Prefix", "found", "unshared"]
+__all__ = ["Prefix", "endless_hits", "found", "unshared"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
@@ -209,6 +209,51 @@ def found(trace: Trace, *, kv_block: int = 16) -> Ints:
             known[name] = max(known.get(name, 0), inside)
         hits[i] = min(tokens, (size - 1) // kv_block * kv_block)
     return hits
+
+
+def endless_hits(trace: Trace) -> dict[str, float]:
+    """Return the share of the prompt tokens of each class that need not be computed.
+
+    Each named block has to be computed once, by whoever is first. In whatever order a policy serves
+    the requests, a class computes at least its tokens without a name and, once each, the blocks
+    that only this class has.
+
+    Parameters
+    ----------
+    trace : Trace
+        Requests, with names of their prefix blocks or without.
+
+    Returns
+    -------
+    dict of str to float
+        From 0 to 1, for the classes that occur.
+
+    Examples
+    --------
+    >>> from llmq.model.trace import Trace
+    >>> same = Prefix.of([[0, 1], [0, 1], [0, 2]], block=512)
+    >>> endless_hits(Trace([0, 1, 2], [1024, 1024, 1024], [8, 8, 8], prefix=same))
+    {'all': 0.5}
+    """
+    asked: dict[int, int] = {}
+    left: dict[int, int] = {}
+    once: dict[int, tuple[int, int]] = {}
+    for i, (size, klass) in enumerate(
+        zip(trace.prompt.tolist(), trace.klass.tolist(), strict=True)
+    ):
+        names = [] if trace.prefix is None else trace.prefix.row(i).tolist()
+        block = 0 if trace.prefix is None else trace.prefix.block
+        asked[klass] = asked.get(klass, 0) + size
+        left[klass] = left.get(klass, 0) + max(0, size - len(names) * block)
+        for j, name in enumerate(names):
+            inside = min(block, size - j * block)
+            owner, least = once.get(name, (klass, inside))
+            # -1: several classes have it, so none of them must compute it.
+            once[name] = (owner if owner == klass else -1, min(least, inside))
+    for owner, tokens in once.values():
+        if owner >= 0:
+            left[owner] += tokens
+    return {trace.classes[k]: 1 - left[k] / asked[k] for k in sorted(asked)}
 
 
 def unshared(trace: Trace, *, kv_block: int = 16) -> Trace:

@@ -85,7 +85,7 @@ def _check_engines(run: Run, r: int, some: Sequence[int], mine: npt.NDArray[np.b
     if found or any(run.engines[e] != engine for e in some):
         return
     everything = {"all": RequestClass(Lengths(prompt), Lengths(output), paired=True)}
-    region = stability_region(engine, everything)
+    region = stability_region(engine, everything, hits=0 if engine.prefix_cache else None)
     work, _ = region.load_bracket({"all": float(len(prompt))})
     busy = sum(tally.busy for tally in tallies)
     _hold(

@@ -129,7 +129,9 @@ def offered_load(
         for j, name in enumerate(mix)
     }
     fleet = Fleet({f"pool {i}": (one, n) for i, (one, _, n) in enumerate(pools)}, eligible=names)
-    return stability_region(fleet, mix).load_bracket(rates)
+    # Hits are the business of the caller, who knows the names of a trace and passes what is left.
+    hits = 0 if any(engine.prefix_cache for engine in engines) else None
+    return stability_region(fleet, mix, hits=hits).load_bracket(rates)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

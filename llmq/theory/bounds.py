@@ -21,7 +21,7 @@ KV is counted in tokens against ``kv_tokens``; whole blocks cost more and enter 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from llmq.errors import InputError
@@ -33,6 +33,7 @@ from llmq.theory.envelope import envelope
 from llmq.theory.facets import Facet, Prices, Weights, build_facets, facet
 from llmq.theory.hardware import scope
 from llmq.theory.polytope import corner_points
+from llmq.theory.reuse import said_of_hits
 from llmq.units import as_fraction, format_count
 
 __all__ = [
@@ -270,7 +271,11 @@ def check_fits(engine: Engine, name: str, need: Demand) -> None:
 
 
 def assumptions(
-    engine: Engine, limits: str, demands: Sequence[Demand], engines: int
+    engine: Engine,
+    limits: str,
+    hits: Mapping[str, Fraction],
+    demands: Sequence[Demand],
+    engines: int,
 ) -> tuple[str, ...]:
     """Return what the bounds rest on, in words.
 
@@ -280,6 +285,8 @@ def assumptions(
         The engine, at its settings.
     limits : {"settings", "hardware"}
         What the bound counts.
+    hits : mapping of str to Fraction
+        Share of the prompt tokens that is found again.
     demands : sequence of Demand
         What a request of each class costs.
     engines : int
@@ -296,7 +303,7 @@ def assumptions(
     said = [
         f"conventions {rules.name}: first token {first}, KV area {rules.area}, "
         f"prefill slots {rules.prefill_slots}",
-        f"{scope(engine, limits)}; no prefix reuse",
+        f"{scope(engine, limits)}; {said_of_hits(hits)}",
     ]
     if slots is not None and shares_slot(engine):
         said.append("all prompts of an iteration share one slot; a decode takes one each")
@@ -304,7 +311,7 @@ def assumptions(
         said.append("KV reads at the smaller of the two rates; the inner bound at the larger")
     if engine.kv_tokens is not None:
         said.append("KV counted in tokens; whole blocks and peaks enter the inner bound")
-    if not is_exact(engine.with_(max_seqs=slots)):
+    if any(hits.values()) or not is_exact(engine.with_(max_seqs=slots)):
         said.append(
             "inner bound: schedules that know the output lengths and leave room for a chunk, a "
             "slot and a peak of each class that runs (prose proof in llmq.theory.inner)"

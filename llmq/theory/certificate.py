@@ -24,7 +24,7 @@ certificate covers regions by formula and by configurations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from llmq.errors import InputError
@@ -43,7 +43,9 @@ from llmq.theory.certificate_record import (
     seal,
 )
 from llmq.theory.hardware import Limits
+from llmq.theory.pools import routing_said
 from llmq.theory.rates import Rates
+from llmq.theory.reuse import Hits, said_of_hits
 from llmq.theory.routing import FleetRegion, fleet_region
 from llmq.theory.static_planning import (
     LinkRules,
@@ -70,6 +72,7 @@ def certify(
     claim: Claim = "auto",
     *,
     limits: Limits = "settings",
+    hits: Hits = None,
 ) -> Certificate:
     """Certify what rates mean for an engine or a fleet.
 
@@ -85,6 +88,8 @@ def certify(
         ``auto``: unstable above 1, else the optimal load.
     limits : {"settings", "hardware"}
         As in :func:`llmq.stability_region`; a region has its own.
+    hits : float, mapping of str to float, optional
+        The same; the certificate is then about these needs, which no lengths repeat.
 
     Returns
     -------
@@ -108,18 +113,24 @@ def certify(
     if isinstance(system, FleetRegion):
         region = system
     else:
-        region = fleet_region(system, {} if mix is None else mix, limits)
+        region = fleet_region(system, {} if mix is None else mix, limits, hits)
     if claim == "stable_rate" and region.kind is not Kind.EXACT:
         raise InputError(
             "a stable rate cannot be certified here: the planning problem is only a bound "
             "(memory or slots in whole requests); certify 'optimal_load', or ask contains()"
         )
     problem = region.at(rates)
-    return certify_problem(problem, claim, optimum=optimise(problem, region.columns))
+    says = routing_said(region.fleet, region.mix)
+    says += [said_of_hits(region.hits)] if any(region.hits.values()) else []
+    return certify_problem(problem, claim, optimum=optimise(problem, region.columns), says=says)
 
 
 def certify_problem(
-    problem: PlanningProblem, claim: Claim = "auto", *, optimum: Optimum | None = None
+    problem: PlanningProblem,
+    claim: Claim = "auto",
+    *,
+    optimum: Optimum | None = None,
+    says: Sequence[str] = (),
 ) -> Certificate:
     """Certify the optimum of a planning problem.
 
@@ -131,6 +142,8 @@ def certify_problem(
         ``auto``: unstable above 1, else the optimal load.
     optimum : Optimum, optional
         Its solution; computed if not given.
+    says : sequence of str
+        What the problem leaves out: repeated by the checker beside the claim, not proved.
 
     Returns
     -------
@@ -160,7 +173,9 @@ def certify_problem(
             f"({why}); certify 'optimal_load', or ask a region's contains()"
         )
     parts = {"dual": _dual, "primal": _primal}
-    proof = {part: parts[part](problem, found) for part in _PARTS[said]}
+    proof: dict[str, Any] = {part: parts[part](problem, found) for part in _PARTS[said]}
+    if says:
+        proof["says"] = [text[:400] for text in says][:40]
     return seal(said, problem_record(problem), found.load, **proof)
 
 

@@ -45,9 +45,9 @@ class StabilityRegion(abc.ABC):
     """Rates that a system can serve under the best policy.
 
     Every region also has the fields ``mix`` (the classes, in the order of every vector),
-    ``engines`` (how many), ``limits`` ("settings" or "hardware"), ``kind``, ``assumptions``,
-    ``source`` and ``provenance``; ``method`` says how it is computed: ``"closed_form"`` or
-    ``"configurations"``.
+    ``engines`` (how many), ``limits`` ("settings" or "hardware"), ``hits`` (what a prefix cache
+    finds), ``kind``, ``assumptions``, ``source`` and ``provenance``; ``method`` says how it is
+    computed: ``"closed_form"`` or ``"configurations"``.
     """
 
     __slots__ = ()
@@ -56,6 +56,7 @@ class StabilityRegion(abc.ABC):
     mix: Mapping[str, RequestClass]
     engines: int
     limits: Limits
+    hits: Mapping[str, Fraction]
     rational: bool
     kind: Kind
     assumptions: tuple[str, ...]
@@ -306,7 +307,7 @@ class StabilityRegion(abc.ABC):
         """
         from llmq.theory.certificate import certify
 
-        return certify(self._system(), self.mix, rates, limits=self.limits)
+        return certify(self._system(), self.mix, rates, limits=self.limits, hits=self._shares())
 
     @abc.abstractmethod
     def _load(self, rates: Rates, vector: Sequence[float]) -> float:
@@ -333,6 +334,11 @@ class StabilityRegion(abc.ABC):
 
     @abc.abstractmethod
     def _system(self) -> Fleet: ...
+
+    def _shares(self) -> Mapping[str, Fraction] | None:
+        """Hits as they are passed on: none where nothing is found and no cache asks."""
+        cached = any(one.prefix_cache for one, _ in self._system().pools.values())
+        return self.hits if cached else None
 
     def _check_some(self, rates: Rates) -> None:
         if not any(rate_vector(rates, self.classes)):

@@ -32,11 +32,13 @@ from llmq.theory.bounds import check_fits, is_exact, shares_slot
 from llmq.theory.configurations import TwoPhase
 from llmq.theory.demand import demand, has_exact_mean, moved_tokens, phase_peak
 from llmq.theory.hardware import Limits, counted, has_no_bound, scope
+from llmq.theory.reuse import Hits, check_hits, reused, said_of_hits
 from llmq.theory.static_planning import LinkRules, Need, PlanningProblem, Pool, Route, Rules
 from llmq.units import as_fraction
 
 __all__ = [
     "LINK", "ONE_POOL", "engine_pool", "fleet_assumptions", "need_of", "planning_problem",
+    "routing_said",
 ]  # fmt: skip
 
 Mix: TypeAlias = Mapping[str, RequestClass]
@@ -45,9 +47,12 @@ LINK = "link"
 ONE_POOL = "engine"
 # Longer lists of lengths are not repeated in a certificate: their means are.
 _MOST_LENGTHS = 4096
+_NOTHING = Fraction(0)
 
 
-def need_of(request: RequestClass, engine: Engine, phases: str = "both") -> Need:
+def need_of(
+    request: RequestClass, engine: Engine, phases: str = "both", hits: Fraction = _NOTHING
+) -> Need:
     """Return what one request asks of an engine.
 
     Parameters
@@ -58,6 +63,8 @@ def need_of(request: RequestClass, engine: Engine, phases: str = "both") -> Need
         The engine.
     phases : {"both", "prefill", "decode"}
         What the engine does of it.
+    hits : fractions.Fraction
+        Share of the prompt tokens that the engine finds in its prefix cache.
 
     Returns
     -------
@@ -74,7 +81,12 @@ def need_of(request: RequestClass, engine: Engine, phases: str = "both") -> Need
     law, whole = engine.law, demand(request, engine)
     first = replace(engine.conventions, first_token="prefill_end")
     # One output token at the end of the prefill: nothing but the prefill is left.
-    prompt = demand(RequestClass(request.prompt, 1), engine.with_(conventions=first))
+    only = RequestClass(request.prompt, 1)
+    prompt = demand(only, engine.with_(conventions=first))
+    if hits and engine.prefix_cache:
+        rules = engine.conventions
+        whole = reused(whole, request, hits, rules.lag, rules.area)
+        prompt = reused(prompt, only, hits, 0, rules.area)
     prefill, decode = phases != "decode", phases != "prefill"
     area = prompt.least_area * prefill + (whole.least_area - prompt.least_area) * decode
     read = {
@@ -131,6 +143,7 @@ def planning_problem(
     rates: Mapping[str, Fraction] | None = None,
     *,
     limits: Limits = "settings",
+    hits: Hits = None,
 ) -> PlanningProblem:
     """Return the planning problem of an engine or a fleet.
 
@@ -143,6 +156,8 @@ def planning_problem(
     rates : mapping of str to Fraction, optional
         Requests per second by class; 1 each if not given.
     limits : {"settings", "hardware"}
+        As in :func:`llmq.stability_region`.
+    hits : float, mapping of str to float, optional
         As in :func:`llmq.stability_region`.
 
     Returns
@@ -166,6 +181,7 @@ def planning_problem(
             f"expected an llmq.Engine or llmq.Fleet, got {type(system).__name__}", value=system
         )
     _check_names(fleet)
+    shares = check_hits(fleet, mix, hits)
     usable = {name: _usable(fleet, name, request) for name, request in mix.items()}
     pools = {}
     for pool, (given, count) in fleet.pools.items():
@@ -177,7 +193,7 @@ def planning_problem(
             )
         engine = counted(given, mix, limits)
         phases = fleet.roles.get(pool, "both")
-        needs = {n: need_of(mix[n], engine, phases) for n in mix if pool in usable[n]}
+        needs = {n: need_of(mix[n], engine, phases, shares[n]) for n in mix if pool in usable[n]}
         pools[pool] = engine_pool(engine, needs, count, phases)
     routes = {name: _routes(fleet, mix[name], names) for name, names in usable.items()}
     for name, found in routes.items():
@@ -188,7 +204,7 @@ def planning_problem(
                 klass=name,
             )
     if math.isfinite(fleet.link) and any(LINK in route for r in routes.values() for route in r):
-        moved = {n: moved_tokens(mix[n], _first(fleet)) for n in mix}
+        moved = {n: (1 - shares[n]) * moved_tokens(mix[n], _first(fleet)) for n in mix}
         link = as_fraction(fleet.link)
         needs = {n: Need({}, v / link) for n, v in moved.items()}
         rules = LinkRules(1 / link, _first(fleet).conventions.lag)
@@ -197,7 +213,7 @@ def planning_problem(
         pools,
         dict.fromkeys(mix, Fraction(1)) if rates is None else dict(rates),
         routes,
-        {name: request for name, request in mix.items() if _is_listed(request)},
+        {n: request for n, request in mix.items() if _is_listed(request) and not shares[n]},
         limits,
     )
 
@@ -239,8 +255,21 @@ def _routes(fleet: Fleet, request: RequestClass, pools: tuple[str, ...]) -> tupl
     return (*((pool,) for pool in by_role["both"]), *pairs)
 
 
-def _routing(fleet: Fleet, mix: Mix) -> list[str]:
-    """Say what routes the problem leaves out."""
+def routing_said(fleet: Fleet, mix: Mix) -> list[str]:
+    """Say what routes the planning problem leaves out.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        The fleet.
+    mix : mapping of str to RequestClass
+        The classes.
+
+    Returns
+    -------
+    list of str
+        Sentences; none for one pool.
+    """
     roles = [fleet.roles.get(pool, "both") for pool in fleet.pools]
     said = []
     if len(roles) > 1 and "both" in roles:
@@ -274,7 +303,11 @@ def _is_listed(request: RequestClass) -> bool:
 
 
 def fleet_assumptions(
-    fleet: Fleet, mix: Mix, problem: PlanningProblem, limits: str
+    fleet: Fleet,
+    mix: Mix,
+    problem: PlanningProblem,
+    limits: str,
+    hits: Mapping[str, Fraction],
 ) -> tuple[str, ...]:
     """Return what the region of a fleet rests on, in words.
 
@@ -288,6 +321,8 @@ def fleet_assumptions(
         Its planning problem.
     limits : {"settings", "hardware"}
         What the bound counts.
+    hits : mapping of str to Fraction
+        Share of the prompt tokens that is found again.
 
     Returns
     -------
@@ -296,10 +331,10 @@ def fleet_assumptions(
     """
     names = dict.fromkeys(engine.conventions.name for engine, _ in fleet.pools.values())
     said = [
-        f"conventions {', '.join(names)}; no prefix reuse",
+        f"conventions {', '.join(names)}; {said_of_hits(hits)}",
         *(f"pool {name}: {scope(one, limits)}" for name, (one, _) in fleet.pools.items()),
         "any split of the classes over the pools, known rates",
-        *_routing(fleet, mix),
+        *routing_said(fleet, mix),
     ]
     for name in mix:
         allowed = fleet.eligible.get(name, tuple(fleet.pools))

@@ -67,6 +67,7 @@ from llmq.theory.inner import InnerBound, inner_bound
 from llmq.theory.polytope import corner_points
 from llmq.theory.pools import ONE_POOL
 from llmq.theory.rates import Rates, rate_vector
+from llmq.theory.reuse import Hits, check_hits, reused
 from llmq.theory.routing import fleet_region
 
 __all__ = ["Region", "StabilityRegion", "stability_region"]
@@ -90,6 +91,8 @@ class Region(StabilityRegion):
         How many of it.
     limits : {"settings", "hardware"}
         Whether token budget, slots and chunk count as given, or are free.
+    hits : mapping of str to Fraction
+        Share of the prompt tokens of each class that is found again.
     active : tuple of Facet
         Bounds of one engine that no other implies class by class.
     dominated : tuple of Facet
@@ -111,6 +114,7 @@ class Region(StabilityRegion):
     engine: Engine
     engines: int
     limits: Limits
+    hits: Mapping[str, Fraction]
     active: tuple[Facet, ...]
     dominated: tuple[Facet, ...]
     inner: InnerBound | None
@@ -192,6 +196,7 @@ def stability_region(
     method: Literal["auto", "closed_form"] = "auto",
     *,
     limits: Limits = "settings",
+    hits: Hits = None,
 ) -> Region: ...
 @overload
 def stability_region(
@@ -200,6 +205,7 @@ def stability_region(
     method: str = "auto",
     *,
     limits: Limits = "settings",
+    hits: Hits = None,
 ) -> StabilityRegion: ...
 def stability_region(
     engine_or_fleet: Engine | Fleet,
@@ -207,6 +213,7 @@ def stability_region(
     method: str = "auto",
     *,
     limits: Limits = "settings",
+    hits: Hits = None,
 ) -> StabilityRegion:
     """Return the rates that an engine or a fleet can serve under the best policy.
 
@@ -224,6 +231,10 @@ def stability_region(
         Bound of every policy at these settings, or of the hardware: token budget, slots and chunk
         are free; law, KV memory and links stay (:mod:`llmq.theory.hardware`). Only beyond the
         second no scheduler is stable, whatever flags the server is started with.
+    hits : float, or mapping of str to float
+        Share of the prompt tokens (of each class) that a prefix cache finds; required where an
+        engine has ``prefix_cache=True``. With the share that a cache without end finds
+        (:func:`llmq.model.prefix.endless_hits`) the bound holds for every policy.
 
     Returns
     -------
@@ -234,8 +245,8 @@ def stability_region(
     Raises
     ------
     InputError
-        Empty mix, a class that no pool can hold, unknown method or limits, or the closed form for
-        pools that differ.
+        Empty mix, a class that no pool can hold, unknown method or limits, the closed form for
+        pools that differ, or a prefix cache without ``hits``.
 
     Examples
     --------
@@ -266,11 +277,13 @@ def stability_region(
             value=engine_or_fleet,
         )
     if method == "closed_form" or (method == "auto" and has_one_pool(engine_or_fleet)):
-        return _closed_form(engine_or_fleet, mix, method, limits)
-    return fleet_region(engine_or_fleet, mix, limits)
+        return _closed_form(engine_or_fleet, mix, method, limits, hits)
+    return fleet_region(engine_or_fleet, mix, limits, hits)
 
 
-def _closed_form(system: Engine | Fleet, mix: Mix, method: str, limits: Limits) -> Region:
+def _closed_form(
+    system: Engine | Fleet, mix: Mix, method: str, limits: Limits, hits: Hits
+) -> Region:
     given, count = one_pool(system)
     if not isinstance(mix, Mapping) or not mix:
         raise InputError(
@@ -279,22 +292,27 @@ def _closed_form(system: Engine | Fleet, mix: Mix, method: str, limits: Limits) 
     for name, request in mix.items():
         check_fits(given, name, demand(request, given))
     one = counted(given, mix, limits)
-    demands = [demand(request, one) for request in mix.values()]
+    shares, rules = check_hits(system, mix, hits), one.conventions
+    demands = [
+        reused(demand(request, one), request, shares[name], rules.lag, rules.area)
+        for name, request in mix.items()
+    ]
     active, dominated = _facets(one, demands)
     if has_no_bound(given, limits):
         active, dominated = (no_bound(one, demands),), ()
-    exact = is_exact(one)
+    exact = is_exact(one) and not any(shares.values())
     return Region(
         mix=dict(mix),
         engine=given,
         engines=count,
         limits=limits,
+        hits=shares,
         active=active,
         dominated=dominated,
         inner=None if exact else inner_bound(given, mix, limits),
         rational=all(need.exact for need in demands),
         kind=Kind.EXACT if exact else Kind.OUTER_BOUND,
-        assumptions=assumptions(given, limits, demands, count),
+        assumptions=assumptions(given, limits, shares, demands, count),
         source="theorem-u",
         provenance=provenance(
             engine=given, engines=count, classes=", ".join(mix), method=method, limits=limits

@@ -45,6 +45,7 @@ from llmq.theory.minkowski import (
 from llmq.theory.polytope import Vector, polytope
 from llmq.theory.pools import LINK, ONE_POOL, fleet_assumptions, planning_problem
 from llmq.theory.rates import Rates, rate_vector
+from llmq.theory.reuse import Hits, check_hits
 from llmq.theory.static_planning import Optimum, PlanningProblem, Route, optimise
 from llmq.units import as_fraction
 
@@ -67,6 +68,8 @@ class FleetRegion(StabilityRegion):
         Engines of all pools.
     limits : {"settings", "hardware"}
         Whether token budgets, slots and chunks count as given, or are free.
+    hits : mapping of str to Fraction
+        Share of the prompt tokens of each class that is found again.
     problem : PlanningProblem
         The planning problem at rate 1 of each class.
     columns : mapping of str to tuple
@@ -87,6 +90,7 @@ class FleetRegion(StabilityRegion):
     fleet: Fleet
     engines: int
     limits: Limits
+    hits: Mapping[str, Fraction]
     problem: PlanningProblem
     columns: Mapping[str, tuple[tuple[Configuration, Fraction], ...]]
     rational: bool
@@ -266,7 +270,9 @@ class FleetRegion(StabilityRegion):
         return f"FleetRegion({self.kind}, {self.limits}: {self._ends()}; {pools})"
 
 
-def fleet_region(system: Engine | Fleet, mix: Mix, limits: Limits = "settings") -> FleetRegion:
+def fleet_region(
+    system: Engine | Fleet, mix: Mix, limits: Limits = "settings", hits: Hits = None
+) -> FleetRegion:
     """Return the rates that a fleet can serve under the best routing and scheduling.
 
     Parameters
@@ -276,6 +282,8 @@ def fleet_region(system: Engine | Fleet, mix: Mix, limits: Limits = "settings") 
     mix : mapping of str to RequestClass
         The classes.
     limits : {"settings", "hardware"}
+        As in :func:`llmq.stability_region`.
+    hits : float, mapping of str to float, optional
         As in :func:`llmq.stability_region`.
 
     Returns
@@ -302,19 +310,23 @@ def fleet_region(system: Engine | Fleet, mix: Mix, limits: Limits = "settings") 
     ('tokens', 'the token budget binds in pool big: 66 % of the price; a larger token_budget or a
      faster GPU raises it')
     """
-    problem = planning_problem(system, mix, limits=limits)
+    problem = planning_problem(system, mix, limits=limits, hits=hits)
+    shares = check_hits(system, mix, hits)
     fleet = Fleet({ONE_POOL: (system, 1)}) if isinstance(system, Engine) else system
-    exact = all(is_exact(counted(one, mix, limits)) for one, _ in fleet.pools.values())
+    exact = not any(shares.values()) and all(
+        is_exact(counted(one, mix, limits)) for one, _ in fleet.pools.values()
+    )
     return FleetRegion(
         mix=dict(mix),
         fleet=fleet,
         engines=len(fleet.engines),
         limits=limits,
+        hits=shares,
         problem=problem,
         columns=problem.columns(),
         rational=all(has_exact_mean(request) for request in mix.values()),
         kind=Kind.EXACT if exact else Kind.OUTER_BOUND,
-        assumptions=fleet_assumptions(fleet, mix, problem, limits),
+        assumptions=fleet_assumptions(fleet, mix, problem, limits, shares),
         source="theorem-r",
         provenance=provenance(pools=", ".join(fleet.pools), classes=", ".join(mix), limits=limits),
     )

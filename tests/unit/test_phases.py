@@ -90,6 +90,10 @@ def test_a3_whole_requests_in_unlike_pools_are_said() -> None:
     whole = stability_region(UNLIKE, mix)
     assert whole.margin({"x": 1}) == pytest.approx(1.183, abs=1e-3)
     assert any("served whole by the pool" in said for said in whole.assumptions)
+    made = whole.certificate({"x": 1.3})
+    assert made.claim == "unstable"
+    assert "served whole" in str(made.body["says"])
+    assert "each request is served whole by one of these pools" in check.check(made.text())
     split = stability_region(replace(UNLIKE, roles={"f": "prefill", "s": "decode"}), mix)
     assert split.margin({"x": 1}) == pytest.approx(2.458, abs=1e-3)
     assert not any("served whole" in said for said in split.assumptions)
