@@ -119,10 +119,23 @@ def certify(
             "a stable rate cannot be certified here: the planning problem is only a bound "
             "(memory or slots in whole requests); certify 'optimal_load', or ask contains()"
         )
+    _check_reuse(region)
     problem = region.at(rates)
     says = routing_said(region.fleet, region.mix)
     says += [said_of_hits(region.hits)] if any(region.hits.values()) else []
     return certify_problem(problem, claim, optimum=optimise(problem, region.columns), says=says)
+
+
+def _check_reuse(region: FleetRegion) -> None:
+    """Refuse hits that no checker can take for a request that is computed once."""
+    some = [name for name, share in region.hits.items() if share]
+    cached = {one.prefix_cache for one, _ in region.fleet.pools.values()}
+    if some and (len(cached) > 1 or any(region.hits[name] == 1 for name in some)):
+        raise InputError(
+            f"class {some[0]!r}: a certificate needs the same tokens on every route, and some: "
+            "give all pools a prefix cache or none, and hits below 1",
+            klass=some[0],
+        )
 
 
 def certify_problem(

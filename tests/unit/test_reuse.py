@@ -54,9 +54,15 @@ def test_a6_more_hits_never_raise_the_load_and_both_methods_agree() -> None:
             region = stability_region(CHIP, MIX, hits=share, limits=limits)
             other = stability_region(CHIP, MIX, "configurations", hits={"x": share}, limits=limits)
             assert region.load({"x": 1}, exact=True) == other.load({"x": 1}, exact=True)
+            if share == 1:
+                with pytest.raises(InputError, match="hits below 1"):
+                    region.certificate({"x": 1})
+                continue
             made = region.certificate({"x": 1})
             assert made.load == region.load({"x": 1}, exact=True)
-            assert check.check(made.text()).startswith("unstable")
+            said = check.check(made.text())
+            assert said.startswith("unstable")
+            assert ("prefix reuse" in said) == (share > 0)
         loads.append(stability_region(CHIP, MIX, hits=share).load({"x": 1}, exact=True))
         assert ("0.9 of the prompt tokens of x" in str(region.assumptions)) == (share == 0.9)
     assert loads == sorted(loads, reverse=True)
@@ -118,4 +124,5 @@ def test_a6_shares_hold_by_class_and_by_pool() -> None:
     some = stability_region(fleet, mix, hits={"x": F(1, 2)})
     assert some.load(rates, exact=True) < none
     assert some.load({"y": 1}) == stability_region(fleet, mix, hits=0).load({"y": 1})
-    assert check.check(some.certificate(rates).text()).startswith("optimal_load")
+    with pytest.raises(InputError, match="give all pools a prefix cache or none"):
+        some.certificate(rates)
