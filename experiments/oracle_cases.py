@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from experiments.occupation import Law, Machine, Pool, Segment, capacity, fleet_
 from experiments.runner import Row
 
 SEED = 11
+FLEETS = range(0, 120, 3)  # numbers of fleets without roles; all of them: range(120)
 ROLES = (("both", "both"), ("prefill", "decode"), ("both", "prefill", "decode"))
 
 
@@ -37,7 +38,7 @@ def draw_law(rng: np.random.Generator) -> tuple[llmq.BatchTime, Law]:
     read = int(rng.integers(1, 5)) / 64 if rng.random() < 0.4 else 0.0
     mixed = int(rng.integers(1, 5)) / 64 if rng.random() < 0.3 else read
     attention = int(rng.integers(1, 5)) / 64 if rng.random() < 0.3 else 0.0
-    more = {"per_kv": read, "per_kv_mixed": mixed, "per_work": attention}
+    more: dict[str, Any] = {"per_kv": read, "per_kv_mixed": mixed, "per_work": attention}
     form = rng.integers(3)
 
     def seconds(tokens: int, kv: int, work: float, prompt: bool) -> float:

@@ -51,18 +51,19 @@ _RANKED = (
     "on one engine with free swap [RANK]"
 )
 WHY = {
-    "sarathi": "full batches, if the full budget is the most productive batch",
+    "sarathi": "full batches, without limits and if the full budget is the most productive batch",
     "orca": "whole prompts leave gaps in a batch",
     "rad": "no cycles, prompts a multiple of the tile",
-    "maxweight": "every batch is the most productive one while much work waits",
-    "slai": "full batches, if as many decodes are allowed as the budget has tokens (128 by default "
-    "caps larger budgets); slots exclude phases [PACE]; every decode is critical here: iterations "
-    "take 0.125 s and more",
+    "maxweight": "without limits every batch is the most productive one while much work waits",
+    "slai": "full batches, without limits and if as many decodes are allowed as the budget has "
+    "tokens (128 by default caps larger budgets); slots exclude phases [PACE]; every decode is "
+    "critical here: iterations take 0.125 s and more",
     "pascal": _RANKED, "fcfs": _RANKED, "rr": _RANKED,
     "fastertransformer": "exclusive phases [XC]",
     "vllm": "v0: an iteration for each prompt that comes [OC]", "simple-chunking": "phases in turn",
-    "priority": "full batches, whatever the order of the classes; where agents call each other it "
-    "fails [G1, FC]; [priority/two-types](counterexamples/priority/two-types.json)",
+    "priority": "full batches, without limits, whatever the order of the classes; where "
+    "agents call each other it fails [G1, FC]; "
+    "[priority/two-types](counterexamples/priority/two-types.json)",
     "trail": "fills its batches while memory does not bind; where it does, what is pushed out is "
     "computed again [RCC]",
 }  # fmt: skip

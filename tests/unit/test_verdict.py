@@ -8,6 +8,7 @@ import pytest
 import llmq
 from llmq import policies
 from llmq.networks import Network, draw_network, fitted, suited
+from llmq.networks_limited import SLOTS, LimitedNetwork, draw_limited_network, limited
 from llmq.verdict import failure_bound, served, shares, stability_test, theorem
 
 
@@ -220,3 +221,34 @@ def test_a_theorem_and_the_test_agree():
         policy = policies.MaxWeight()
         assert theorem(policy, network) == "S1"
         assert stability_test(policy, network, 0.95, rng=number).status == "stable"
+
+
+@pytest.mark.parametrize("slots", [4, 8])
+def test_e4_the_example_of_vllm_v0_needs_unlimited_slots(slots):
+    """E4: with a limit of slots the network that refutes v0 is stable at 0.9 and 0.95."""
+    policy = policies.VLLM(token_budget=None, version="v0")
+    law = llmq.BatchTime.affine(base=0.125, per_token=0.0)
+    free = Network(llmq.Engine(law, 8, kv_block=1), {"a": llmq.RequestClass(1, 2)}, {"a": 32.0})
+    bounded = limited(free, max_seqs=slots)
+    for load in (0.9, 0.95):
+        assert stability_test(policy, bounded, load, replications=4, rng=1).status == "stable"
+
+
+def test_e4_a_path_with_limits_is_longer_than_the_first_fill():
+    """E4: 64 slots hold 64 requests of a first path of 50; it says nothing of what goes on."""
+    network = limited(draw_network(3), max_seqs=64)
+    found = stability_test(policies.Sarathi(), network, 0.8, replications=3, looks=2, rng=1)
+    assert found.requests >= 2 * 4 * 64
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_e4_networks_with_limits(number):
+    """E4: load 1 is where an explicit schedule ends; slots, memory or both."""
+    network = draw_limited_network(number)
+    engine = network.engine
+    assert engine.max_seqs in (None, *SLOTS)
+    assert engine.max_seqs is not None or engine.kv_tokens is not None
+    outer, inner = llmq.stability_region(engine, network.mix).load_bracket(network.rates)
+    assert (outer, inner) == pytest.approx((network.least, 1.0))
+    with pytest.raises(llmq.InputError, match="an engine with max_seqs, kv_tokens or both"):
+        LimitedNetwork(draw_network(number).engine, network.mix, network.rates, 1.0)
