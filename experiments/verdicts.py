@@ -231,7 +231,7 @@ def bound(table: Table, policy: str) -> str:
 
 def carried(table: Table, policy: str, wide: bool) -> str:
     """Mean interval of the reach on the networks of one sort, and the worst."""
-    sort = home(policies.parse(policy))[wide]
+    sort = home(setting(policy))[wide]
     rows = table.where(quantity="reach", policy=policy, set=sort)
     if not len(rows):
         return ""
@@ -262,7 +262,7 @@ def page(table: Table) -> str:
             for row in table.where(quantity="refuted", policy=name).rows()
         ]
         said = verdict(table, name)
-        if said == "tested optimal" and home(policies.parse(name))[0] == "short":
+        if said == "tested optimal" and home(setting(name))[0] == "short":
             said += " for short prompts"
         if said.startswith("tested"):
             said += WITHIN.get(name, "")
