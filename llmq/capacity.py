@@ -36,7 +36,7 @@ from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.plan import Candidate, CandidatePlan, Plan, PlanInterrupted, Probe
 from llmq.policies import VLLM, Policy
-from llmq.policies.settings import effective
+from llmq.policies.settings import effective, priced
 from llmq.result import Estimate, Kind, Provenance, provenance
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.record import Run
@@ -257,7 +257,7 @@ def _plan_one(s: Search, max_gpus: int) -> tuple[CandidatePlan, Need]:
     for name, one in mix.items():
         check_fits(s.engine, name, demand(one, s.engine))
     alone = s.alone()
-    need = s.need = need_of(s.engine, s.traffic, alone, s.slo, s.target)
+    need = s.need = need_of(priced(s.engine, s.offer.policy), s.traffic, alone, s.slo, s.target)
     limit, per = min(max_gpus, s.offer.max_gpus or max_gpus), s.engine.gpus
     most, answer, finished = limit // per, None, True
     if not s.shown(alone.attainment(s.slo)):

@@ -2,8 +2,9 @@
 
 All probes use the same random numbers, and changing the rate stretches the same arrivals, so that
 the share of good requests falls smoothly with the rate. The theory ends the search from above: no
-scheduler carries more than the outer bound of the stability region. Probes whose interval lies
-clear of the target give the ends of the answer's interval, assuming that more load is never better.
+policy carries more than the outer bound of the stability region at these settings. Probes whose
+interval lies clear of the target give the ends of the answer's interval, assuming that more load is
+never better.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from llmq.model.fleet import Fleet
 from llmq.model.slo import SLO
 from llmq.model.workload import Workload
 from llmq.policies import VLLM, Policy
-from llmq.policies.settings import effective
+from llmq.policies.settings import priced
 from llmq.result import Kind, Provenance, provenance
 from llmq.rng import RngLike, seed_sequence
 from llmq.sim.run import simulate
@@ -60,7 +61,9 @@ class MaxRate:
         Ends of the 95 % interval; below the first the targets are surely met, above the second
         surely missed.
     bound : float
-        No scheduler is stable above it (outer bound of the region).
+        At these settings no policy is stable above it (outer bound of the region).
+    hardware_bound : float
+        No scheduler is stable above it, whatever the token budget, slots and chunk.
     probes : tuple of Probe
         What was tried, in order.
     kind, assumptions, source, provenance
@@ -71,6 +74,7 @@ class MaxRate:
     low: float
     high: float
     bound: float
+    hardware_bound: float
     probes: tuple[Probe, ...]
     kind: Kind
     assumptions: tuple[str, ...]
@@ -79,7 +83,10 @@ class MaxRate:
 
     def __str__(self) -> str:
         shown = f"{self.rate:.3g} req/s [{self.low:.3g}, {self.high:.3g}]"
-        return f"{shown}, no scheduler carries more than {self.bound:.3g}"
+        return (
+            f"{shown}; at these settings no policy carries more than {self.bound:.3g}, no "
+            f"scheduler at any settings more than {self.hardware_bound:.3g}"
+        )
 
 
 def max_rate(
@@ -150,13 +157,13 @@ def max_rate(
         raise InputError(f"share must lie between 0 and 1, got {goal}", value=goal)
     root = seed_sequence(rng)
     chosen = VLLM() if policy is None else policy
-    system = effective(engine_or_fleet, chosen)
+    system = priced(engine_or_fleet, chosen)
     pools = [system] if isinstance(system, Engine) else [one for one, _ in system.pools.values()]
     # The prompts of a workload share nothing.
     hits = 0 if any(one.prefix_cache for one in pools) else None
     region = stability_region(system, workload.mix, hits=hits)
-    load, _ = region.load_bracket(workload.rates)
-    bound = workload.rate / load if load > 0 else math.inf
+    bound = workload.rate * region.margin(workload.rates)
+    free = stability_region(system, workload.mix, limits="hardware", hits=hits)
     low, high, tried = 0.0, bound if math.isfinite(bound) else 2 * workload.rate, []
     for done in range(probes):
         rate = (low + high) / 2
@@ -174,6 +181,7 @@ def max_rate(
     never = [p.rate for p in tried if p.verdict == "overloaded" or p.share.high < goal]
     return MaxRate(
         rate=low, low=min(max(surely, default=0.0), low), high=min([*never, bound]), bound=bound,
+        hardware_bound=workload.rate * free.margin(workload.rates),
         probes=tuple(tried), kind=Kind.SIMULATED,
         assumptions=(
             f"{goal:.4g} of the requests must meet {slo}", "more load is never better",

@@ -85,9 +85,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _fleet(args: argparse.Namespace) -> Fleet:
     """Read the pools, as the policy runs them."""
-    from llmq.policies.settings import effective
+    from llmq.policies.settings import priced
 
-    return effective(build_fleet(args), build_policy(args.policy))
+    return priced(build_fleet(args), build_policy(args.policy))
 
 
 def _routes(

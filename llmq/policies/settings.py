@@ -17,7 +17,7 @@ from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.policies.blocks import Policy
 
-__all__ = ["effective"]
+__all__ = ["effective", "priced"]
 
 
 @overload
@@ -81,3 +81,45 @@ def _engine(engine: Engine, policy: Policy) -> Engine:
             "not used"
         )
     return engine.with_(**changes, assumptions=(*engine.assumptions, *said)) if changes else engine
+
+
+@overload
+def priced(system: Engine, policy: Policy) -> Engine: ...
+@overload
+def priced(system: Fleet, policy: Policy) -> Fleet: ...
+@overload
+def priced(system: Engine | Fleet, policy: Policy) -> Engine | Fleet: ...
+def priced(system: Engine | Fleet, policy: Policy) -> Engine | Fleet:
+    """Return what a bound for a policy counts: a chunk only where no prompt ever passes it.
+
+    Parameters
+    ----------
+    system : Engine or Fleet
+        As it was configured.
+    policy : Policy
+        How it is scheduled.
+
+    Returns
+    -------
+    Engine or Fleet
+        As :func:`effective` says. Without ``prefill_chunk`` also where the policy cuts prompts by
+        it, but not that of a request that is alone: there the chunk is no limit.
+
+    Examples
+    --------
+    >>> from llmq.model.batchtime import BatchTime
+    >>> from llmq.policies.vllm import VLLM
+    >>> chip = Engine(BatchTime.affine(base=1, per_token=0.01), token_budget=64, prefill_chunk=16)
+    >>> effective(chip, VLLM()).prefill_chunk, priced(chip, VLLM()).prefill_chunk
+    (16, None)
+    """
+    if isinstance(system, Fleet):
+        pools = {name: (priced(one, policy), n) for name, (one, n) in system.pools.items()}
+        return replace(system, pools=pools)
+    engine = _engine(system, policy)
+    if engine.prefill_chunk is None or not policy.blocks.budget.alone:
+        return engine
+    said = f"policy {policy.name} does not cut the prompt of a request that is alone"
+    return engine.with_(
+        prefill_chunk=None, assumptions=(*engine.assumptions, f"{said}: no bound by the chunk")
+    )

@@ -85,6 +85,8 @@ def _check_engines(run: Run, r: int, some: Sequence[int], mine: npt.NDArray[np.b
     if found or any(run.engines[e] != engine for e in some):
         return
     everything = {"all": RequestClass(Lengths(prompt), Lengths(output), paired=True)}
+    # A request that is alone may pass the chunk (vLLM v1).
+    engine = engine.with_(prefill_chunk=None)
     region = stability_region(engine, everything, hits=0 if engine.prefix_cache else None)
     work, _ = region.load_bracket({"all": float(len(prompt))})
     busy = sum(tally.busy for tally in tallies)

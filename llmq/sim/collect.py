@@ -15,10 +15,12 @@ import numpy as np
 
 from llmq.errors import InputError
 from llmq.model.closed import Closed
+from llmq.model.engine import Engine
 from llmq.model.metrics import RequestTimes, e2e
 from llmq.model.prefix import unshared
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
+from llmq.policies.settings import priced
 from llmq.result import Kind, provenance
 from llmq.sim.block import Block, Task, join
 from llmq.sim.closed import throughput, verdict_closed
@@ -151,6 +153,12 @@ def as_run(
     )
 
 
+def _priced(task: Task) -> tuple[Engine, ...]:
+    """Engines as bounds count them; equal ones stay one object."""
+    known = {id(one): priced(one, task.policy) for one in task.engines}
+    return tuple(known[id(one)] for one in task.engines)
+
+
 def _classes(task: Task) -> tuple[str, ...]:
     traffic = task.traffic
     return traffic.classes if isinstance(traffic, Trace) else tuple(traffic.mix)
@@ -187,12 +195,12 @@ def _load(task: Task) -> tuple[float, float]:
         allowed = tuple(allowed[names.index(name)] for name in mix)
     # Classes that do not occur in a trace have no lengths.
     rates = {name: traffic.rates[name] for name in mix}
-    load = offered_load(task.engines, mix, rates, allowed)
+    load = offered_load(_priced(task), mix, rates, allowed)
     sizes = [engine.kv_block for engine in task.engines if engine.prefix_cache]
     if isinstance(traffic, Trace) and traffic.prefix and sizes:
         # Less than what an endless cache of all engines leaves is never to be done.
         least = unshared(traffic, kv_block=math.gcd(*sizes)).mix()
-        load = offered_load(task.engines, least, rates, allowed)[0], load[1]
+        load = offered_load(_priced(task), least, rates, allowed)[0], load[1]
     return load
 
 
@@ -204,7 +212,7 @@ def _verdict(
     traffic = task.traffic
     if isinstance(traffic, Workload) and isinstance(traffic.arrivals, Closed):
         rates = throughput(seen.arrival, seen.klass, _classes(task), measured)
-        load = offered_load(task.engines, traffic.mix, rates, task.eligible)
+        load = offered_load(_priced(task), traffic.mix, rates, task.eligible)
         return verdict_closed(traffic.arrivals, path, load, relax)
     if not math.isfinite(traffic.rate):
         return batch(load)

@@ -75,6 +75,18 @@ class StabilityRegion(abc.ABC):
             return "no scheduler is stable"
         return "at these settings no policy is stable"
 
+    @property
+    def carried_by(self) -> str:
+        """Who carries the rates that :meth:`contains` accepts, in words."""
+        if self.kind is Kind.EXACT:
+            return "a policy that knows no output length"
+        if all(request.output.is_fixed for request in self.mix.values()):
+            return "a paced schedule that knows the class of each request, hence its output length"
+        return (
+            "a paced schedule that knows the output length of each request; a policy that does "
+            "not know them may carry less"
+        )
+
     @overload
     def load(self, rates: Rates, exact: Literal[False] = False) -> float: ...
     @overload
@@ -138,8 +150,8 @@ class StabilityRegion(abc.ABC):
         -------
         tuple of float
             Above 1 the first proves instability; below 1 the second says that the rates can be
-            served. Equal where the region is exact; the second is infinite where no schedule is
-            known.
+            served, perhaps only by schedules that know output lengths (:attr:`carried_by`). Equal
+            where the region is exact; the second is infinite where no schedule is known.
         """
         return self._bracket(rates, rate_vector(rates, self.classes))
 
@@ -157,7 +169,8 @@ class StabilityRegion(abc.ABC):
             True where the rates can be served; False for a load of 1 and more. Above 1 no policy
             is stable at these settings, or (``limits="hardware"``) at any. At 1 exactly there is
             nothing to spare: arrivals at random are not stable under any policy, equal gaps of
-            equal requests may be carried.
+            equal requests may be carried. True may need a schedule that knows the output length of
+            each request beforehand: :attr:`carried_by` says which schedules are meant.
 
         Raises
         ------

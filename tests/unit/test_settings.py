@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
 import llmq
 from llmq import SLO, BatchTime, Engine, Fleet, RequestClass, Trace, Workload
 from llmq.capacity import plan_capacity
-from llmq.policies import ALL, Orca, Sarathi
-from llmq.policies.settings import effective
+from llmq.policies import ALL, VLLM, Orca, Sarathi
+from llmq.policies.settings import effective, priced
 from llmq.search import max_rate
 
 CHIP = Engine(BatchTime.affine(base=1, per_token=0.01), token_budget=64, name="chip")
@@ -62,11 +63,11 @@ def test_a1_verdict_and_assumptions_of_a_run() -> None:
 
 
 def _honours(policy: object) -> bool:
-    """Whether prompts of 12 tokens are cut in pieces of 4: three iterations before the first."""
+    """Whether prompts of 12 tokens beside another are cut in pieces of 4: three iterations."""
     chip = Engine(
         BatchTime.affine(base=1, per_token=1e-9), token_budget=64, max_seqs=4, prefill_chunk=4
     )
-    run = llmq.simulate(chip, Trace([0.0], [12], [1]), policy, warmup=0)  # type: ignore[arg-type]
+    run = llmq.simulate(chip, Trace([0.0, 0.0], [12, 12], [9, 9]), policy, warmup=0)  # type: ignore[arg-type]
     return run.requests.first_token[0, 0] > 2.5  # type: ignore[no-any-return]
 
 
@@ -98,3 +99,40 @@ def test_a8_chunks_that_a_policy_ignores_are_not_priced() -> None:
         plans[cut] = plan_capacity(work, slo, offer, policy=Orca(max_output=8), requests=500)
     assert plans[4].chosen.gpus == plans[None].chosen.gpus == 1
     assert plans[4].chosen.load == plans[None].chosen.load < 1
+
+
+def test_a1_max_rate_names_both_bounds() -> None:
+    found = max_rate(CHIP, Workload.poisson(0.1, MIX), SLO(1000, 1000, quantile=0.5),
+                     Sarathi(), probes=1, requests=50, rng=1)  # fmt: skip
+    assert found.bound == pytest.approx(0.1782, abs=1e-4)
+    assert found.hardware_bound == pytest.approx(1 / 2.19)
+    words = "at these settings no policy carries more than 0.178, no scheduler at any settings more"
+    assert words in str(found)
+
+
+def test_a9_contains_says_whether_output_lengths_must_be_known() -> None:
+    chip = CHIP.with_(kv_tokens=4096, max_seqs=8)
+    spread = {"x": RequestClass(200, llmq.Lengths.empirical([1, 3]))}
+    assert "knows the output length of each request" in (
+        llmq.stability_region(chip, spread).carried_by
+    )
+    assert "knows the class" in llmq.stability_region(chip, MIX).carried_by
+    assert "knows no output length" in llmq.stability_region(CHIP, spread).carried_by
+    assert "know the output lengths" in str(llmq.stability_region(chip, spread).assumptions)
+
+
+def test_a8_a_chunk_that_a_lone_prompt_may_pass_is_no_bound() -> None:
+    """vLLM v1 cuts a prompt only beside others: spaced requests beat a bound that prices it."""
+    chip = Engine(
+        BatchTime.affine(base=1, per_token=0.001), token_budget=64, max_seqs=1, prefill_chunk=4,
+    )  # fmt: skip
+    policy = VLLM(token_budget=None, version="v1")
+    mix = {"x": RequestClass(48, 2)}
+    run = llmq.simulate(chip, Trace(np.arange(60) * 5.0, [48] * 60, [2] * 60), policy, warmup=0)
+    assert float(run.requests.finish[0, -1]) < 60 * 5  # served as they come, at 0.2/s
+    assert llmq.stability_region(effective(chip, policy), mix).load({"x": 0.2}) > 1
+    assert llmq.stability_region(priced(chip, policy), mix).load({"x": 0.2}) < 1
+    assert run.verdict.load < 1
+    assert "does not cut the prompt of a request that is alone" in str(
+        priced(chip, policy).assumptions
+    )
