@@ -7,7 +7,7 @@ kept as they are: the caller resolves them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ __all__ = ["CandidateConfig", "PlanConfig", "SimulationConfig", "read_config"]
 
 _ENGINE_KEYS = ("token_budget", "max_seqs", "kv_tokens", "kv_block", "prefill_chunk")
 _READ = ("per_kv", "per_kv_mixed", "per_work")
+# How a trace is read, as read_trace() calls it.
+_READING: dict[str, Callable[[Table, str], Any]] = {
+    **dict.fromkeys(("format", "jitter", "time_unit", "failed"), Table.text),
+    **dict.fromkeys(("hash_block", "output"), Table.whole),
+}
 # What each form needs, and what it may have.
 _LAWS = {
     "affine": (("base", "per_token"), _READ),
@@ -170,7 +175,7 @@ def read_config(path: PathLike) -> PlanConfig:
 
 def _traffic(whole: Table, seed: int) -> Trace | Workload:
     table = whole.table("traffic")
-    table.only(["trace", "workload", "format", "jitter", "rate", "arrivals", "cv"])
+    table.only(["trace", "workload", "rate", "arrivals", "cv", *_READING])
     given = [key for key in ("trace", "workload") if key in table]
     given += ["[classes]"] if "classes" in whole else []
     if len(given) != 1:
@@ -178,7 +183,7 @@ def _traffic(whole: Table, seed: int) -> Trace | Workload:
             "give one of trace =, workload = or [classes.<name>] tables, "
             f"found {' and '.join(given) or 'none'}"
         )
-    for key in ("format", "jitter"):
+    for key in _READING:
         if key in table and given != ["trace"]:
             raise table.mistake(f"{key} belongs to trace =, not to {given[0]}", key)
     if given == ["trace"]:
@@ -197,10 +202,9 @@ def _trace(table: Table, seed: int) -> Trace:
     with table.located():
         trace = read_trace(
             _beside(table, table.text("trace")),
-            format=table.text("format") if "format" in table else None,
-            jitter=table.text("jitter") if "jitter" in table else None,
             rng=seed,
             arrivals=arrivals,
+            **{key: read(table, key) for key, read in _READING.items() if key in table},
         )
         if "rate" not in table or arrivals is not None:
             return trace

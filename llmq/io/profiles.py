@@ -19,9 +19,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from llmq.calibrate.compose import DEFAULT_SEED
 from llmq.calibrate.geometry import Geometry, geometry
@@ -35,11 +36,15 @@ from llmq.io.profile_llmservingsim import read_llmservingsim, read_meta
 from llmq.io.profile_table import header, read_columns
 from llmq.io.profile_vidur import read_vidur
 from llmq.rng import RngLike
+from llmq.units import format_seconds
 
 __all__ = ["FORMATS", "read_profile"]
 
+Floats: TypeAlias = npt.NDArray[np.float64]
+
 FORMATS = ("vidur", "llmservingsim", "aiconfigurator", "steps")
 _FEWEST = 4
+_SHORT, _LONG = 1e-6, 5.0  # seconds of an iteration, without knowing model and GPU
 _PACKAGE = "aiconfigurator-core/"
 
 
@@ -156,7 +161,9 @@ def read_profile(
     _check_spread(profile, file)
     if kind not in ("steps", "package"):  # these were compared where their lines are known
         _check_bound(profile, shape, file)
-    return profile.assuming(assume)
+    profile = profile.assuming(assume)
+    _check_all_reduce(profile, kind, file)
+    return profile
 
 
 def _check_arguments(tp: int, layers: int | None, all_reduce: str) -> None:
@@ -253,6 +260,8 @@ def _read_steps(path: Path, tp: int, shape: Geometry | None, gpu: str, source: s
     kinds = {"tokens": "count", "seconds": "time"}
     optional = {"kv": "count", "work": "time", "prefill": "count"}
     names = header(path)
+    if kinds.keys() <= set(names):
+        _check_names(names, [*kinds, *optional], path)
     kinds |= {name: kind for name, kind in optional.items() if name in names}
     if "work" in kinds and "prefill" not in kinds:
         raise FormatError(
@@ -267,10 +276,12 @@ def _read_steps(path: Path, tp: int, shape: Geometry | None, gpu: str, source: s
                 f"must be positive, found {table[name][row]}: remove idle iterations",
                 path=path, line=int(table["line"][row]), column=name,
             )  # fmt: skip
+    kind = find_gpu(gpu)
+    if not (shape and kind):
+        _check_seconds(table["seconds"], path)
     columns: dict[str, Any] = {name: table[name] for name in kinds}
     alone = np.zeros(len(table["line"]), dtype=np.int64)
     check_units(alone, table["tokens"], table["seconds"], table["line"], path, "seconds")
-    kind = find_gpu(gpu)
     unchecked = "times were not compared with the memory bandwidth: say model and GPU"
     profile = Profile(
         **columns, tp=tp, model=shape.name if shape else "", gpu=gpu, format="steps",
@@ -281,10 +292,52 @@ def _read_steps(path: Path, tp: int, shape: Geometry | None, gpu: str, source: s
     return profile
 
 
+def _check_names(names: list[str], known: list[str], path: Path) -> None:
+    """Ask about a column that looks like one of ours: without it the law would lose a term."""
+    from difflib import get_close_matches
+
+    for name in names:
+        if name in known or not name:
+            continue
+        word = name.strip().lower()
+        like = [own for own in known if word.startswith((f"{own}_", f"{own} ")) or word == own]
+        like += get_close_matches(word, known, n=1, cutoff=0.75)
+        if like and like[0] not in names:
+            raise FormatError(
+                f"the column is not known; did you mean {like[0]!r}? rename it, or remove it",
+                path=path, line=1, column=name[:60],
+            )  # fmt: skip
+
+
+def _check_seconds(seconds: Floats, path: Path) -> None:
+    """Ask about times that no iteration takes; with model and GPU the hardware tells."""
+    if float(seconds.min()) > _SHORT and float(seconds.max()) < _LONG:
+        return
+    least, most = format_seconds(float(seconds.min())), format_seconds(float(seconds.max()))
+    raise FormatError(
+        f"iterations of {least} to {most}: are the times in another unit? the column is in seconds "
+        "(0.0058 for 5.8 ms); if it is right, say model= and gpu=, so that it can be checked",
+        path=path, column="seconds",
+    )  # fmt: skip
+
+
 def _check_bound(profile: Profile, shape: Geometry | None, file: Path) -> None:
     kind = find_gpu(profile.gpu)
     if shape is not None and kind is not None:
         check_bound(profile, shape, kind, file)
+
+
+def _check_all_reduce(profile: Profile, kind: str, file: Path) -> None:
+    # Counted as zero it would make two GPUs without a fast link a quarter too fast.
+    if profile.tp > 1 and "all-reduce" in profile.missing:
+        table = (
+            "network='all_reduce.csv', or its time in an iteration with " if kind == "vidur" else ""
+        )
+        raise InputError(
+            f"{file.parent}: {profile.tp} GPUs reduce twice in each layer, and no table holds the "
+            f"time of it: give {table}assume={{'all-reduce': 0.002}} (seconds of an iteration)",
+            value=profile.tp,
+        )
 
 
 def _check_spread(profile: Profile, file: Path) -> None:

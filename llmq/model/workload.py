@@ -267,4 +267,10 @@ def _shares(
             raise InputError(f"rate for unknown class {name!r}{nearest(name, mix)}")
         if not 0 <= value < math.inf:
             raise InputError(f"rate of class {name!r} must be >= 0 and finite, got {value}")
+    if absent := [name for name in mix if name not in rate]:
+        raise InputError(
+            f"the class {absent[0]!r} has no rate: give one for each class, 0 for a class that "
+            "does not arrive",
+            value=absent[0],
+        )
     return float(sum(rate.values())), rate

@@ -64,6 +64,27 @@ def vidur_layers(n: np.ndarray, tp: int) -> np.ndarray:
     return 3 * 45 * (0.01 + 0.001 * n / tp) * 1e-3 + 0.5e-3
 
 
+def test_b14_an_all_reduce_is_never_counted_as_zero(tmp_path: Path) -> None:
+    path = vidur_mlp(tmp_path / "a100" / "tiny-hf" / "mlp.csv")
+    with pytest.raises(InputError, match="2 GPUs reduce twice in each layer, and no table"):
+        read_profile(path.parent, model=TINY, tp=2)
+
+
+def test_b18_a_misnamed_column_of_a_step_log_is_asked_about(tmp_path: Path) -> None:
+    rows = [[n, 0.01 + 1e-5 * n, 8 * n] for n in (1, 8, 64, 128, 256)]
+    file = write(tmp_path / "own.csv", ["tokens", "seconds", "kv_tokens"], rows)
+    with pytest.raises(FormatError, match=r"column kv_tokens: .* did you mean 'kv'"):
+        read_profile(file)
+    file = write(tmp_path / "own.csv", ["tokens", "seconds", "host"], rows)
+    assert len(read_profile(file)) == 5
+
+
+def test_b8_a_step_log_in_milliseconds_is_asked_about(tmp_path: Path) -> None:
+    rows = [[n, 10 + 1e-2 * n] for n in (1, 8, 64, 128, 256)]
+    with pytest.raises(FormatError, match=r"iterations of 10 s to 12\.6 s: are the times in"):
+        read_profile(write(tmp_path / "own.csv", ["tokens", "seconds"], rows))
+
+
 def test_vidur_layers_alone(tmp_path: Path) -> None:
     path = vidur_mlp(tmp_path / "a100" / "tiny-hf" / "mlp.csv")
     profile = read_profile(path, layers=3)
@@ -72,9 +93,9 @@ def test_vidur_layers_alone(tmp_path: Path) -> None:
     assert not profile.kv.any()
     assert (profile.scope, profile.gpu, profile.model) == ("layers", "a100", "tiny-hf")
     assert profile.missing == ("attention", "LM head", "engine overhead")
-    shared = read_profile(path.parent, model=TINY, tp=2)
-    assert shared.seconds == pytest.approx(vidur_layers(shared.tokens, 2), rel=1e-12)
-    assert shared.missing == ("attention", "all-reduce", "LM head", "engine overhead")
+    shared = read_profile(path.parent, model=TINY, tp=2, assume={"all-reduce": 0.5})
+    assert shared.seconds == pytest.approx(0.5 + vidur_layers(shared.tokens, 2), rel=1e-12)
+    assert shared.missing == ("attention", "LM head", "engine overhead")
     assert shared.model == "Tiny"
 
 

@@ -25,7 +25,8 @@ def test_rates_by_class_or_in_total():
     assert by_class.rates == {"chat": 9.0, "code": 3.0}
     assert by_class.weights == {"chat": 0.75, "code": 0.25}
     assert Workload.poisson(12.0, MIX).rates == {"chat": 6.0, "code": 6.0}
-    assert Workload.poisson({"code": 3.0}, MIX).rates == {"chat": 0.0, "code": 3.0}
+    silent = Workload.poisson({"chat": 0.0, "code": 3.0}, MIX)
+    assert silent.rates == {"chat": 0.0, "code": 3.0}
 
 
 def test_processes():
@@ -108,7 +109,7 @@ def test_the_callers_dict_is_copied():
         (lambda: Workload.poisson(1.0, {}),
          "a workload needs at least one request class; the mix is empty"),
         (lambda: Workload.poisson(0.0, MIX), "rate must be positive and finite, got 0.0"),
-        (lambda: Workload.poisson({"chat": 0}, MIX), "rate must be positive and finite, got 0.0"),
+        (lambda: Workload.poisson({"chat": 0, "code": 0}, MIX), "rate must be positive and finite, got 0.0"),
         (lambda: Workload.poisson({"caht": 1}, MIX),
          "rate for unknown class 'caht'; did you mean 'chat'?"),
         (lambda: Workload.poisson({"chat": -1}, MIX),
@@ -147,3 +148,10 @@ def test_equal_classes_draw_different_lengths():
     one, two = (trace.prompt[trace.klass == code][:50] for code in (0, 1))
     assert not np.array_equal(one, two)
     assert abs(np.corrcoef(one, two)[0, 1]) <= 4 / math.sqrt(50)
+
+
+def test_b18_a_class_without_a_rate_is_an_error():
+    mix = {"chat": RequestClass(8, 4), "code": RequestClass(9, 4)}
+    with pytest.raises(InputError, match="the class 'code' has no rate: give one for each class"):
+        Workload.poisson({"chat": 1.0}, mix)
+    assert Workload.poisson({"chat": 1.0, "code": 0.0}, mix).rates == {"chat": 1.0, "code": 0.0}
