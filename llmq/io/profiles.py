@@ -158,12 +158,7 @@ def read_profile(
             profile = read_aiconfigurator(
                 file.parent, shape=shape, all_reduce=all_reduce, **drawn, **facts
             )
-    _check_spread(profile, file)
-    if kind not in ("steps", "package"):  # these were compared where their lines are known
-        _check_bound(profile, shape, file)
-    profile = profile.assuming(assume)
-    _check_all_reduce(profile, kind, file)
-    return profile
+    return _completed(profile, kind, shape, file, assume)
 
 
 def _check_arguments(tp: int, layers: int | None, all_reduce: str) -> None:
@@ -325,6 +320,19 @@ def _check_bound(profile: Profile, shape: Geometry | None, file: Path) -> None:
     kind = find_gpu(profile.gpu)
     if shape is not None and kind is not None:
         check_bound(profile, shape, kind, file)
+
+
+def _completed(
+    profile: Profile, kind: str, shape: Geometry | None, file: Path,
+    assume: Mapping[str, float] | None,
+) -> Profile:  # fmt: skip
+    """Check the rows, and add what the caller assumes."""
+    _check_spread(profile, file)
+    if kind not in ("steps", "package"):  # these were compared where their lines are known
+        _check_bound(profile, shape, file)
+    profile = profile.assuming(assume)
+    _check_all_reduce(profile, kind, file)
+    return profile
 
 
 def _check_all_reduce(profile: Profile, kind: str, file: Path) -> None:
