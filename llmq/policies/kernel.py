@@ -169,7 +169,8 @@ def plan(
             continue
         tokens = fill.amount(row)
         if tokens == 0:
-            fill.open = fill.open and not blocks.budget.head_of_line
+            # A resident that gets nothing keeps its place; it is not ahead of those who wait.
+            fill.open = fill.open and (fill.resident[row] or not blocks.budget.head_of_line)
             continue
         if not (fill.slot_free(row) if fill.resident[row] else fill.admit(row, tokens)):
             continue

@@ -200,9 +200,10 @@ class PascalRoute(Router):
         Returns
         -------
         float
-            Prompt and output tokens of those that have started (of all, if waiting ones count).
+            Prompt and output tokens of those that have started, from the start of their first
+            iteration on (of all, if waiting ones count).
         """
-        counted = (view.kv + view.host > 0) | self.count_waiting
+        counted = view.resident | (view.kv + view.host > 0) | self.count_waiting
         return float(np.sum((view.prompt + view.generated)[counted]))
 
     def healthy(self, signals: Signals) -> Bools:

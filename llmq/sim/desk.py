@@ -141,7 +141,7 @@ class Desk:
         if "requests" in sees:
             requests = np.array([float(len(s.present())) for s in whole])
         if "kv" in sees:
-            kv = np.array([float(sum(r.kv + r.host for r in s.present())) for s in whole])
+            kv = np.array([float(sum(r.footprint() for r in s.present())) for s in whole])
         if "counts" in sees:
             codes = [[self.klass[r.index] for r in s.present()] for s in whole]
             for code, name in enumerate(self.trace.classes):

@@ -107,14 +107,15 @@ def _read(s: State, tau: float, lanes: Ints, steps: Ints, time: Floats) -> Bools
 def _place(s: State, q: Ints, look: _Look) -> Ints:
     """Choose the lanes of arrivals."""
     lanes, done, good = look
-    route, whole = s.rules.route, done > 0
-    # Prompts in their prefill hold KV from its end on.
-    held = s.held[lanes] + done * s.batch[lanes] + whole * s.filling[lanes]
+    route = s.rules.route
+    # Prompts count from the start of their prefill on: what has started, not only what is there.
+    filling = (s.planned[lanes] > 0) * s.filling[lanes]
+    held = s.held[lanes] + done * s.batch[lanes] + filling
     if route is None:
-        to = np.argmin(held - s.started[lanes] - whole * s.fills[lanes], axis=1)
+        to = np.argmin(held, axis=1)
     else:
         if route.count_waiting:
-            held += s.waiting[lanes] - whole * s.filling[lanes]
+            held += s.waiting[lanes] - filling
         to = new_choice(good, held)
     s.data.server[q] = to
     return np.asarray(lanes[:, 0] + to)
@@ -169,8 +170,6 @@ def _leave(
     busy[0, lanes] = busy[1, to] = ready
     s.held[lanes] -= size
     s.held[to] += size
-    s.started[lanes] -= 1
-    s.started[to] += 1
     s.sums.moved[to] += size - 1
     s.data.transfer[q] = ready - time
     return ready, start

@@ -53,7 +53,7 @@ class State:
         self.due, self.cross = np.full(lanes, np.inf), np.full(lanes, np.inf)
         self.turns, self.landing = np.zeros(lanes, np.int64), np.full(lanes, np.inf)
         # KV tokens and rows that hold some, prompts and rows in their prefill, prompts that wait.
-        self.held, self.started = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
+        self.held = np.zeros(lanes, np.int64)
         self.filling, self.fills = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
         self.waiting = np.zeros(lanes, np.int64)
         # Rows in the high queue.

@@ -46,7 +46,6 @@ def complete(s: State, lanes: Ints) -> tuple[Ints, Ints]:
     sums.clock[lanes] = due
     filling = s.filling[lanes]
     s.held[lanes] += filling + made
-    s.started[lanes] += s.fills[lanes]
     s.waiting[lanes] -= filling
     # Without a stretch nothing has happened since.
     s.planned[lanes], s.law[1, lanes] = 0, np.inf
@@ -68,7 +67,6 @@ def _turn(s: State, lanes: Ints, slots: Ints) -> tuple[Ints, Ints]:
         late = made[done] - hidden[done] - data.summed[gone]
         data.stalled[gone] += data.delay[gone] * late
         np.subtract.at(s.held, lane, size[done])
-        np.subtract.at(s.started, lane, 1)
         s.clear(lane, slots[done])
         stay = (~ends).nonzero()[0]
         lanes, slots, q, time, made, over = (x[stay] for x in (lanes, slots, q, time, made, over))

@@ -56,6 +56,17 @@ class Row:
         missing = self.prompt + self.generated - self.kv - self.host
         return missing if missing > 0 else lag
 
+    def footprint(self) -> int:
+        """KV tokens that a router counts.
+
+        Returns
+        -------
+        int
+            Prompt and output so far, from the start of the first iteration on; 0 for a row that
+            waits for it, or whose KV was dropped.
+        """
+        return self.prompt + self.generated if self.held or self.kv or self.host else 0
+
     def decoding(self, lag: int) -> bool:
         """Whether the next token takes one decode.
 

@@ -35,8 +35,7 @@ CROWD = 1 / 8
 class _Plan:
     """What the prefills of an iteration take, lane by lane."""
 
-    urgent: Floats  # critical decodes
-    taken: Floats  # those that are served
+    taken: Floats  # critical decodes that are served
     tokens: Floats
     held: Floats  # KV tokens of the prefills
     work: Floats
@@ -96,20 +95,21 @@ def _arrive(s: State) -> None:
 def _iterate(s: State, sums: Sums) -> None:
     """Run one iteration in each lane, or a stretch in which only decodes run."""
     r = s.rules
-    critical = s.mark <= s.clock
+    critical, capped = _critical(s)
     plan = _fill(s, critical)
     left = r.budget - plan.taken - plan.tokens
     room = np.minimum(left, r.most - plan.taken)
     alone = plan.tokens == 0.0
     if r.one_slot:
         room = np.minimum(room, r.slots - plan.taken - ~alone)
-    rest = s.n - plan.urgent
-    every = (rest <= room) & (plan.urgent <= plan.taken)
-    some = np.flatnonzero(~every & ((room > 0.0) | (plan.urgent > plan.taken)))
+    rest = s.n - plan.taken
+    every = rest <= room
+    some = np.flatnonzero(~every & (room > 0.0))
     if some.size:
-        extra = np.where(plan.urgent > plan.taken, 0.0, room)
-        chosen = part_groups(s, some, (plan.taken + extra)[some])
+        chosen = part_groups(s, some, (plan.taken + room)[some])
         critical = s.mark <= s.clock
+        if capped.size:
+            critical[:, capped] = part_groups(s, capped, plan.taken[capped])
     served = (critical | every) & (s.count > 0.0)
     if some.size:
         served[:, some] = chosen
@@ -128,6 +128,19 @@ def _iterate(s: State, sums: Sums) -> None:
         s.undo(np.flatnonzero(bad), sums)
 
 
+def _critical(s: State) -> tuple[Bools, Ints]:
+    """Groups of critical decodes that are served, and lanes in which some must wait for others."""
+    r = s.rules
+    critical = s.mark <= s.clock
+    most = min(r.budget, r.most, r.slots) if r.one_slot else min(r.budget, r.most)
+    capped = np.flatnonzero((s.count * critical).sum(axis=0) > most)
+    if capped.size:
+        chosen = part_groups(s, capped, np.full(capped.size, float(most)))
+        critical = s.mark <= s.clock
+        critical[:, capped] = chosen
+    return critical, capped
+
+
 def _bound(s: State, lanes: Ints | slice = slice(None)) -> Floats:
     """Bound the used KV blocks from above."""
     block = s.rules.block
@@ -137,11 +150,9 @@ def _bound(s: State, lanes: Ints | slice = slice(None)) -> Floats:
 def _fill(s: State, critical: Bools) -> _Plan:
     """Give the started prefill and requests of the queue what the critical decodes leave."""
     r, width = s.rules, s.width
-    urgent = (s.count * critical).sum(axis=0)
-    most = min(r.budget, r.most, r.slots) if r.one_slot else min(r.budget, r.most)
-    taken = np.minimum(urgent, most)
+    taken = (s.count * critical).sum(axis=0)
     tokens, reads, work = np.zeros((3, width))
-    plan = _Plan(urgent, taken, tokens, reads, work, np.zeros(width, dtype=bool), [])
+    plan = _Plan(taken, tokens, reads, work, np.zeros(width, dtype=bool), [])
     started = s.part >= 0
     able = (started | (s.head >= 0)) & (taken < r.budget)
     if r.one_slot:
@@ -177,14 +188,14 @@ def _fill(s: State, critical: Bools) -> _Plan:
 def _admit(s: State, lanes: Ints, critical: Bools, plan: _Plan, resident: Floats) -> Bools:
     """Start the first request of each queue if slots and memory allow it."""
     r = s.rules
-    fits = plan.urgent[lanes] <= r.most
+    fits = np.ones(lanes.size, dtype=bool)
     if not r.one_slot:
         slot = resident[lanes] < r.slots
         plan.blocked[lanes[~slot]] = True
         fits &= slot
     if r.limited:
         need = np.ceil(s.data.prompt[s.head[lanes]] / r.block)
-        space = r.total - r.margin - need - plan.urgent[lanes]
+        space = r.total - r.margin - need - plan.taken[lanes]
         tight = np.flatnonzero(fits & (space < _bound(s, lanes)))
         if tight.size:
             at = lanes[tight]
