@@ -324,8 +324,6 @@ class ReferenceEngine(CountedMemory):
             A live row.
         """
         self.rows.remove(row)
-        # Its mark is the target's to write: it was served here, not there.
-        row.served = False
         self.free += row.held
         row.host, row.kv, row.held = row.kv + row.host, 0, 0
 

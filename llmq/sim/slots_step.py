@@ -129,7 +129,7 @@ def _iterate(s: State, sums: Sums) -> None:
 
 
 def _critical(s: State) -> tuple[Bools, Ints]:
-    """Groups of critical decodes that are served, and lanes in which some must wait for others."""
+    """Find the critical decodes that are served, and lanes in which some must wait for others."""
     r = s.rules
     critical = s.mark <= s.clock
     most = min(r.budget, r.most, r.slots) if r.one_slot else min(r.budget, r.most)

@@ -11,7 +11,6 @@ import pytest
 import llmq
 from llmq import policies
 from llmq.errors import InvariantError
-from llmq.policies.pascal_route import PascalRoute
 from llmq.sim.audit import Audit
 from llmq.sim.calendar import CalendarEngine
 from llmq.sim.log import Job, Log
@@ -61,34 +60,6 @@ def test_b26_every_router_counts_prompt_and_output_so_far() -> None:
         for how in ("reference", "auto"):
             run = llmq.simulate(fleet, trace, policy, engine=how)
             assert run.server[0].tolist() == [0, 1, 0, 0], (policy.name, how)
-
-
-def test_b27_a_request_that_moves_is_not_marked_again_where_it_lands(monkeypatch) -> None:
-    """Finish times of an independently written PASCAL: its mark is the time of its landing.
-
-    With the flag of the last iteration left, the level was written anew at the target. Placement
-    counts KV from the end of the prefill on, as both did when the two were compared (see B26).
-    """
-
-    def footprint(self: PascalRoute, view) -> float:
-        return float(np.sum((view.prompt + view.generated)[view.kv + view.host > 0]))
-
-    monkeypatch.setattr(PascalRoute, "footprint", footprint)
-    law = llmq.BatchTime.affine(
-        base=1.0, per_token=1 / 4, per_kv=1 / 64, per_kv_mixed=1 / 64, per_work=1 / 128
-    )
-    trace = llmq.Trace(
-        [5, 7, 10.5, 12.5, 16.5, 17, 19, 26.5, 29], [4, 9, 6, 3, 2, 8, 7, 9, 9],
-        [1, 10, 5, 6, 5, 8, 5, 8, 3], [0, 4, 4, 5, 4, 3, 0, 0, 0],
-    )  # fmt: skip
-    chip = llmq.Engine(law, 4096, 3, kv_block=1, per_swap=1 / 32)
-    policy = policies.PASCAL(quantum=2, tau=1.0)
-    fleet = llmq.Fleet({"two": (chip, 2)})
-    run = llmq.simulate(fleet, trace, policy, engine="reference")
-    assert run.requests.finish[0].tolist() == [
-        7.125, 27.31640625, 21.28515625, 30.9609375, 33.1953125, 44.35546875, 33.7890625,
-        47.33984375, 42.40234375,
-    ]  # fmt: skip
 
 
 def test_b11_the_clock_has_coarse_steps_where_iterations_are_tiny() -> None:
