@@ -1,10 +1,16 @@
-"""The highest rate at which a fleet meets its targets: bisection over simulated probes.
+"""The highest rate at which a fleet meets its targets: a search over simulated probes.
 
-All probes use the same random numbers, and changing the rate stretches the same arrivals, so that
-the share of good requests falls smoothly with the rate. The theory ends the search from above: no
-policy carries more than the outer bound of the stability region at these settings. Probes whose
-interval lies clear of the target give the ends of the answer's interval, assuming that more load is
-never better.
+A probe is lengthened until it is decided: the verdict is "stable" and the whole interval of the
+share of good requests lies above the target, or the interval lies below it, or the fleet is
+overloaded; or until it has the most requests it may have. The largest rate that is surely good and
+the smallest that surely is not are the ends of the answer's interval, assuming that more load is
+never better. Between them bisection goes on, on both sides of the rates that stay undecided. The
+answer itself is where the share of bad requests, interpolated on a logarithmic scale between the
+neighbouring probes, crosses the target.
+
+All probes use the same random numbers, and changing the rate stretches the same arrivals. Theory
+ends the search from above with two bounds: at these settings (token budget, slots, chunk) no policy
+carries more than the first, and on this hardware no scheduler carries more than the second.
 """
 
 from __future__ import annotations
@@ -24,10 +30,14 @@ from llmq.policies import VLLM, Policy
 from llmq.policies.settings import priced
 from llmq.result import Kind, Provenance, provenance
 from llmq.rng import RngLike, seed_sequence
+from llmq.sim.record import Run
 from llmq.sim.run import simulate
 from llmq.sim.stats import Share
 
 __all__ = ["MaxRate", "Probe", "max_rate"]
+
+# How much longer than its first try a probe may become.
+LONGEST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,8 @@ def max_rate(
     share: float | None = None,
     probes: int = 8,
     requests: int = 2000,
-    replications: int = 1,
+    replications: int = 8,
+    longest: int | None = None,
     rng: RngLike = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> MaxRate:
@@ -120,7 +131,10 @@ def max_rate(
     probes : int
         Simulated rates.
     requests, replications : int
-        Of each probe.
+        Of each probe to begin with.
+    longest : int, optional
+        Requests of all paths of a probe that stays undecided; 4 times those of the first try if
+        not given.
     rng : Generator, SeedSequence, int or None
         Source of randomness, the same for every probe.
     progress : callable, optional
@@ -164,23 +178,27 @@ def max_rate(
     region = stability_region(system, workload.mix, hits=hits)
     bound = workload.rate * region.margin(workload.rates)
     free = stability_region(system, workload.mix, limits="hardware", hits=hits)
-    low, high, tried = 0.0, bound if math.isfinite(bound) else 2 * workload.rate, []
+    most = LONGEST * requests * replications if longest is None else longest
+
+    def decided(run: Run) -> bool:
+        good = run.attainment(slo)
+        return good.high < goal or (run.verdict.status == "stable" and good.low >= goal)
+
+    top = bound if math.isfinite(bound) else 2 * workload.rate
+    tried: list[Probe] = []
     for done in range(probes):
-        rate = (low + high) / 2
+        rate = _next(tried, goal, top)
         run = simulate(
             engine_or_fleet, workload.at_rate(rate), chosen, replications=replications,
-            requests=requests, rng=np.random.SeedSequence(root.entropy, spawn_key=root.spawn_key),
+            requests=requests, precision=decided, most=most,
+            rng=np.random.SeedSequence(root.entropy, spawn_key=root.spawn_key),
         )  # fmt: skip
-        probe = Probe(rate, run.attainment(slo), run.verdict.status)
-        tried.append(probe)
-        good = probe.verdict != "overloaded" and probe.share.value >= goal
-        low, high = (rate, high) if good else (low, rate)
+        tried.append(Probe(rate, run.attainment(slo), run.verdict.status))
         if progress is not None:
             progress(done + 1, probes)
-    surely = [p.rate for p in tried if p.verdict != "overloaded" and p.share.low >= goal]
-    never = [p.rate for p in tried if p.verdict == "overloaded" or p.share.high < goal]
+    low, high = _ends(tried, goal, bound)
     return MaxRate(
-        rate=low, low=min(max(surely, default=0.0), low), high=min([*never, bound]), bound=bound,
+        rate=_crossing(tried, goal, low, high), low=low, high=high, bound=bound,
         hardware_bound=workload.rate * free.margin(workload.rates),
         probes=tuple(tried), kind=Kind.SIMULATED,
         assumptions=(
@@ -190,6 +208,42 @@ def max_rate(
         source=run.source,
         provenance=provenance(
             entropy=root.entropy, system=engine_or_fleet, policy=run.policy, slo=slo,
-            probes=probes, requests=requests, replications=replications,
+            probes=probes, requests=requests, replications=replications, longest=most,
         ),
     )  # fmt: skip
+
+
+def _ends(tried: list[Probe], goal: float, top: float) -> tuple[float, float]:
+    """Largest rate that is surely good, and the smallest that surely is not."""
+    bad = [p.rate for p in tried if p.verdict == "overloaded" or p.share.high < goal]
+    high = min([*bad, top])
+    good = [p.rate for p in tried if p.verdict == "stable" and p.share.low >= goal]
+    return max([rate for rate in good if rate <= high], default=0.0), high
+
+
+def _next(tried: list[Probe], goal: float, top: float) -> float:
+    """Halve the wider gap beside the rates that stay undecided."""
+    low, high = _ends(tried, goal, top)
+    between = [p.rate for p in tried if low < p.rate < high]
+    if not between:
+        return (low + high) / 2
+    below, above = (low, min(between)), (max(between), high)
+    first, last = max(below, above, key=lambda gap: gap[1] - gap[0])
+    return (first + last) / 2
+
+
+def _crossing(tried: list[Probe], goal: float, low: float, high: float) -> float:
+    """Where the share of bad requests crosses what the target allows."""
+    within = sorted((p for p in tried if low <= p.rate <= high), key=lambda p: p.rate)
+    good = [p for p in within if p.verdict != "overloaded" and p.share.value >= goal]
+    if not good:
+        return low
+    last = good[-1]
+    after = next((p for p in within if p.rate > last.rate), None)
+    if after is None or after.verdict == "overloaded":
+        return last.rate
+    # Half a request stands for none.
+    least = 0.5 / max(last.share.n, 1)
+    there, here = (math.log(max(1 - p.share.value, least)) for p in (after, last))
+    step = (math.log(1 - goal) - here) / (there - here) if there > here else 0.0
+    return min(max(last.rate + step * (after.rate - last.rate), low), high)

@@ -6,7 +6,8 @@ With ``R`` the mean time in the system and ``Z`` the mean think time, Little's l
 gives :math:`N = X (R + Z)`, whatever the policy. Load tests of serving engines ("concurrency 32")
 are closed loops: they never overload an engine, they slow the users down to what it carries.
 
-At time 0 all users begin to think; without think time all send at once.
+At time 0 all users begin to think; without think time all send at once. Think times are exponential
+unless told otherwise: users that all think for the same fixed time never get out of step.
 """
 
 from __future__ import annotations
@@ -35,17 +36,18 @@ class Closed(Arrivals):
     think : float
         Mean time between an answer and the user's next request, seconds.
     cv : float
-        Coefficient of variation of that time: 0 always the same, 1 exponential, else gamma.
+        Coefficient of variation of that time: 1 exponential, 0 always the same, else gamma. With 0
+        equal users stay in step for ever: all of them send in the same moments.
 
     Examples
     --------
-    >>> Closed(3, think=0.5).pauses(2, rng=1)
+    >>> Closed(3, think=0.5, cv=0.0).pauses(2, rng=1)
     array([0.5, 0.5])
     """
 
     users: int
     think: float = 0.0
-    cv: float = 0.0
+    cv: float = 1.0
 
     def __post_init__(self) -> None:
         whole = isinstance(self.users, int | np.integer) and not isinstance(self.users, bool)

@@ -158,7 +158,7 @@ class Workload:
         weights: Mapping[str, float] | None = None,
         *,
         think: float = 0.0,
-        think_cv: float = 0.0,
+        think_cv: float = 1.0,
     ) -> Workload:
         """Return users that send their next request when the last one has been answered.
 
@@ -171,7 +171,8 @@ class Workload:
         think : float
             Mean time from an answer to the next request, seconds.
         think_cv : float
-            Coefficient of variation of that time; 0 is always the same, 1 exponential.
+            Coefficient of variation of that time: 1 is exponential; 0 is always the same, and then
+            equal users stay in step.
 
         Returns
         -------

@@ -226,6 +226,9 @@ def _words(
     engines, traffic = task.engines, task.traffic
     unlike = {id(engine): engine for engine in engines}.values()
     notes = traffic.notes if isinstance(traffic, Trace) else ()
+    clients = None if isinstance(traffic, Trace) else traffic.arrivals
+    if isinstance(clients, Closed) and clients.think > 0 and clients.cv == 0:
+        notes = ("users think for the same fixed time and stay in step: think_cv=1 spreads them",)
     if done < len(task.seeds):
         notes = (*notes, f"interrupted: {done} of {len(task.seeds)} replications")
     return {

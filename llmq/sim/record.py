@@ -18,7 +18,7 @@ from llmq.sim.log import Tally
 from llmq.sim.regenerative import cycles, ratio
 from llmq.sim.stability import Verdict
 from llmq.sim.stats import Metric, Share, share
-from llmq.sim.targets import Targets, by_class, quantile_of, rate_of
+from llmq.sim.targets import Targets, by_class, quantile_of, rate_of, run_rate
 
 __all__ = ["Run"]
 
@@ -244,10 +244,13 @@ class Run:
             raise InputError(f"no class {klass!r}; known: {', '.join(self.classes)}", value=klass)
         return np.asarray(self.klass == self.classes.index(klass))
 
-    def _goals(self, slo: Targets, klass: str | None) -> list[tuple[str, Bools, Bools]]:
+    def _goals(
+        self, slo: Targets, klass: str | None, measured: tuple[int, int] | None = None
+    ) -> list[tuple[str, Bools, Bools]]:
         """Name of each target, who meets it, and whom it is for, of the measured requests."""
         names = self.classes if klass is None else (klass,)
-        window, each = slice(*self.measured), by_class(slo, names, self.classes)
+        window = slice(*(measured or self.measured))
+        each = by_class(slo, names, self.classes)
         goals = []
         for group, one in each.items():
             mine = np.ones(self.klass.shape, bool) if group is None else self._of(group)
@@ -299,7 +302,7 @@ class Run:
         worse = not self.finite and (self.verdict.short or self.verdict.status == "overloaded")
         return Share(found.value, 0.0 if worse else found.low, found.high, found.n, by_metric)
 
-    def goodput(self, slo: Targets, *, klass: str | None = None) -> Estimate:
+    def goodput(self, slo: Targets, *, klass: str | None = None, dialect: str = "llmq") -> Estimate:
         """Return the good requests per second: those that meet all targets.
 
         Parameters
@@ -309,18 +312,32 @@ class Run:
         klass : str, optional
             Of this class only.
 
+        dialect : {"llmq", "vllm"}
+            "vllm" counts all requests, over the time from the first arrival to the last token, as
+            vLLM's benchmark does; above capacity that is less than the rate of the good arrivals.
+
         Returns
         -------
         Estimate
-            Requests per second over the measured arrivals.
+            Requests per second; over the measured arrivals in llmq's words.
 
         Raises
         ------
         InputError
-            Unknown class, a class without an SLO, or SLOs with different quantiles.
+            Unknown class or dialect, a class without an SLO, or SLOs with different quantiles.
         """
-        good, mine = _all(self._goals(slo, klass))
-        return rate_of(good & mine, self.requests.arrival[:, slice(*self.measured)])
+        if dialect not in ("llmq", "vllm"):
+            raise InputError(
+                f"goodput is counted as llmq or vllm do, got {dialect!r}", value=dialect
+            )
+        whole = self.requests.arrival.shape[1]
+        window = self.measured if dialect == "llmq" else (0, whole)
+        good, mine = _all(self._goals(slo, klass, window))
+        arrival, finish = (
+            one[:, slice(*window)] for one in (self.requests.arrival, self.requests.finish)
+        )
+        rate = rate_of if dialect == "llmq" else run_rate
+        return rate(good & mine, arrival, finish)
 
     def summary(self, *, dialect: str = "llmq") -> dict[str, float]:
         """Summarise all requests in the words and arithmetic of a tool.

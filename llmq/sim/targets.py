@@ -13,7 +13,7 @@ from llmq.model.slo import SLO
 from llmq.result import Estimate
 from llmq.sim.stats import BATCHES, half_width
 
-__all__ = ["Targets", "by_class", "quantile_of", "rate_of"]
+__all__ = ["Targets", "by_class", "quantile_of", "rate_of", "run_rate"]
 
 Targets: TypeAlias = SLO | Mapping[str, SLO]
 
@@ -100,28 +100,34 @@ def quantile_of(slo: Targets) -> float | None:
     return next(iter(found), None)
 
 
-def rate_of(good: npt.NDArray[np.bool_], arrival: npt.NDArray[np.float64]) -> Estimate:
+def rate_of(
+    good: npt.NDArray[np.bool_], arrival: npt.NDArray[np.float64], finish: npt.NDArray[np.float64]
+) -> Estimate:
     """Rate of some of the arrivals.
 
     Parameters
     ----------
     good : ndarray of bool, shape (replications, n)
         Which.
-    arrival : ndarray, shape (replications, n)
+    arrival, finish : ndarray, shape (replications, n)
         Seconds.
 
     Returns
     -------
     Estimate
-        Per second, over the time from the first to the last arrival. The interval is that
-        of replications or of batches of the only path.
+        Per second, over the time from the first to the last arrival; of a batch, whose arrivals
+        span no time, over the time to its last token. The interval is that of replications or of
+        batches of the only path.
 
     Examples
     --------
     >>> import numpy as np
-    >>> rate_of(np.ones((1, 101), dtype=bool), np.arange(101.0)[None] / 4).mean
+    >>> came = np.arange(101.0)[None] / 4
+    >>> rate_of(np.ones((1, 101), dtype=bool), came, came + 1.0).mean
     4.0
     """
+    if np.all(arrival[:, -1] == arrival[:, 0]):
+        return run_rate(good, arrival, finish)
     size, n = good.shape
     pieces = 1 if size > 1 else max(1, min(BATCHES, (n - 1) // 2))
     marks = np.linspace(0, n - 1, pieces + 1).astype(int)
@@ -137,3 +143,35 @@ def rate_of(good: npt.NDArray[np.bool_], arrival: npt.NDArray[np.float64]) -> Es
         mean = float(counts.sum()) / whole if whole > 0 else float("nan")
     method = "replications" if size > 1 else "batch means"
     return Estimate(mean, half_width(rates, path=size == 1), len(rates), method, good.size)
+
+
+def run_rate(
+    good: npt.NDArray[np.bool_], arrival: npt.NDArray[np.float64], finish: npt.NDArray[np.float64]
+) -> Estimate:
+    """Rate of some requests over the whole run, as vLLM's benchmark has it.
+
+    Parameters
+    ----------
+    good : ndarray of bool, shape (replications, n)
+        Which.
+    arrival, finish : ndarray, shape (replications, n)
+        Seconds.
+
+    Returns
+    -------
+    Estimate
+        Per second, over the time from the first arrival to the last token; the interval is that of
+        replications.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ends = np.array([[1.0, 2.0, 3.0, 4.0]])
+    >>> run_rate(np.ones((1, 4), dtype=bool), np.zeros((1, 4)), ends).mean
+    1.0
+    """
+    spans = np.nanmax(finish, axis=1) - arrival.min(axis=1)
+    rates = good.sum(axis=1) / spans
+    return Estimate(
+        float(rates.mean()), half_width(rates, path=False), len(rates), "whole runs", good.size
+    )

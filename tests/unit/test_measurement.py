@@ -249,7 +249,7 @@ def test_the_interval_of_a_rate_holds_it() -> None:
     held = 0
     for _ in range(400):
         arrival = np.cumsum(rng.exponential(0.5, 1000))[None]
-        found = rate_of(rng.random((1, 1000)) < 0.7, arrival)
+        found = rate_of(rng.random((1, 1000)) < 0.7, arrival, arrival + 1.0)
         held += found.low <= 1.4 <= found.high
     # 95 % give or take four standard errors; the correction for correlation only widens.
     assert 0.91 <= held / 400 <= 0.995
