@@ -257,7 +257,7 @@ def _plan_one(s: Search, max_gpus: int) -> tuple[CandidatePlan, Need]:
     for name, one in mix.items():
         check_fits(s.engine, name, demand(one, s.engine))
     alone = s.alone()
-    need = s.need = need_of(priced(s.engine, s.offer.policy), s.traffic, alone, s.slo, s.target)
+    need = s.need = need_of(priced(s.engine, s.offer.policy), s.traffic, s.slo, s.target)
     limit, per = min(max_gpus, s.offer.max_gpus or max_gpus), s.engine.gpus
     most, answer, finished = limit // per, None, True
     if not s.shown(alone.attainment(s.slo)):
@@ -338,9 +338,16 @@ def _latencies(
 
 def _describe(traffic: Workload | Trace) -> str:
     if isinstance(traffic, Trace):
-        return repr(traffic)
+        return repr(traffic) + _clock(traffic)
     classes = ", ".join(f"{name} {rate:.4g} req/s" for name, rate in traffic.rates.items())
     return f"{type(traffic.arrivals).__name__} arrivals at {traffic.rate:.4g} req/s ({classes})"
+
+
+def _clock(trace: Trace) -> str:
+    """Say that a scaled trace runs at another speed, which squeezes its bursts and lulls too."""
+    said = [note for note in trace.notes if note.startswith("rate scaled by ")]
+    factor = math.prod(float(note.removeprefix("rate scaled by ")) for note in said)
+    return f"; its clock runs {factor:.4g} times as fast, bursts and lulls too" if said else ""
 
 
 def _notes(

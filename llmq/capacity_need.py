@@ -19,8 +19,7 @@ from llmq.model.engine import Engine
 from llmq.model.slo import SLO
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
-from llmq.sim.record import Run
-from llmq.theory.busiest import Window, busiest, demanded, latest
+from llmq.theory.busiest import Window, busiest, demanded, latest, usual
 from llmq.theory.hardware import counted
 from llmq.theory.region import Region, stability_region
 
@@ -28,7 +27,6 @@ __all__ = ["Need", "need_of"]
 
 # A window is named where it asks for so much more than the whole trace.
 BUSIER = 1.05
-LONG = 10.0
 # Loads are floats: one that is whole to so many digits is whole.
 ROUNDING = 1e-9
 
@@ -63,7 +61,7 @@ class Need:
     notes: tuple[str, ...] = ()
 
 
-def need_of(engine: Engine, traffic: Workload | Trace, alone: Run, slo: SLO, target: float) -> Need:
+def need_of(engine: Engine, traffic: Workload | Trace, slo: SLO, target: float) -> Need:
     """Bound the engines that the traffic takes.
 
     Parameters
@@ -72,8 +70,6 @@ def need_of(engine: Engine, traffic: Workload | Trace, alone: Run, slo: SLO, tar
         As it runs.
     traffic : Workload or Trace
         The traffic.
-    alone : Run
-        The requests, each alone.
     slo : SLO
         The targets.
     target : float
@@ -91,8 +87,7 @@ def need_of(engine: Engine, traffic: Workload | Trace, alone: Run, slo: SLO, tar
     stay = latest(traffic, slo)
     known = bool(np.isfinite(stay).all())
     if not known:
-        usual = LONG * float(alone.metric("e2e", anyway=True).quantile(0.99).mean)
-        stay = np.where(np.isfinite(stay), stay, usual)
+        stay = np.where(np.isfinite(stay), stay, usual(traffic, engine))
     # With a quantile each metric may be missed by requests of its own.
     times = len(slo.targets) if slo.quantile is not None else 1
     misses = times * math.floor((1 - target) * len(traffic) + ROUNDING)
@@ -135,24 +130,9 @@ def _of_window(
 ) -> tuple[Region, dict[str, float], str]:
     """Region and rates of the window, and its name; of the whole trace where it is no busier."""
     whole, rates = stability_region(engine, trace.mix()), trace.rates
-    came = trace.arrival - trace.arrival[0]
-    end = min(window.end, trace.span)
-    part = trace.take((came >= window.start) & (came <= end))
+    part, busy = window.cut(trace)
     region = stability_region(engine, part.mix())
-    length = window.end - window.start
-    counts = np.bincount(part.klass, minlength=len(part.classes)) / length
-    busy = {k: float(x) for k, x in zip(part.classes, counts, strict=True) if k in region.mix}
     mean = {name: rates[name] for name in whole.mix}
     if region.load_bracket(busy)[0] <= BUSIER * whole.load_bracket(mean)[0]:
         return whole, mean, ""
-    words = (
-        f"{len(part):,} requests in {_clock(length)} ({sum(busy.values()):.4g} req/s), from "
-        f"{_clock(window.start)} to {_clock(window.end)} after the first"
-    )
-    return region, busy, words
-
-
-def _clock(seconds: float) -> str:
-    """Write a time as h:mm:ss."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+    return region, busy, str(window)

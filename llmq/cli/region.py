@@ -6,7 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmq.cli.fleet import add_fleet, build_fleet
 from llmq.cli.traffic import add_output, add_traffic, build_policy, build_traffic, print_json
@@ -15,9 +15,13 @@ from llmq.units import format_seconds
 
 if TYPE_CHECKING:
     from llmq.model.fleet import Fleet
+    from llmq.model.trace import Trace
     from llmq.theory.gauge import StabilityRegion
 
 __all__ = ["add_arguments", "run"]
+
+# A window is named where its load is so many times that of the whole trace.
+_BUSIER = 1.05
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,13 +59,19 @@ def run(args: argparse.Namespace) -> int:
     if not math.isfinite(traffic.rate):
         raise InputError("all requests come at one time, so the traffic has no rate: no region")
     region = llmq.stability_region(fleet, mix)
+    free = llmq.stability_region(fleet, mix, limits="hardware").load_bracket(rates)[0]
     outer, inner = region.load_bracket(rates)
+    peak = _peak(traffic, fleet) if isinstance(traffic, llmq.Trace) else None
     resource, sentence = region.binding(rates)
+    highest = max(outer, peak["load"] if peak else 0.0)
+    most = max(free, peak["hardware_load"] if peak else 0.0)
     found = {
-        "verdict": "unstable" if outer > 1 else "stable" if inner < 1 else "undecided",
+        "verdict": "unstable" if highest > 1 else "stable" if inner < 1 else "undecided",
         "load": outer,
         "load_inner": inner if math.isfinite(inner) else None,
-        "margin": 1 / outer if outer > 0 else None,
+        "margin": 1 / highest if highest > 0 else None,
+        "hardware": {"load": free, "margin": 1 / most if most > 0 else None},
+        "busiest": peak,
         "rates": rates,
         "rates_unit": "requests/s",
         "boundary": region.boundary(rates),
@@ -80,7 +90,26 @@ def run(args: argparse.Namespace) -> int:
     else:
         sizes = {one.gpus for one, _ in fleet.pools.values()}
         sys.stdout.write(_text(found, sizes.pop() if len(sizes) == 1 else None))
-    return 3 if outer > 1 else 0
+    return 3 if highest > 1 else 0
+
+
+def _peak(trace: Trace, fleet: Fleet) -> dict[str, Any] | None:
+    """Load of the busiest window of a trace; none where it is no busier than the whole."""
+    import llmq
+    from llmq.theory.busiest import busiest, usual
+
+    engine = fleet.engines[0]
+    window = busiest(trace, engine, usual(trace, engine))
+    part, rates = window.cut(trace)
+    mix, whole = part.mix(), {name: trace.rates[name] for name in trace.mix()}
+    load = llmq.stability_region(fleet, mix).load_bracket(rates)[0]
+    free = llmq.stability_region(fleet, mix, limits="hardware").load_bracket(rates)[0]
+    if load <= _BUSIER * llmq.stability_region(fleet, trace.mix()).load_bracket(whole)[0]:
+        return None
+    return {
+        "start": window.start, "end": window.end, "text": str(window), "rates": rates,
+        "load": load, "hardware_load": free,
+    }  # fmt: skip
 
 
 def _fleet(args: argparse.Namespace) -> Fleet:
@@ -102,10 +131,21 @@ def _routes(
     return {k: {" > ".join(r): v for r, v in split.items()} for k, split in flows.items()}
 
 
+def _factor(margin: object) -> str:
+    return f"{margin:.4g}" if isinstance(margin, float) else "any factor"
+
+
 def _text(found: Mapping[str, object], gpus: int | None) -> str:
     load, inner, margin = found["load"], found["load_inner"], found["margin"]
+    free, peak = found["hardware"], found["busiest"]
+    assert isinstance(free, dict)
+    assert isinstance(peak, dict | None)
+    worst = max(free["load"], peak["hardware_load"] if peak else 0.0)
+    who = "no policy carries this load at these settings"
+    if worst > 1:
+        who = "no scheduler carries this load, at any settings"
     words = {
-        "unstable": "UNSTABLE: no scheduler carries this load",
+        "unstable": f"UNSTABLE: {who}" + (" (in the busiest window)" if peak and load <= 1 else ""),  # type: ignore[operator]
         "stable": "STABLE: a paced schedule carries this load",
         "undecided": "UNDECIDED: between the inner and the outer bound",
     }
@@ -116,9 +156,19 @@ def _text(found: Mapping[str, object], gpus: int | None) -> str:
     time = "GPU time" if gpus else "engine time"
     lines = [
         words[str(found["verdict"])],
-        f"load     {load:.4g} of the outer bound ({found['kind']}), "
-        + ("inner bound empty" if inner is None else f"{inner:.4g} of the inner bound"),
-        f"margin   {margin:.4g}: all rates may be multiplied by this",
+        f"load     {load:.4g} of the outer bound at these settings ({found['kind']}), "
+        + ("inner bound empty" if inner is None else f"{inner:.4g} of the inner bound")
+        + f"; {free['load']:.4g} of the outer bound of the hardware (budget, slots, chunk free)",
+        f"margin   {_factor(margin)} at these settings, {_factor(free['margin'])} of the hardware: "
+        "all rates may be multiplied by this",
+        *(
+            [
+                f"busiest  {peak['text']}: load {peak['load']:.4g} at these settings, "
+                f"{peak['hardware_load']:.4g} of the hardware"
+            ]
+            if peak
+            else []
+        ),
         f"binding  {found['binding']['sentence']}",  # type: ignore[index]
         "prices   "
         + ", ".join(

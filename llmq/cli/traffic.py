@@ -247,7 +247,14 @@ def _trace(args: argparse.Namespace, rate: float | None) -> Trace:
         sys.stderr.write(f"llmq: note: {_as_options(note)}\n")
     if args.head is not None:
         trace = trace.head(args.head)
-    return trace if rate is None or drawn is not None else trace.scaled(rate=rate)
+    if rate is None or drawn is not None:
+        return trace
+    scaled, factor = trace.scaled(rate=rate), rate / trace.rate
+    sys.stderr.write(
+        f"llmq: note: --rate {args.rate} runs the clock of the trace {factor:.4g} times as fast, "
+        "bursts and lulls too\n"
+    )
+    return scaled
 
 
 def _failed(args: argparse.Namespace) -> str | None:

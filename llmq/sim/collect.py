@@ -24,6 +24,7 @@ from llmq.policies.settings import priced
 from llmq.result import Kind, provenance
 from llmq.sim.block import Block, Task, join
 from llmq.sim.closed import throughput, verdict_closed
+from llmq.sim.peak import by_window
 from llmq.sim.prefix import said_of_prefixes
 from llmq.sim.record import Run
 from llmq.sim.relaxation import Relaxation, dispersion_of_work, rounds, unit
@@ -216,7 +217,10 @@ def _verdict(
         return verdict_closed(traffic.arrivals, path, load, relax)
     if not math.isfinite(traffic.rate):
         return batch(load)
-    return judge(path, load, relax)
+    verdict = judge(path, load, relax)
+    if isinstance(traffic, Trace):
+        return by_window(verdict, traffic, task.engines, task.eligible)
+    return verdict
 
 
 def _words(

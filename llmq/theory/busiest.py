@@ -43,13 +43,14 @@ from llmq.model.trace import Trace
 from llmq.theory.bounds import outer_facets, shared_facets, shares_slot
 from llmq.theory.demand import demand
 
-__all__ = ["Window", "busiest", "demanded", "latest"]
+__all__ = ["Window", "busiest", "demanded", "latest", "usual"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 GROUPS = 64
 STEP, STARTS, FINER, MOST = 1.25, 8, 17, 60
+LONG = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,67 @@ class Window:
     end: float
     requests: int
     due: float
+
+    def cut(self, trace: Trace) -> tuple[Trace, dict[str, float]]:
+        """Return what arrives in the window, and how often.
+
+        Parameters
+        ----------
+        trace : Trace
+            The trace whose window it is.
+
+        Returns
+        -------
+        tuple of Trace and dict
+            The requests, and those of each class that occurs over the length of the window.
+        """
+        came = trace.arrival - trace.arrival[0]
+        part = trace.take((came >= self.start) & (came <= self.end))
+        counts = np.bincount(part.klass, minlength=len(part.classes)) / (self.end - self.start)
+        named = zip(part.classes, counts, strict=True)
+        return part, {name: float(rate) for name, rate in named if rate > 0}
+
+    def __str__(self) -> str:
+        length = self.end - self.start
+        return (
+            f"{self.requests:,} requests in {_clock(length)} ({self.requests / length:.4g} req/s), "
+            f"from {_clock(self.start)} to {_clock(self.end)} after the first"
+        )
+
+
+def _clock(seconds: float) -> str:
+    """Write a time as h:mm:ss."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def usual(trace: Trace, engine: Engine) -> Floats:
+    """Return how long requests may take that keep up: ten times what they take alone.
+
+    Parameters
+    ----------
+    trace : Trace
+        The requests.
+    engine : Engine
+        Where they run.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Seconds, from full iterations for the prompt and one iteration for each further token.
+
+    Examples
+    --------
+    >>> from llmq.model.batchtime import BatchTime
+    >>> chip = Engine(BatchTime.affine(base=1.0, per_token=0.0), token_budget=512)
+    >>> usual(Trace([0, 1], [8, 1024], [1, 5]), chip)
+    array([10., 60.])
+    """
+    law, size = engine.law, engine.chunk
+    chunks = -(-trace.prompt // size)
+    prefill = chunks * law(np.minimum(trace.prompt, size), trace.prompt, mixed=True)
+    further = (trace.output - 1) * law(1, trace.prompt + trace.output)
+    return np.asarray(LONG * (prefill + further), dtype=np.float64)
 
 
 def latest(trace: Trace, slo: SLO) -> Floats:
@@ -207,8 +269,11 @@ class _Prices:
         laws = [_law(trace, group == g) for g in range(len(dearest))]
         # A row for each bound, a column for each request.
         self.weights = _weights(engine, laws)[:, group]
-        counts = np.bincount(group, minlength=len(dearest))
-        self.spared = np.array([_dear(row, counts, misses) for row in _weights(engine, dearest)])
+        self.spared = np.zeros(len(self.weights))
+        if misses:
+            counts = np.bincount(group, minlength=len(dearest))
+            rows = _weights(engine, dearest)
+            self.spared = np.array([_dear(row, counts, misses) for row in rows])
 
     def largest(self) -> tuple[Floats, float]:
         """Prices under the bound that is the largest in the whole trace, and what may be spared."""

@@ -245,7 +245,7 @@ def test_b21_time_that_runs_out_keeps_what_was_finished():
 def test_d_reprs_are_short():
     plan = plan_capacity(STEADY, NO_WAIT, CHIP, **FEW)
     assert len(repr(plan)) < 200
-    assert repr(plan).startswith("Plan(feasible: 5 GPUs, chip with sarathi; 1 candidates for p99")
+    assert repr(plan).startswith("Plan(feasible: 5 GPUs, chip with vllm; 1 candidates for p99")
     assert len(repr(plan.chosen)) < 200
 
 
@@ -262,3 +262,41 @@ def test_d_texts_and_dicts_are_refused_with_the_remedy():
         Candidate(CHIP, "sarathi")
     with pytest.raises(InputError, match="load_engine"):
         plan_capacity(STEADY, NO_WAIT, [H100])
+
+
+def test_b19_a_day_whose_peak_exceeds_capacity_is_not_stable():
+    # 30 req/s take 3.586 engines for 400 s; the mean of the day takes 0.35 of four, 0.70 of two.
+    day = _day()
+    two = llmq.simulate(llmq.Fleet({"all": (CHIP, 2)}), day, Sarathi())
+    assert two.verdict.status == "overloaded"
+    assert two.verdict.load == pytest.approx(30 * 0.612 * 100 / 512 / 2, rel=0.03)
+    assert "under any policy at these settings in the busiest window (" in two.verdict.sentence
+    assert "from 0:50:0" in two.verdict.sentence
+    four = llmq.simulate(llmq.Fleet({"all": (CHIP, 4)}), day, Sarathi())
+    assert four.verdict.status != "overloaded"
+    assert "load 0.89" in four.verdict.sentence or "load 0.9" in four.verdict.sentence
+    even = llmq.simulate(CHIP, Trace(np.arange(0, 600, 0.5), 100, 1), Sarathi())
+    assert "window" not in even.verdict.sentence
+
+
+def test_b19_region_of_a_trace_names_its_busiest_window(tmp_path, capsys):
+    from llmq.cli import main
+
+    rows = [f"{t:.3f},400,60" for t in np.r_[np.arange(0, 900, 2.0), np.arange(900, 960, 0.02)]]
+    (tmp_path / "day.csv").write_text("\n".join(["arrival,prompt,output", *rows]) + "\n")
+    words = ["region", "--trace", str(tmp_path / "day.csv"), "--engine", H100]
+    code = main([*words, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    peak = found["busiest"]
+    assert found["load"] < 0.2 < peak["load"]
+    assert (code, found["verdict"]) == ((3, "unstable") if peak["load"] > 1 else (0, "stable"))
+    assert found["margin"] == pytest.approx(1 / peak["load"])
+    assert 890 < peak["start"] < 910
+    main(words)
+    assert "busiest  " in capsys.readouterr().out
+
+
+def test_b19_a_scaled_trace_says_that_its_clock_runs_faster():
+    trace = Trace(np.arange(400) * 10.0, 100, 1).scaled(rate=1.0)
+    plan = plan_capacity(trace, SLO(ttft=9.0, quantile=0.9), CHIP)
+    assert plan.traffic.endswith("; its clock runs 10 times as fast, bursts and lulls too")
