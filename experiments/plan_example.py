@@ -134,7 +134,7 @@ CLAIMS = (
         id="PLAN-1",
         band=Band.SOURCE,
         text="The answer is the smallest simulated count whose interval lies above the target, "
-        "and no smaller than the count that any policy needs",
+        "and no smaller than the lower bound at its settings",
         source="examples/chat.toml",
         judge=_answers,
         figure="plan",

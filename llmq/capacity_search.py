@@ -121,9 +121,11 @@ class Search:
             size = run.requests.arrival.size
             self.tell(f"{gpus} GPUs: load {load:.2f}, {verdict.status}, attainment {share}")
             probe = Probe(engines, gpus, load, share, verdict.status, size, verdict.sentence)
-            if self.decided(probe) or LONGER * requests > self.longest:
+            # A verdict that would take longer paths than may be is not worth a longer one.
+            longer = max(LONGER * requests, verdict.needed)
+            if self.decided(probe) or longer > self.longest:
                 return probe, run
-            requests *= LONGER
+            requests = longer
 
     def decided(self, probe: Probe) -> bool:
         """Whether a longer path would say the same: surely good, or surely not."""

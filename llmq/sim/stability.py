@@ -279,7 +279,8 @@ def judge(path: Slopes, load: tuple[float, float], relax: Relaxation | None = No
         else "the paths are too short to see whether the backlog grows"
     )
     if outer > 1:
-        return Verdict("overloaded", outer, inner, growth, f"load {outer:.3g} > 1 under any policy")
+        words = f"load {outer:.3g} > 1 under any policy at these settings"
+        return Verdict("overloaded", outer, inner, growth, words)
     # At load 1 a backlog grows too, for a while: only more than that says that it always will.
     most = GROWS + (relax.critical(n) / (n / 2) if relax else 0.0)
     settled = relax is None or n >= relax.stays * relax.stay
