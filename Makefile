@@ -27,7 +27,7 @@ check: $(LINT)
 explore: $(READY)
 	HYPOTHESIS_PROFILE=explore $(PY) -m pytest -q -n 2 -m "not slow" $(ARGS)
 
-# The ledger of theorems: every lemma is run and every certificate checked.
+# The ledger of theorems: every command of every entry is run, tests included (minutes).
 proofs: $(READY)
 	$(PY) -m proofs.ledger --run $(ARGS)
 

@@ -100,8 +100,6 @@ def floor_sum(n: int, m: int, a: int, b: int) -> int:
         a, b = a % m, b % m
         most = a * n + b
         n, b, m, a = most // m, most % m, a, m
-        if m == 0:
-            break
     return total
 
 

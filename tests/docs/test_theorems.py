@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -257,6 +258,37 @@ def test_what_no_entry_points_to_is_found(tmp_path: Path, folder: str) -> None:
     (tmp_path / "proofs" / folder).write_text("")
     (fault,) = ledger.faults(THEOREMS, tmp_path)
     assert "extra: no entry" in fault or "extra.json: no entry" in fault
+
+
+def test_e8_the_ledger_runs_every_command_of_every_entry(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once, the pytest ones too; what fails, is skipped or is missing is counted."""
+    ran: list[str] = []
+    said = {"text": "3 passed", "code": 0}
+
+    def run(words: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        ran.append(" ".join(["python", *words[1:]]))
+        tests = "pytest" in words
+        code = int(said["code"]) if tests else 0
+        return subprocess.CompletedProcess(words, code, str(said["text"]) * tests, "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert ledger.run(THEOREMS) == 0
+    lines = " ".join(ran).split()
+    for theorem in THEOREMS:
+        assert theorem.commands
+        for command in theorem.commands:
+            kind = next(k for k in (ledger.LEMMA, ledger.CHECK, ledger.TEST) if k in command)
+            for part in command.removeprefix(kind).split():
+                whole = f"proofs.lemmas.{part}" if kind == ledger.LEMMA else part
+                assert lines.count(whole) == 1, command
+    count = len({c for theorem in THEOREMS for c in theorem.commands})
+    assert f"ran {count} commands of {len(THEOREMS)} entries: 0 failed" in capsys.readouterr().out
+    said["text"] = "2 passed, 1 skipped"
+    assert ledger.run(THEOREMS) == 1
+    said.update(text="1 failed", code=1)
+    assert ledger.run(THEOREMS) == 1
 
 
 def test_the_table_counts_levels(capsys: pytest.CaptureFixture[str]) -> None:

@@ -474,6 +474,7 @@ def test_needs_against_request_by_request(
         o = [draw.randint(2, 9) for _ in range(count if paired else draw.randint(1, 3))]
         pairs = list(zip(s, o, strict=True)) if paired else [(x, y) for x in s for y in o]
         size = block or 1
+        per_kv, mixed = draw.choice([(2, 3), (3, 2)])
         tokens, slots, held, rounded, reads, work = [F(0)] * 2, 0, 0, 0, F(0), F(0)
         for x, y in pairs:
             d = y - 1 + lag
@@ -485,12 +486,13 @@ def test_needs_against_request_by_request(
             slots += -(-x // chunk) * (phases != "decode") + len(second)
             rounded += sum(-(-v // size) * size for v in (*first, *second))
             held += sum((*first, *second))
-            reads += 3 * sum(first) + 2 * sum(second)
+            least = min(per_kv, mixed) if phases == "both" else per_kv
+            reads += mixed * sum(first) + least * sum(second)
             work += F(x * x, 2) * (phases != "decode")
         n = len(pairs)
         numbers = need(tokens[0] / n, tokens[1] / n, (reads + work) / n,
                        memory=F(rounded, n), slots=F(slots, n))  # fmt: skip
-        time = law(per_token=1, per_kv=2, per_kv_mixed=3, per_work=1)
+        time = law(per_token=1, per_kv=per_kv, per_kv_mixed=mixed, per_work=1)
         given = pool({"x": numbers}, phases=phases, area=area, lag=lag, chunk=chunk, block=block,
                      limits={"memory": 4000, "slots": 9}, time=time)  # fmt: skip
         from proofs.check_lengths import check_needs
