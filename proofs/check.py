@@ -132,6 +132,8 @@ def main(paths: list[str]) -> int:
         if timed:
             signal.alarm(SECONDS)
         one, said = verdict(path)
+        if timed:
+            signal.alarm(0)
         code = max(code, one)
         sys.stdout.write(f"{path}: {said}\n")
     return code

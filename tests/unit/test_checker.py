@@ -384,6 +384,8 @@ def test_a1_a_bound_of_the_hardware_has_its_settings_free() -> None:
     at = ("problem", "pools", "e")
     assert "a budget of 240 may bind" in refused(
         changed(free, *at, "batches", "token_budget", value=240))  # fmt: skip
+    # Just as many tokens as the memory holds: no more can ever be computed at once.
+    assert "on this hardware" in said(changed(free, *at, "batches", "token_budget", value=241))
     assert "slots bind" in refused(changed(free, *at, "batches", "slots", value=500))
     assert "no bound of the hardware" in refused(
         changed(changed(free, *at, "rules", "area", value="decode_only"), *at, "needs", "x",
