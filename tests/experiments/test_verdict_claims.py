@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import verdicts
+from experiments import verdict_limits, verdicts
 from experiments.claim import Status
 from experiments.table import TABLES, Table, read_table
 from experiments.verdict_points import bisected, home, one_class, reach, setting, standard
@@ -111,6 +111,25 @@ def test_the_standard_set_is_what_it_says(sort):
         )
         if sort == "tiles":
             assert all(one.prompt.low % best == 0 for one in network.mix.values())
+
+
+def test_e4_judges_with_limits_can_fail():
+    table = read_table(TABLES / "verdict_limits.csv")
+    shown, carried = verdict_limits._example, verdict_limits._v1
+    assert shown(table).status is Status.VERIFIED
+    assert carried(table).status is Status.DIRECTION
+    for judge, row in ((shown, {"quantity": "example"}), (carried, {"policy": "vllm v1"})):
+        rows = [
+            one | ({"stable": 0, "grows": one["n"]} if row.items() <= one.items() else {})
+            for one in table.rows()
+        ]
+        assert judge(Table.of("verdict_limits", rows)).status is Status.NOT
+
+
+def test_the_page_with_limits_is_current():
+    text = (verdicts.DOCS / "verdicts.md").read_text(encoding="utf-8")
+    made = verdict_limits.page(read_table(TABLES / "verdict_limits.csv"))
+    assert made in text
 
 
 def test_reach_brackets_an_exact_one():
