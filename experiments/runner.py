@@ -22,7 +22,7 @@ import numpy as np
 
 import llmq
 from llmq.rng import RngLike, seed_sequence
-from llmq.sim.workers import Workers, mapped
+from llmq.sim.workers import Workers, completed
 
 __all__ = ["PLAIN", "Point", "Row", "Runner", "Scale"]
 
@@ -73,20 +73,23 @@ class Runner:
         Returns
         -------
         list of dict
-            Rows of all points, in their order. An interruption (Ctrl-C) loses only what was not
-            finished.
+            Rows of all points, in their order. An interruption (Ctrl-C, or the end of the process)
+            loses only what was not finished.
         """
         seeds = seed_sequence(rng).spawn(len(points))
         keys = [_key(function, point, seed) for point, seed in zip(points, seeds, strict=True)]
         done = _read(self.keep)
         missing = [i for i, key in enumerate(keys) if key not in done]
-        tasks = [(function, points[i], seeds[i]) for i in missing]
+        # Who computes on this machine writes down what is done: whoever ends this process then
+        # loses no point that another one has finished.
+        own = self.keep if isinstance(self.workers, int) else None
+        tasks = [(function, points[i], seeds[i], own, keys[i]) for i in missing]
         self._say(function, len(points) - len(missing), len(points))
         # Who computes need not exist where nothing is missing: a pool of no workers is an error.
-        results = mapped(self.workers, _work, tasks) if tasks else ()
-        for i, rows in zip(missing, results, strict=True):
-            done[keys[i]] = rows
-            _append(self.keep, keys[i], rows)
+        for place, rows in completed(self.workers, _work, tasks) if tasks else ():
+            done[keys[missing[place]]] = rows
+            if own is None:
+                _append(self.keep, keys[missing[place]], rows)
             self._say(function, sum(key in done for key in keys), len(points))
         return [dict(row) for key in keys for row in done[key]]
 
@@ -100,10 +103,11 @@ class Runner:
 PLAIN = Runner()
 
 
-def _work(task: tuple[Work, Point, np.random.SeedSequence]) -> list[Row]:
-    function, point, seed = task
+def _work(task: tuple[Work, Point, np.random.SeedSequence, Path | None, str]) -> list[Row]:
+    function, point, seed, keep, key = task
     # Through JSON, so that a row is the same whether it was kept or not.
     rows: list[Row] = json.loads(json.dumps(list(function(point, seed)), default=_plain))
+    _append(keep, key, rows)
     return rows
 
 
@@ -151,5 +155,7 @@ def _append(keep: Path | None, key: str, rows: list[Row]) -> None:
     if keep is None:
         return
     keep.parent.mkdir(parents=True, exist_ok=True)
-    with keep.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"key": key, "rows": rows}) + "\n")
+    line = json.dumps({"key": key, "rows": rows}) + "\n"
+    # One write at the end of the file: lines of several processes do not mix.
+    with keep.open("ab", buffering=0) as file:
+        file.write(line.encode())

@@ -5,8 +5,12 @@ Everything below is imported when it is first used; ``import llmq`` alone loads 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from llmq.starting import early
+
+early()  # an interrupt may come while the rest is imported
+
+import importlib  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 __version__ = "0.1.0"
 

@@ -29,6 +29,7 @@ from llmq.alone import hopeless
 from llmq.capacity_need import Need, need_of
 from llmq.capacity_search import OutOfTime, Search, decides, least_requests, reason_of
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.slo import SLO
@@ -52,6 +53,7 @@ CURVE = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 LONGEST = 16
 
 
+@checked
 def plan_capacity(
     workload_or_trace: Workload | Trace,
     slo: SLO,

@@ -46,6 +46,7 @@ from llmq.instability_search import (
     shrink,
     suit,
 )
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.networks_fleet import FleetNetwork
@@ -146,6 +147,7 @@ def _system(system: Engine | Fleet) -> str:
     return ", ".join(words)
 
 
+@checked
 def find_instability(
     policy: Maker,
     *,
@@ -287,6 +289,7 @@ def _proved(
     )  # fmt: skip
 
 
+@checked
 def replay(found: Instability, *, rng: RngLike = None) -> Instability:
     """Run a counterexample again with fresh random numbers, and derive its proof again.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.slo import SLO
 from llmq.policies import Policy, text
@@ -17,6 +18,7 @@ from llmq.theory.region import Region
 __all__ = ["Candidate", "CandidatePlan", "Plan", "PlanInterrupted", "Probe"]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """An engine and how it is scheduled.

@@ -20,7 +20,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from llmq.errors import InputError
+from llmq.errors import InputError, shown
 
 __all__ = ["Estimate", "Kind", "Provenance", "from_json", "provenance", "to_json"]
 
@@ -35,6 +35,11 @@ class Kind(enum.StrEnum):
     APPROXIMATION = "approximation"
     SIMULATED = "simulated"
     FITTED = "fitted"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Kind:
+        words = " or ".join(repr(one.value) for one in cls)
+        raise InputError(f"kind must be {words}, got {shown(value)}", value=value)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

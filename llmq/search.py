@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.slo import SLO
@@ -99,6 +100,7 @@ class MaxRate:
         )
 
 
+@checked
 def max_rate(
     engine_or_fleet: Engine | Fleet,
     workload: Workload,

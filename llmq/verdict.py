@@ -46,6 +46,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.model.workload import Workload
 from llmq.networks import Network
 from llmq.networks_fleet import FleetNetwork
@@ -150,6 +151,7 @@ def _recorded(run: Run, time: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
     return found
 
 
+@checked
 def stability_test(
     policy: Policy,
     network: Network,
@@ -213,10 +215,8 @@ def stability_test(
     before, share, n = math.nan, Estimate(math.nan, math.inf, 0), first
     for look, seed in enumerate(seed_sequence(rng).spawn(looks)):
         n = first * 2**look
-        parts = shares(
-            policy, network, load, n,
-            replications=replications, deterministic=deterministic, rng=seed,
-        )  # fmt: skip
+        parts = shares(policy, network, load, n, replications=replications,
+                       deterministic=deterministic, rng=seed)  # fmt: skip
         half = student(parts, 1 - 2 * alpha / looks)
         share = Estimate(float(parts.mean()), half, replications, "replications")
         sign = (share.low > 0) - (share.high < 0)
@@ -382,8 +382,8 @@ def theorem(policy: Policy, network: Network | FleetNetwork) -> str | None:
         return "S1" if best_batch(law, budget).exact_rate == whole.exact_rate else None
     if isinstance(policy, RAD):
         chunk = policy.chunk or policy.tile
-        tiles = all(one.prompt.is_fixed and one.prompt.low % chunk == 0
-                    for one in network.mix.values())  # fmt: skip
+        fixed = [one.prompt for one in network.mix.values()]
+        tiles = all(one.is_fixed and one.low % chunk == 0 for one in fixed)
         best = chunk == policy.tile == whole.tokens <= budget
         return "RAD2" if tiles and best and policy.cycle is None else None
     return None
@@ -393,9 +393,8 @@ def _path(
     policy: Policy, network: Network, traffic: Workload, n: int, seed: np.random.SeedSequence
 ) -> Run:
     """Simulate fast where all decodes advance together, else with the times of all tokens."""
+    one = network.engine
     if policy.blocks.together is not None:
         with suppress(NotTogetherError):
-            return simulate(
-                network.engine, traffic, policy, requests=n, rng=seed, engine="calendar"
-            )
-    return simulate(network.engine, traffic, policy, requests=n, rng=seed, record="tokens")
+            return simulate(one, traffic, policy, requests=n, rng=seed, engine="calendar")
+    return simulate(one, traffic, policy, requests=n, rng=seed, record="tokens")

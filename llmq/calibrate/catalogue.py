@@ -24,6 +24,7 @@ from pathlib import Path
 from llmq.calibrate.engine_file import load_table, read_engine, write_engine
 from llmq.calibrate.package import engine_from_package
 from llmq.errors import InputError, shown
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 
 __all__ = ["EngineEntry", "engines", "load_engine", "read_engine", "write_engine"]
@@ -32,6 +33,7 @@ _FOLDER = Path(__file__).parent / "catalogue"
 _FEW = 4  # names in a hint
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True)
 class EngineEntry:
     """A line of the catalogue.
@@ -85,6 +87,7 @@ def engines() -> tuple[EngineEntry, ...]:
     return tuple(found)
 
 
+@checked
 def load_engine(
     name: str | Path,
     tp: int | None = None,

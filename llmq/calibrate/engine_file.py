@@ -18,6 +18,7 @@ from llmq.calibrate.fit import Fit
 from llmq.calibrate.geometry import kv_capacity
 from llmq.errors import InputError, nearest, shown
 from llmq.model.batchtime import BatchTime
+from llmq.model.checked import checked
 from llmq.model.conventions import ENGINE, THEORY, Conventions
 from llmq.model.engine import Engine
 from llmq.text.config import read_table
@@ -45,6 +46,7 @@ _FIT_KEYS = ("in_sample", "out_of_sample")
 _BUDGET, _SEQS, _BLOCK = 2048, 256, 16
 
 
+@checked
 def read_engine(path: str | Path, tp: int | None = None) -> Engine:
     """Read an engine from a TOML file.
 
@@ -94,6 +96,7 @@ def read_engine(path: str | Path, tp: int | None = None) -> Engine:
         )
 
 
+@checked
 def write_engine(
     engine: Engine | Fit,
     path: str | Path,
@@ -164,6 +167,7 @@ def write_engine(
     return file
 
 
+@checked
 def load_table(path: str | Path) -> dict[str, Any]:
     """Read an engine file as checked tables.
 

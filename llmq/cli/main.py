@@ -12,11 +12,15 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import llmq
-from llmq.errors import InfeasibleError, InputError, LlmqError, LlmqWarning, UnstableError, nearest
+from llmq.cli.ending import BAD_INPUT, OK, ended, settle, streams
+from llmq.cli.stopping import stoppable
+from llmq.errors import LlmqWarning, nearest, printable
+from llmq.starting import INTERRUPTED
 
 __all__ = ["main"]
 
-OK, INTERNAL, BAD_INPUT, NEGATIVE = 0, 1, 2, 3
+# Characters of what was typed that a message repeats.
+_ECHO = 300
 
 _COMMANDS = {
     "plan": "how many GPUs for this traffic and these targets",
@@ -33,7 +37,8 @@ _COMMANDS = {
 }
 
 _EPILOG = """\
-exit codes: 0 ok, 1 internal error, 2 bad input, 3 valid negative answer (infeasible, overloaded)
+exit codes: 0 ok, 1 internal error, 2 bad input, 3 valid negative answer (infeasible, overloaded),
+4 certificate not accepted, 130 interrupted
 durations carry units (500ms, 2s); rates are requests per second (50, 50/s, 90/min)"""
 
 
@@ -56,7 +61,9 @@ class _Parser(argparse.ArgumentParser):
             known = [o for action in self._actions for o in action.option_strings]
             wrong = next((w for w in words[1].split() if w.startswith("-")), words[1])
             message = f"unknown option {wrong!r}{nearest(wrong.split('=')[0], known)}"
-        self.exit(BAD_INPUT, f"llmq: error: {message}\n")
+        if len(message) > _ECHO:
+            message = f"{message[: _ECHO // 2]} ... {message[-_ECHO // 2 :]}"
+        self.exit(BAD_INPUT, f"llmq: error: {printable(message)}\n")
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         self.given.clear()
@@ -123,38 +130,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    command = next((word for word in words if word in _COMMANDS), None)
-    try:
-        args = build_parser(command).parse_args(words)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else BAD_INPUT
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", LlmqWarning)
-            warnings.showwarning = _note
-            code = int(importlib.import_module(f"llmq.cli.{args.command}").run(args))
+    with stoppable(alone=argv is None) as stop, streams():
+        try:
+            code = _run(words)
             sys.stdout.flush()
+        except BaseException as error:  # the last resort: nobody sees a traceback
+            code = ended(KeyboardInterrupt() if stop.fired else error, words)
+        full = settle()
+        if code == OK and full is not None and not isinstance(full, BrokenPipeError):
+            code = ended(full, words)
+        if not stop.fired:
             return code
-    except (InfeasibleError, UnstableError) as error:
-        return _fail(error, NEGATIVE)
-    except InputError as error:
-        return _fail(error, BAD_INPUT)
-    except LlmqError as error:
-        return _fail(error, INTERNAL)
-    except BrokenPipeError:
-        # Who reads has had enough. Python flushes once more at exit, which must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        if argv is None:
+            os._exit(INTERRUPTED)  # a second interrupt would find no handler on the way out
+        return INTERRUPTED  # also if a library has swallowed it
 
 
-def _fail(error: object, code: int) -> int:
-    # Over a line of progress, if there is one.
-    clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
-    sys.stderr.write(f"{clear}llmq: error: {error}\n")
-    return code
+def _run(words: list[str]) -> int:
+    command = next((word for word in words if word in _COMMANDS), None)
+    args = build_parser(command).parse_args(words)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LlmqWarning)
+        warnings.showwarning = _note
+        return int(importlib.import_module(f"llmq.cli.{args.command}").run(args))
 
 
 def _note(message: object, *args: object, **options: object) -> None:
-    sys.stderr.write(f"llmq: note: {message}\n")
+    sys.stderr.write(f"llmq: note: {printable(message, keep=chr(10))}\n")

@@ -35,6 +35,7 @@ from llmq.io.profile_aiconfigurator import read_aiconfigurator
 from llmq.io.profile_llmservingsim import read_llmservingsim, read_meta
 from llmq.io.profile_table import header, read_columns
 from llmq.io.profile_vidur import read_vidur
+from llmq.model.checked import checked
 from llmq.rng import RngLike
 from llmq.units import format_seconds
 
@@ -48,6 +49,7 @@ _SHORT, _LONG = 1e-6, 5.0  # seconds of an iteration, without knowing model and 
 _PACKAGE = "aiconfigurator-core/"
 
 
+@checked
 def read_profile(
     path: str | Path,
     *,

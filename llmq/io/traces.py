@@ -26,6 +26,7 @@ from llmq.io.schema import Column, How, Rows
 from llmq.io.strangers import explain
 from llmq.limits import TOKENS
 from llmq.model.arrivals import Arrivals
+from llmq.model.checked import checked
 from llmq.model.trace import Trace
 from llmq.rng import RngLike, generator, seed_sequence
 from llmq.text.files import PathLike, read_text, write_text
@@ -57,6 +58,7 @@ TRACE_FORMATS = tuple(_FORMATS)
 WRITTEN_FORMATS = tuple(name for name, entry in _FORMATS.items() if entry.write is not None)
 
 
+@checked
 def read_trace(
     path: PathLike,
     *,
@@ -306,6 +308,7 @@ def _klass(
     return np.asarray(rows.klass), None
 
 
+@checked
 def write_trace(trace: Trace, path: PathLike, *, format: str | None = None) -> None:  # noqa: A002
     """Write a trace of requests; the file appears whole or not at all.
 

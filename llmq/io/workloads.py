@@ -20,6 +20,7 @@ from importlib.resources import files
 from llmq.errors import InputError, nearest
 from llmq.io.classes import CLASS_KEYS, read_class
 from llmq.model.arrivals import Poisson, Renewal
+from llmq.model.checked import checked
 from llmq.model.request import RequestClass
 from llmq.model.workload import Workload
 from llmq.text.config import parse_toml
@@ -131,6 +132,7 @@ def workload_facts(name: str) -> WorkloadFacts:
     )
 
 
+@checked
 def load_workload(name: str, rate: float | None = None) -> Workload:
     """Load a named workload.
 

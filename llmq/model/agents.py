@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from llmq.errors import InputError, nearest
 from llmq.model.agents_trace import AgentTrace
 from llmq.model.arrivals import Arrivals, Poisson
+from llmq.model.checked import checked
 from llmq.model.closed import Closed
 from llmq.model.request import RequestClass
 from llmq.model.workload import Workload
@@ -25,6 +26,7 @@ from llmq.rng import RngLike, seed_sequence
 __all__ = ["Agent", "AgentWorkload", "Call", "call_class", "check_agents", "check_stations"]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of an agent.
@@ -55,14 +57,6 @@ class Call:
     pause_cv: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.request, RequestClass):
-            raise InputError(f"a call needs a RequestClass, got {self.request!r}")
-        given: object = self.after
-        if isinstance(given, str):
-            raise InputError(
-                f"after= is a tuple of calls; for one call write ({given!r},)",
-                field="after", value=self.after,
-            )  # fmt: skip
         for name in ("pause", "pause_cv"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
@@ -70,6 +64,7 @@ class Call:
         object.__setattr__(self, "after", tuple(dict.fromkeys(self.after)))
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Agent:
     """The calls of one kind of agent.
@@ -101,8 +96,6 @@ class Agent:
         if not self.calls:
             raise InputError("an agent needs at least one call")
         for name, call in self.calls.items():
-            if not isinstance(call, Call):
-                raise InputError(f"call {name!r} must be a Call, got {call!r}", value=call)
             for before in call.after:
                 if before not in self.calls:
                     raise InputError(
@@ -120,6 +113,7 @@ class Agent:
         object.__setattr__(self, "calls", dict(self.calls))
 
     @classmethod
+    @checked
     def chain(cls, *hops: tuple[str, RequestClass], pause: float = 0.0) -> Agent:
         """Return an agent that makes one call after the other.
 
@@ -193,6 +187,7 @@ class Agent:
         return path[path.index(path[-1]) :][::-1]
 
 
+@checked
 def call_class(agent: str, call: str) -> str:
     """Return the name of the class that a call is for engines and policies.
 
@@ -214,6 +209,7 @@ def call_class(agent: str, call: str) -> str:
     return f"{agent}.{call}"
 
 
+@checked
 def check_agents(agents: Mapping[str, Agent]) -> None:
     """Check that there are agents.
 
@@ -229,11 +225,9 @@ def check_agents(agents: Mapping[str, Agent]) -> None:
     """
     if not agents:
         raise InputError("a network of agents needs at least one kind of agent")
-    for name, agent in agents.items():
-        if not isinstance(agent, Agent):
-            raise InputError(f"agent {name!r} must be an Agent, got {agent!r}", value=agent)
 
 
+@checked
 def check_stations(agents: Mapping[str, Agent], stations: Mapping[str, object]) -> None:
     """Check that every call has a station.
 
@@ -260,6 +254,7 @@ def check_stations(agents: Mapping[str, Agent], stations: Mapping[str, object]) 
                 )
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class AgentWorkload:
     """A stochastic stream of agents.
@@ -299,6 +294,7 @@ class AgentWorkload:
         object.__setattr__(self, "weights", work.weights)
 
     @classmethod
+    @checked
     def poisson(
         cls,
         rate: float | Mapping[str, float],
@@ -340,6 +336,7 @@ class AgentWorkload:
         """Agents per second of each kind."""
         return {name: share * self.rate for name, share in self.weights.items()}
 
+    @checked
     def at_rate(self, rate: float) -> AgentWorkload:
         """Return the same stream at another rate.
 
@@ -355,6 +352,7 @@ class AgentWorkload:
         """
         return replace(self, arrivals=self.arrivals.at_rate(rate))
 
+    @checked
     def sample(self, agents: int, rng: RngLike = None) -> AgentTrace:
         """Draw a trace.
 

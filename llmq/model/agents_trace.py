@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llmq.errors import InputError, nearest
+from llmq.errors import InputError, nearest, shown
+from llmq.model.annotations import Numbers
+from llmq.model.checked import checked
 from llmq.model.closed import Closed
+from llmq.model.columns import floats, wholes
 from llmq.rng import RngLike, seed_sequence
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
+@checked
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class AgentTrace:
     """A finite list of agents in arrival order; make one with ``draw`` or ``clockwork``.
@@ -50,6 +54,11 @@ class AgentTrace:
     pause: Floats
 
     def __post_init__(self) -> None:
+        for name, read, dimensions in (
+            ("arrival", floats, 1), ("klass", wholes, 1), ("prompt", wholes, 2),
+            ("output", wholes, 2), ("reasoning", wholes, 2), ("pause", floats, 2),
+        ):  # fmt: skip
+            object.__setattr__(self, name, read(name, getattr(self, name), dimensions))
         n = len(self.arrival)
         if not n:
             raise InputError("a trace of agents needs at least one agent, got none")
@@ -67,10 +76,11 @@ class AgentTrace:
             getattr(self, name).flags.writeable = False
 
     @classmethod
+    @checked
     def draw(
         cls,
         agents: Mapping[str, Agent],
-        arrival: npt.ArrayLike,
+        arrival: Numbers,
         klass: npt.ArrayLike,
         rng: RngLike = None,
     ) -> AgentTrace:
@@ -97,12 +107,16 @@ class AgentTrace:
         InputError
             Times that do not ascend, an unknown kind.
         """
-        time, names = np.array(arrival, dtype=np.float64), list(agents)
-        raw = np.asarray(klass).tolist()
+        time, names = floats("arrival", arrival, 1), list(agents)
+        if not names:
+            raise InputError("a trace of agents needs at least one kind of agent")
+        raw = np.asarray(klass).ravel().tolist()
         for one in raw:
             if isinstance(one, str) and one not in names:
-                raise InputError(f"no kind of agent {one!r}{nearest(one, names)}", value=one)
-        codes = np.array([names.index(k) if isinstance(k, str) else k for k in raw], dtype=np.int64)
+                raise InputError(f"no kind of agent {shown(one)}{nearest(one, names)}", value=one)
+        codes = wholes("klass", [names.index(k) if isinstance(k, str) else k for k in raw])
+        if len(codes) != len(time):
+            raise InputError(f"{len(time)} agents need as many kinds, got {len(codes)}")
         shape = len(time), max(len(agent.calls) for agent in agents.values())
         sizes, pause = np.zeros((3, *shape), dtype=np.int64), np.zeros(shape)
         size = seed_sequence(rng).spawn(3)[2]
@@ -120,6 +134,7 @@ class AgentTrace:
         return cls(agents, time, codes, prompt, output, reasoning, pause)
 
     @classmethod
+    @checked
     def clockwork(
         cls,
         agents: Mapping[str, Agent],
@@ -165,12 +180,18 @@ class AgentTrace:
         start = {} if first is None else first
         for name in (*rates, *start):
             if name not in agents:
-                raise InputError(f"no kind of agent {name!r}{nearest(name, agents)}", value=name)
+                raise InputError(
+                    f"no kind of agent {shown(name)}{nearest(name, agents)}", value=name
+                )
         if not 0 < span < math.inf:
             raise InputError(f"span must be positive and finite, got {span}", value=span)
         times, codes = [], []
         for code, name in enumerate(agents):
-            rate = rates.get(name, 0.0)
+            if name not in rates:
+                raise InputError(
+                    f"kind of agent {shown(name)} has no rate; write {shown(name)}: 0 if none comes"
+                )
+            rate = rates[name]
             if not 0 <= rate < math.inf:
                 raise InputError(f"rate of {name!r} must be >= 0 and finite, got {rate}")
             clock = np.arange(1, int(span * rate) + 1) / (rate or 1.0)

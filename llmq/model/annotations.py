@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import inspect
 import math
+import re
 import sys
 import types
 import typing
@@ -19,9 +20,11 @@ import numpy.typing as npt
 from llmq.errors import nearest, shown
 from llmq.model.refusal import Refused, remedy
 
-__all__ = ["taker"]
+__all__ = ["Numbers", "taker"]
 
 Take: TypeAlias = Callable[[object], object]
+# A list or array of numbers: ArrayLike alone lets names pass.
+Numbers: TypeAlias = typing.Annotated[npt.ArrayLike, "numbers"]
 
 # What NumPy's whole numbers hold: more would overflow somewhere in the middle of a computation.
 _INT64 = 2**63 - 1
@@ -113,6 +116,8 @@ class _Reader:
             return _literal(args)
         if origin is np.ndarray or hint is np.ndarray:
             return _array(args)
+        if origin is typing.Annotated:
+            return _array((float,)) if hint == Numbers else self.take(args[0])
         if isinstance(hint, typing.TypeVar):
             return self._union(hint.__constraints__ or (Any,), False)
         plain: dict[Any, Take] = {
@@ -245,7 +250,7 @@ def _whole(free: bool) -> Take:
         if not _is_number(value):
             raise Refused("a whole number", value, _unquoted(value))
         real = typing.cast("float", value)
-        if not math.isfinite(real) or real != math.floor(real):
+        if (isinstance(value, float | np.floating) and not math.isfinite(real)) or real % 1:
             raise Refused("a whole number", value)
         if abs(real) > _INT64 and not free:
             raise Refused("a whole number of at most 64 bits", value)
@@ -298,25 +303,25 @@ def _literal(words: tuple[Any, ...]) -> Take:
 
 
 def _array(args: tuple[Any, ...]) -> Take:
-    # A declared array holds numbers; what is only "like" one may hold names, too.
+    # A declared array holds numbers (or truths); what is only "like" one may hold names, too.
+    words = f"an array or list of numbers{'' if args else ' or names'}"
     truths = "bool" in repr(args)
-    numeric = bool(args) and not truths and "generic" not in repr(args)
+
+    def fits(made: npt.NDArray[Any]) -> bool:
+        if made.dtype.kind == "O":
+            kinds = _is_number if args else lambda item: _is_number(item) or isinstance(item, str)
+            return all(kinds(item) for item in made.ravel().tolist())
+        return made.dtype.kind in "iuf" + "b" * truths + "US" * (not args)
 
     def take(value: object) -> object:
-        no = Refused("an array or list of numbers", value, _unquoted(value))
-        if (
-            value is None
-            or isinstance(value, Mapping | Set | bytes)
-            or (numeric and isinstance(value, str))
-        ):
-            raise no
+        if value is None or isinstance(value, Mapping | Set | bytes):
+            raise Refused(words, value)
         try:
             made = np.asarray(value)
         except (ValueError, TypeError, OverflowError):
             raise Refused("an array: rows of one length", value) from None
-        plain = not numeric or made.dtype.kind in "iuf"
-        if not (plain or all(_is_number(item) for item in made.ravel().tolist())):
-            raise no
+        if not fits(made):
+            raise Refused(words, value, _unquoted(value))
         return value
 
     return take
@@ -329,7 +334,8 @@ def _class(kind: Any) -> Take:
         return _callable
     if getattr(kind, "_is_protocol", False):
         return _protocol(kind)
-    return _instance(kind, f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}")
+    article = "an" if re.match("[AEIO]|SLO", kind.__name__) else "a"
+    return _instance(kind, f"{article} {kind.__name__}")
 
 
 def _callable(value: object) -> object:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.rng import RngLike, generator
 
 __all__ = ["MMPP", "Arrivals", "Batch", "Deterministic", "Poisson", "Renewal"]
@@ -44,6 +45,7 @@ class Arrivals(abc.ABC):
     def dispersion(self) -> float:
         """Index of dispersion for counts."""
 
+    @checked
     def times(self, n: int, rng: RngLike = None) -> Floats:
         """Draw the first arrival times.
 
@@ -61,6 +63,7 @@ class Arrivals(abc.ABC):
         """
         return self._times(n, generator(rng))
 
+    @checked
     def at_rate(self, rate: float) -> Self:
         """Return the process with its time scaled to another rate.
 
@@ -85,6 +88,7 @@ def _positive(name: str, value: float) -> None:
         raise InputError(f"{name} must be positive and finite, got {value}", value=value)
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Poisson(Arrivals):
     """Poisson arrivals.
@@ -114,6 +118,7 @@ class Poisson(Arrivals):
         return np.cumsum(rng.exponential(1 / self.rate, n))
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Renewal(Arrivals):
     """Independent gamma gaps with a given coefficient of variation.
@@ -151,6 +156,7 @@ class Renewal(Arrivals):
         return np.cumsum(rng.gamma(shape, 1 / (shape * self.rate), n))
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Deterministic(Arrivals):
     """A clock: the k-th request (k = 1, 2, ...) comes at ``k / rate``.
@@ -180,6 +186,7 @@ class Deterministic(Arrivals):
         return np.arange(1, n + 1) / self.rate
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Batch(Arrivals):
     """Requests come ``size`` at a time, the groups as a Poisson process.
@@ -201,7 +208,7 @@ class Batch(Arrivals):
     size: int = 1
 
     def __post_init__(self) -> None:
-        if not self.rate > 0 or not self.size >= 1 or self.size % 1:
+        if not self.rate > 0 or not self.size >= 1:
             raise InputError(
                 f"batch arrivals need rate > 0 and whole size >= 1, got {self.rate}, {self.size}"
             )
@@ -218,6 +225,7 @@ class Batch(Arrivals):
         return np.repeat(groups, self.size)[:n]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class MMPP(Arrivals):
     """Poisson arrivals whose rate switches between two values (MMPP-2).
@@ -239,8 +247,6 @@ class MMPP(Arrivals):
     switch: tuple[float, float]
 
     def __post_init__(self) -> None:
-        if len(self.rates) != 2 or len(self.switch) != 2:
-            raise InputError("MMPP needs two rates and two switching rates")
         finite = all(math.isfinite(x) for x in (*self.rates, *self.switch))
         if not finite or min(self.rates) < 0 or max(self.rates) == 0 or min(self.switch) <= 0:
             raise InputError(
@@ -273,6 +279,7 @@ class MMPP(Arrivals):
                     mass.append(mass[-1] + stay[part] * self.rates[part])
         return np.interp(operational, mass, clock)
 
+    @checked
     def at_rate(self, rate: float) -> MMPP:  # noqa: D102 (said by the base class)
         factor = rate / self.rate
         (r1, r2), (q1, q2) = self.rates, self.switch

@@ -26,6 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.annotations import Numbers
+from llmq.model.checked import checked
 from llmq.model.curve import as_table, check_table, token_curve
 
 if TYPE_CHECKING:
@@ -34,19 +36,14 @@ if TYPE_CHECKING:
 __all__ = ["BatchTime"]
 
 _COEFFICIENTS = (
-    "base",
-    "per_token",
-    "floor",
-    "floor_per_token",
-    "per_tile",
-    "per_kv",
-    "per_kv_mixed",
-    "per_work",
+    *("base", "per_token", "floor", "floor_per_token"),
+    *("per_tile", "per_kv", "per_kv_mixed", "per_work"),
 )
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class BatchTime:
     """A law for the time of one iteration; make one with a classmethod.
@@ -93,6 +90,7 @@ class BatchTime:
     per_work: float = 0.0
 
     @classmethod
+    @checked
     def affine(
         cls,
         *,
@@ -139,6 +137,7 @@ class BatchTime:
         )  # fmt: skip
 
     @classmethod
+    @checked
     def tiled(
         cls,
         *,
@@ -183,6 +182,7 @@ class BatchTime:
         )  # fmt: skip
 
     @classmethod
+    @checked
     def roofline(
         cls,
         *,
@@ -230,8 +230,8 @@ class BatchTime:
     def table(
         cls,
         *,
-        tokens: npt.ArrayLike,
-        seconds: npt.ArrayLike,
+        tokens: Numbers,
+        seconds: Numbers,
         per_kv: float = 0.0,
         per_kv_mixed: float | None = None,
         per_work: float = 0.0,
@@ -263,12 +263,11 @@ class BatchTime:
         >>> BatchTime.table(tokens=[1, 128, 129, 256], seconds=[1.0, 1.5, 2.0, 2.5])(64)
         1.248031496062992
         """
-        n = tuple(int(x) if x % 1 == 0 else x for x in np.asarray(tokens).ravel().tolist())
+        n = tuple(np.asarray(tokens).ravel().tolist())
         t = tuple(float(x) for x in np.asarray(seconds, dtype=np.float64).ravel())
         mixed = per_kv if per_kv_mixed is None else per_kv_mixed
-        return cls(
-            "table", tokens=n, seconds=t, per_kv=per_kv, per_kv_mixed=mixed, per_work=per_work
-        )
+        more: Any = {"per_kv": per_kv, "per_kv_mixed": mixed, "per_work": per_work}
+        return cls("table", tokens=n, seconds=t, **more)
 
     def __post_init__(self) -> None:
         if self.form not in ("affine", "tiled", "roofline", "table"):
@@ -281,9 +280,8 @@ class BatchTime:
                     + as_table(self) * (name == "base"),
                     field=name, value=value,
                 )  # fmt: skip
-        if not self.tile >= 1 or self.tile % 1:
+        if not self.tile >= 1:
             raise InputError(f"batch time: tile must be at least 1 token, got {self.tile}")
-        object.__setattr__(self, "tile", int(self.tile))  # 128.0 would spoil exact arithmetic
         if self.form == "table":
             check_table(self.tokens, self.seconds)
         elif not self.token_time(1) > 0:
@@ -367,6 +365,7 @@ class BatchTime:
 
         return ExactBatchTime(self)
 
+    @checked
     def scaled(self, factor: float) -> BatchTime:
         """Return the law of an engine ``factor`` times slower.
 

@@ -7,6 +7,7 @@ class) is said with these.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -365,10 +366,15 @@ def rates(name: str, value: object, classes: Collection[str]) -> dict[str, float
     return {klass: given[klass] for klass in classes}
 
 
+@functools.cache
+def _taker(hint: object) -> Any:
+    parameter = inspect.Parameter("value", inspect.Parameter.POSITIONAL_ONLY, annotation=hint)
+    return taker(parameter, whole, None, False)
+
+
 def _taken(name: str, value: object, hint: object) -> Any:
-    parameter = inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY, annotation=hint)
     try:
-        return taker(parameter, whole, None, False)(value)
+        return _taker(hint)(value)
     except Refused as no:
         raise InputError(
             f"{name}{no.where} must be {no.want}, got {shown(no.value)}{no.remedy}",

@@ -20,11 +20,13 @@ import numpy as np
 
 from llmq.errors import InputError
 from llmq.model.arrivals import Arrivals, Floats
+from llmq.model.checked import checked
 from llmq.rng import RngLike, generator
 
 __all__ = ["Closed"]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Closed(Arrivals):
     """Users that wait for their answers.
@@ -74,9 +76,11 @@ class Closed(Arrivals):
     def _times(self, n: int, rng: np.random.Generator) -> Floats:
         self._refuse("cannot be drawn beforehand")
 
+    @checked
     def at_rate(self, rate: float) -> Closed:  # noqa: D102 (refused)
         self._refuse(f"cannot be told to run at {rate} req/s")
 
+    @checked
     def pauses(self, n: int, rng: RngLike) -> Floats:
         """Draw think times.
 

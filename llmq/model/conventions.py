@@ -15,13 +15,19 @@ at the very instant of an iteration boundary takes part in the iteration that st
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
-from llmq.errors import InputError
+import numpy as np
+import numpy.typing as npt
+
+from llmq.model.checked import checked
 
 __all__ = ["ENGINE", "THEORY", "Conventions"]
 
+_Count = TypeVar("_Count", int, npt.NDArray[np.int64])
 
+
+@checked
 @dataclass(frozen=True, slots=True)
 class Conventions:
     """How tokens, memory and slots are counted.
@@ -49,32 +55,23 @@ class Conventions:
     prefill_slots: Literal["per_request", "one"] = "per_request"
     area: Literal["chunked", "wait", "decode_only"] = "chunked"
 
-    def __post_init__(self) -> None:
-        for field, known in (
-            ("first_token", ("prefill_end", "next_iteration")),
-            ("prefill_slots", ("per_request", "one")),
-            ("area", ("chunked", "wait", "decode_only")),
-        ):
-            value = getattr(self, field)
-            if value not in known:
-                raise InputError(f"{field} must be one of {known}, got {value!r}", value=value)
-
     @property
     def lag(self) -> int:
         """Iterations from the end of the prefill to the first token: 0 or 1."""
         return 0 if self.first_token == "prefill_end" else 1
 
-    def decode_iterations(self, output: int) -> int:
+    @checked
+    def decode_iterations(self, output: _Count) -> _Count:
         """Decode iterations of a request with ``output`` tokens.
 
         Parameters
         ----------
-        output : int
-            Output tokens (or an array of them).
+        output : int or ndarray of int
+            Output tokens.
 
         Returns
         -------
-        int
+        int or ndarray of int
             ``output - 1`` or ``output``.
         """
         return output - 1 + self.lag

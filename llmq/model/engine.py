@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from llmq.errors import InputError
 from llmq.model.batchtime import BatchTime
+from llmq.model.checked import checked
 from llmq.model.conventions import ENGINE, Conventions
 
 __all__ = ["Engine"]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Engine:
     """A serving engine: a law of iteration time and three budgets.
@@ -71,34 +71,19 @@ class Engine:
     prefix_cache: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.law, BatchTime):
-            raise InputError(
-                f"an engine needs a BatchTime as its law, got {type(self.law).__name__}: "
-                "make one with BatchTime.affine, .tiled, .roofline or .table"
-            )
         for name, unit in (
             ("token_budget", "token"), ("max_seqs", "request"), ("kv_tokens", "token"),
             ("kv_block", "token"), ("prefill_chunk", "token"), ("gpus", "GPU"),
         ):  # fmt: skip
             value = getattr(self, name)
-            if value is None and name in ("max_seqs", "kv_tokens", "prefill_chunk"):
-                continue
-            if isinstance(value, bool) or not _is_whole(value) or value < 1:
+            if value is not None and value < 1:
                 raise InputError(
-                    f"{name} must be a whole number, at least 1 {unit}, got {value!r}"
-                    if not _is_whole(value) else f"{name} must be at least 1 {unit}, got {value}",
-                    field=name, value=value,
-                )  # fmt: skip
-            object.__setattr__(self, name, int(value))
+                    f"{name} must be at least 1 {unit}, got {value}", field=name, value=value
+                )
         if not 0 <= self.per_swap < math.inf:
             raise InputError(
                 f"per_swap must be a finite number >= 0 (seconds per token), got {self.per_swap}",
                 field="per_swap", value=self.per_swap,
-            )  # fmt: skip
-        if not isinstance(self.conventions, Conventions):
-            raise InputError(
-                f"conventions must be llmq.ENGINE, llmq.THEORY or another Conventions, "
-                f"got {self.conventions!r}", field="conventions", value=self.conventions,
             )  # fmt: skip
         if self.kv_tokens is not None and self.kv_tokens < self.kv_block:
             raise InputError(
@@ -116,6 +101,7 @@ class Engine:
         """Whole KV blocks; infinite without a limit."""
         return math.inf if self.kv_tokens is None else self.kv_tokens // self.kv_block
 
+    @checked
     def with_(self, **changes: Any) -> Engine:
         """Return the engine with some fields changed.
 
@@ -154,7 +140,3 @@ class Engine:
         return (
             f"{self.name or 'engine'}: {self.law}; budget {self.token_budget} tokens, {seqs}, {kv}"
         )
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | float | np.integer) and math.isfinite(value) and value % 1 == 0

@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from llmq.errors import InputError, nearest
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 
 __all__ = ["Fleet"]
@@ -16,6 +15,7 @@ __all__ = ["Fleet"]
 _ROLES = ("both", "prefill", "decode")
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Fleet:
     """Pools of engines.
@@ -48,16 +48,9 @@ class Fleet:
         if not self.pools:
             raise InputError("a fleet needs at least one pool")
         for name, pool in self.pools.items():
-            if not isinstance(pool, tuple) or len(pool) != 2 or not isinstance(pool[0], Engine):
-                raise InputError(f"pool {name!r} must be (engine, count), got {pool!r}")
-            if not isinstance(pool[1], int | np.integer) or pool[1] < 1:
+            if pool[1] < 1:
                 raise InputError(f"pool {name!r} needs at least 1 engine, got {pool[1]}")
         for klass, names in self.eligible.items():
-            if not isinstance(names, tuple | list):
-                raise InputError(
-                    f"pools of class {klass!r} must be a tuple of names, got {names!r}; "
-                    f"for one pool write ({names!r},)"
-                )
             if not names:
                 raise InputError(f"class {klass!r} may be served by no pool")
             for name in names:
@@ -69,8 +62,8 @@ class Fleet:
         if not self.link > 0:
             raise InputError(f"link must be positive (KV tokens per second), got {self.link}")
         for own, copy in (  # the caller's dict may change
-            ("pools", {name: (engine, int(count)) for name, (engine, count) in self.pools.items()}),
-            ("eligible", {klass: tuple(names) for klass, names in self.eligible.items()}),
+            ("pools", dict(self.pools)),
+            ("eligible", dict(self.eligible)),
             ("roles", dict(self.roles)),
         ):
             object.__setattr__(self, own, copy)

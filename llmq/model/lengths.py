@@ -19,6 +19,9 @@ import numpy.typing as npt
 
 from llmq.errors import InputError, shown
 from llmq.limits import LENGTHS, TOKENS
+from llmq.model.annotations import Numbers
+from llmq.model.checked import checked
+from llmq.model.columns import floats
 from llmq.rng import RngLike, generator
 
 __all__ = ["Lengths"]
@@ -27,6 +30,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
+@checked
 @dataclass(frozen=True, slots=True, eq=False)
 class Lengths:
     """A law of token counts; make one with a classmethod.
@@ -51,11 +55,11 @@ class Lengths:
     label: str = ""
 
     def __post_init__(self) -> None:
-        raw = np.asarray(self.values)
+        raw = floats("lengths", self.values)
         if raw.ndim != 1 or not len(raw):
             raise InputError(f"lengths need at least one value in one dimension, got {raw.shape}")
-        if not np.issubdtype(raw.dtype, np.number) or not np.all(np.isfinite(raw)):
-            raise InputError(f"lengths must be finite numbers of tokens, got {self.values!r}")
+        if not np.all(np.isfinite(raw)):
+            raise InputError(f"lengths must be finite numbers of tokens, got {shown(self.values)}")
         if np.any(raw < 0) or np.any(raw != np.floor(raw)):
             bad = raw[(raw < 0) | (raw != np.floor(raw))][0]
             raise InputError(f"a length must be a whole number of tokens >= 0, got {bad}")
@@ -65,7 +69,7 @@ class Lengths:
         values.flags.writeable = False
         object.__setattr__(self, "values", values)
         if self.weights is not None:
-            weights = np.array(self.weights, dtype=np.float64)
+            weights = floats("weights of lengths", self.weights)
             total = float(weights.sum())
             if weights.shape != values.shape or np.any(weights < 0) or not 0 < total < math.inf:
                 raise InputError("weights of lengths must be >= 0, one for each value, not all 0")
@@ -75,6 +79,7 @@ class Lengths:
             object.__setattr__(self, "weights", weights)
 
     @classmethod
+    @checked
     def fixed(cls, tokens: int) -> Lengths:
         """Every request has ``tokens`` tokens.
 
@@ -91,6 +96,7 @@ class Lengths:
         return cls(np.asarray([tokens]), label=f"fixed {tokens}")
 
     @classmethod
+    @checked
     def uniform(cls, low: int, high: int) -> Lengths:
         """All counts from ``low`` to ``high`` are equally likely.
 
@@ -115,6 +121,7 @@ class Lengths:
         return cls(np.arange(low, high + 1), label=f"uniform {low} to {high}")
 
     @classmethod
+    @checked
     def lognormal(cls, *, mean: float, sigma: float, low: int = 1, high: int) -> Lengths:
         """Lognormal, rounded and clipped.
 
@@ -150,6 +157,7 @@ class Lengths:
         return cls._from_cdf(low, high, ndtr(z), f"lognormal {mean:g}, sigma {sigma:g}")
 
     @classmethod
+    @checked
     def quantiles(cls, table: Mapping[float, float]) -> Lengths:
         """Piecewise linear between given quantiles, rounded.
 
@@ -194,7 +202,8 @@ class Lengths:
         return cls(np.arange(low, high + 1)[keep], weights[keep], f"{label}, {low} to {high}")
 
     @classmethod
-    def empirical(cls, values: npt.ArrayLike) -> Lengths:
+    @checked
+    def empirical(cls, values: Numbers) -> Lengths:
         """Take the lengths that were observed, each as likely as another.
 
         Parameters
@@ -210,6 +219,7 @@ class Lengths:
         seen = np.asarray(values)
         return cls(seen, label=f"empirical, n = {len(np.atleast_1d(seen))}")
 
+    @checked
     def expect(self, function: Callable[[Floats], npt.ArrayLike]) -> float:
         """Mean of a function of the length.
 
@@ -236,6 +246,7 @@ class Lengths:
         """Mean of the square, tokens^2."""
         return self.expect(lambda x: x * x)
 
+    @checked
     def exact_moment(self, order: int) -> Fraction | None:
         """Moment as a fraction where the weights are equal.
 
@@ -268,6 +279,7 @@ class Lengths:
         """Whether there is only one value."""
         return self.low == self.high
 
+    @checked
     def quantile(self, q: float) -> int:
         """Smallest count that at least a share ``q`` does not exceed.
 
@@ -294,6 +306,7 @@ class Lengths:
         reached = np.searchsorted(np.cumsum(weights[order]), q - 1e-12)
         return int(self.values[order[min(int(reached), len(order) - 1)]])
 
+    @checked
     def draw(self, n: int, rng: RngLike) -> Ints:
         """Draw indices into ``values``.
 
@@ -315,6 +328,7 @@ class Lengths:
         index = np.searchsorted(np.cumsum(self.weights), stream.random(n), side="right")
         return np.minimum(index, len(self.values) - 1).astype(np.int64)
 
+    @checked
     def sample(self, n: int, rng: RngLike = None) -> Ints:
         """Draw independent lengths.
 

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llmq.errors import InputError
+from llmq.errors import InputError, shown
+from llmq.model.checked import checked
+from llmq.model.columns import wholes
 
 if TYPE_CHECKING:
     from llmq.model.trace import Trace
@@ -31,6 +33,7 @@ __all__ = ["Prefix", "endless_hits", "found", "unshared"]
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 
+@checked
 @dataclass(frozen=True, slots=True, eq=False)
 class Prefix:
     """Names of the leading prompt blocks of each request.
@@ -58,13 +61,14 @@ class Prefix:
         if not self.block >= 1:
             raise InputError(f"a prefix block needs at least 1 token, got {self.block}")
         for name in ("ids", "offsets"):
-            column = np.array(getattr(self, name), dtype=np.int64)
+            column = wholes(f"{name} of prefix blocks", getattr(self, name))
             column.flags.writeable = False
             object.__setattr__(self, name, column)
         if len(self.ids) and self.ids.min() < 0:
             raise InputError(f"names of prefix blocks must be >= 0, got {self.ids.min()}")
         ends = (0, len(self.ids))
-        if np.any(np.diff(self.offsets) < 0) or (self.offsets[0], self.offsets[-1]) != ends:
+        falls = not len(self.offsets) or np.any(np.diff(self.offsets) < 0)
+        if falls or (self.offsets[0], self.offsets[-1]) != ends:
             raise InputError(f"offsets of prefix blocks must ascend from 0 to {len(self.ids)}")
 
     @classmethod
@@ -83,8 +87,13 @@ class Prefix:
         Prefix
             All of them.
         """
-        sizes = np.array([len(row) for row in rows], dtype=np.int64)
-        ids = np.array([x for row in rows for x in row], dtype=np.int64)
+        try:
+            sizes = np.array([len(row) for row in rows], dtype=np.int64)
+            ids = wholes("names of prefix blocks", [x for row in rows for x in row])
+        except TypeError:
+            raise InputError(
+                f"rows must be a list with a list of names for each request, got {shown(rows)}"
+            ) from None
         return cls(ids, np.concatenate(([0], np.cumsum(sizes))), block)
 
     def __len__(self) -> int:
@@ -105,6 +114,7 @@ class Prefix:
         """
         return self.ids[self.offsets[i] : self.offsets[i + 1]]
 
+    @checked
     def take(self, rows: Any) -> Prefix:
         """Return the names of some requests.
 
@@ -121,6 +131,7 @@ class Prefix:
         some = np.arange(len(self))[rows]
         return Prefix.of([self.row(i).tolist() for i in some.tolist()], block=self.block)
 
+    @checked
     def fit(self, prompt: Ints) -> None:
         """Check that the names belong to prompts of these lengths.
 
@@ -171,6 +182,7 @@ class Prefix:
         return self.block // kv_block
 
 
+@checked
 def found(trace: Trace, *, kv_block: int = 16) -> Ints:
     """Count the prompt tokens that a cache which never forgets would find.
 
@@ -256,6 +268,7 @@ def endless_hits(trace: Trace) -> dict[str, float]:
     return {trace.classes[k]: 1 - left[k] / asked[k] for k in sorted(asked)}
 
 
+@checked
 def unshared(trace: Trace, *, kv_block: int = 16) -> Trace:
     """Return the requests with only the prompt tokens that must be computed in any case.
 

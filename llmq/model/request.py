@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
+from llmq.model.checking import whole
 from llmq.model.lengths import Lengths
 from llmq.rng import RngLike, generator
 
@@ -25,6 +27,7 @@ def _lengths(name: str, value: Lengths | int, least: int) -> Lengths:
     return law
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class RequestClass:
     """A kind of request.
@@ -93,6 +96,7 @@ class RequestClass:
             )  # fmt: skip
 
     @classmethod
+    @checked
     def with_reasoning(
         cls,
         *,
@@ -136,6 +140,7 @@ class RequestClass:
         )
 
     @classmethod
+    @checked
     def correlated(
         cls, *, prompt: Lengths, output: Lengths, correlation: float, points: int = 4096
     ) -> RequestClass:
@@ -169,6 +174,7 @@ class RequestClass:
             return int((self.prompt.values + self.output.values).max())
         return self.prompt.high + self.output.high
 
+    @checked
     def sample(self, n: int, rng: RngLike = None) -> tuple[npt.NDArray[np.int64], ...]:
         """Draw requests.
 
@@ -196,13 +202,15 @@ def _scores(points: int, correlation: float) -> npt.NDArray[np.float64]:
     """Three uniform score rows, the last two coupled: a Kronecker lattice, then a copula."""
     if not -1 <= correlation <= 1:
         raise InputError(f"correlation must lie in [-1, 1], got {correlation}")
+    whole("points", points, least=1, most=10**7)
     from scipy.special import ndtr, ndtri
 
     # Powers of the root of x**4 = x + 1: the lattice of least discrepancy in 3 dimensions.
     root = 1.2207440846057596
     grid = (0.5 + np.outer(root ** -np.arange(1.0, 4.0), np.arange(points))) % 1.0
     normal = ndtri(np.clip(grid, 1e-12, 1 - 1e-12))
-    grid[2] = ndtr(correlation * normal[1] + math.sqrt(1 - correlation**2) * normal[2])
+    rho = float(correlation)
+    grid[2] = ndtr(rho * normal[1] + math.sqrt(1 - rho**2) * normal[2])
     return np.asarray(grid, dtype=np.float64)
 
 

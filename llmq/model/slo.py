@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.units import format_seconds
 
 __all__ = ["SLO"]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class SLO:
     """Latency targets.

@@ -16,12 +16,14 @@ import numpy.typing as npt
 
 from llmq.errors import InputError
 from llmq.model.arrivals import Arrivals
+from llmq.model.checked import checked
 
 __all__ = ["Thinned"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Thinned(Arrivals):
     """One engine's share of a process.
@@ -70,6 +72,7 @@ class Thinned(Arrivals):
         last = np.cumsum(rng.geometric(1 / self.engines, n))
         return self.process.times(int(last[-1]) if n else 0, rng)[last - 1]
 
+    @checked
     def at_rate(self, rate: float) -> Thinned:  # noqa: D102 (said by the base class)
         if not 0 < rate < math.inf:
             raise InputError(f"rate must be positive and finite, got {rate}")

@@ -10,6 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError, printable
+from llmq.limits import TOKENS
+from llmq.model.annotations import Numbers
+from llmq.model.checked import checked
+from llmq.model.columns import floats
 from llmq.model.prefix import Prefix
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
+@checked
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
     """A finite list of requests in arrival order.
@@ -63,17 +68,17 @@ class Trace:
 
     def __init__(
         self,
-        arrival: npt.ArrayLike,
-        prompt: npt.ArrayLike,
-        output: npt.ArrayLike,
-        reasoning: npt.ArrayLike | None = None,
+        arrival: Numbers,
+        prompt: Numbers,
+        output: Numbers,
+        reasoning: Numbers | None = None,
         klass: npt.ArrayLike | None = None,
         classes: Sequence[str] | None = None,
         source: str = "",
         notes: tuple[str, ...] = (),
         prefix: Prefix | None = None,
     ) -> None:
-        time = _numbers("arrival", arrival).ravel().copy()
+        time = floats("arrival", arrival).ravel()
         if not len(time):
             raise InputError("a trace needs at least one request, got none")
         columns = {
@@ -152,6 +157,7 @@ class Trace:
                 found[name] = RequestClass(*laws, paired=True)
         return found
 
+    @checked
     def take(self, rows: Any) -> Trace:
         """Return some of the requests.
 
@@ -171,6 +177,7 @@ class Trace:
             None if self.prefix is None else self.prefix.take(rows),
         )  # fmt: skip
 
+    @checked
     def head(self, n: int) -> Trace:
         """Return the first requests.
 
@@ -193,6 +200,7 @@ class Trace:
             raise InputError(f"head needs at least 1 request, got {n}", value=n)
         return self.take(slice(0, n))
 
+    @checked
     def scaled(self, *, rate: float | None = None, factor: float | None = None) -> Trace:
         """Return the same requests, faster or slower.
 
@@ -251,7 +259,7 @@ def _tokens(name: str, value: npt.ArrayLike, n: int, least: int) -> Ints:
         raw = np.full(n, raw)
     if raw.shape != (n,):
         raise InputError(f"{name} needs one value for each of the {n} arrivals, got {raw.shape}")
-    number = _numbers(name, raw)
+    number = floats(name, raw)
     bad = ~np.isfinite(number) | (number < least) | (number != np.floor(number))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
@@ -259,14 +267,13 @@ def _tokens(name: str, value: npt.ArrayLike, n: int, least: int) -> Ints:
             f"{name} of request {row} is {raw[row]}: must be a whole number of tokens >= {least}",
             row=row, field=name, value=raw[row],
         )  # fmt: skip
+    if number.max() > TOKENS:
+        row = int(number.argmax())
+        raise InputError(
+            f"{name} of request {row} is {raw[row]}: at most {TOKENS} tokens",
+            row=row, field=name,
+        )  # fmt: skip
     return np.array(raw, dtype=np.int64)
-
-
-def _numbers(name: str, value: npt.ArrayLike) -> Floats:
-    try:
-        return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must be numbers: {error}", field=name) from error
 
 
 def _classes(
@@ -289,7 +296,7 @@ def _classes(
             raise InputError(f"class {missing[0]!r} is not among the classes {tuple(classes)}")
         return np.array([order[str(x)] for x in raw], dtype=np.int64), tuple(classes)
     names_ = tuple(classes) if classes else ("all",)
-    number = _numbers("klass", raw)
+    number = floats("klass", raw)
     if (bad := number[~((number >= 0) & (number < len(names_)) & (number % 1 == 0))]).size:
         raise InputError(
             f"class codes must be whole and lie in 0..{len(names_) - 1}, got {bad[0]:g}; "

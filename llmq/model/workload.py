@@ -9,8 +9,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from llmq.errors import InputError, nearest
+from llmq.errors import InputError, nearest, shown
 from llmq.model.arrivals import MMPP, Arrivals, Poisson, Renewal
+from llmq.model.checked import checked
 from llmq.model.closed import Closed
 from llmq.model.request import RequestClass
 from llmq.model.trace import Trace
@@ -21,6 +22,7 @@ __all__ = ["Workload"]
 Rates: TypeAlias = Mapping[str, float]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Workload:
     """A stochastic stream of requests; make one with a classmethod.
@@ -48,9 +50,6 @@ class Workload:
     def __post_init__(self) -> None:
         if not self.mix:
             raise InputError("a workload needs at least one request class; the mix is empty")
-        for name, kind in self.mix.items():
-            if not isinstance(kind, RequestClass):
-                raise InputError(f"class {name!r} must be a RequestClass, got {kind!r}", value=kind)
         for name in self.weights:
             if name not in self.mix:
                 raise InputError(f"weight for unknown class {name!r}{nearest(name, self.mix)}")
@@ -67,6 +66,7 @@ class Workload:
         object.__setattr__(self, "weights", weights)
 
     @classmethod
+    @checked
     def poisson(
         cls,
         rate: float | Rates,
@@ -98,6 +98,7 @@ class Workload:
         return cls(Poisson(total), mix, shares)
 
     @classmethod
+    @checked
     def renewal(
         cls,
         rate: float | Rates,
@@ -124,6 +125,7 @@ class Workload:
         return cls(Renewal(total, cv), mix, shares)
 
     @classmethod
+    @checked
     def mmpp(
         cls,
         rates: tuple[float, float],
@@ -151,6 +153,7 @@ class Workload:
         return cls(process, mix, _shares(process.rate, mix, weights)[1])
 
     @classmethod
+    @checked
     def closed(
         cls,
         users: int,
@@ -202,6 +205,7 @@ class Workload:
         """Requests per second of each class."""
         return {name: share * self.rate for name, share in self.weights.items()}
 
+    @checked
     def at_rate(self, rate: float) -> Workload:
         """Return the same stream at another rate.
 
@@ -217,6 +221,7 @@ class Workload:
         """
         return replace(self, arrivals=self.arrivals.at_rate(rate))
 
+    @checked
     def sample(self, requests: int, rng: RngLike = None) -> Trace:
         """Draw a trace.
 
@@ -265,7 +270,7 @@ def _shares(
         raise InputError("give either a rate for each class or one rate and weights, not both")
     for name, value in rate.items():
         if name not in mix:
-            raise InputError(f"rate for unknown class {name!r}{nearest(name, mix)}")
+            raise InputError(f"rate for unknown class {shown(name)}{nearest(name, mix)}")
         if not 0 <= value < math.inf:
             raise InputError(f"rate of class {name!r} must be >= 0 and finite, got {value}")
     if absent := [name for name in mix if name not in rate]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llmq.model.checked import checked
 from llmq.model.fleet import Fleet
 from llmq.networks_fleet import engine_seconds
 from llmq.plot.canvas import GREY, axes_for, colour, label, legend_below, styled
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_backlog"]
 
 
+@checked
 def draw_backlog(
     found: Instability,
     *,

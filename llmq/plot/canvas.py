@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import MissingDependencyError
+from llmq.model.checked import checked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -246,6 +247,7 @@ def logit_scale(axis_of: Axes, low: float, high: float) -> None:
     axis_of.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.6g} %"))
 
 
+@checked
 def svg(drawn: Axes | Figure) -> str:
     """Return a figure as SVG text that depends on its content only.
 

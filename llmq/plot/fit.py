@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.plot.canvas import GREY, axes_for, colour, label, legend_below, styled
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _MOST_TILES = 64
 _WITHOUT_DATA = 2048  # vLLM's default token budget
 
 
+@checked
 def draw_fit(
     fit: Fit,
     profile: Profile | None = None,

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError, nearest
+from llmq.model.checked import checked
 from llmq.plot.canvas import (
     GREY,
     INK,
@@ -36,6 +37,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 _LONG = {"ttft": "time to first token, TTFT", "tpot": "time per output token, TPOT"}
 
 
+@checked
 def draw_attainment(
     plans: CandidatePlan | Sequence[CandidatePlan],
     target: float,
@@ -157,6 +159,7 @@ def _gpu_axis(ax: Axes, many: Sequence[CandidatePlan]) -> None:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
+@checked
 def draw_latency(
     plan: CandidatePlan,
     name: str,

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError, nearest
+from llmq.model.checked import checked
 from llmq.plot.canvas import GREY, INK, axes_for, colour, label, legend_below, styled
 from llmq.result import Kind
 
@@ -44,6 +45,7 @@ _LINES = {
 }
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True)
 class Slice:
     """A region along some of its classes, the others held.
@@ -71,6 +73,7 @@ class Slice:
     inner: Floats
 
 
+@checked
 def cut(
     region: StabilityRegion, rates: Rates | None = None, classes: Sequence[str] | None = None
 ) -> Slice:
@@ -107,7 +110,7 @@ def cut(
     array([[ 0.        , 33.33333333],
            [100.        ,  0.        ]])
     """
-    at = dict(rates or {})
+    at = dict.fromkeys(region.classes, 0.0) | dict(rates or {})
     region.load(at)  # names an unknown class or a bad rate
     shown = _shown(region, at, classes)
     held = {name: at.get(name, 0.0) for name in region.classes if name not in shown}
@@ -199,6 +202,7 @@ def _root(excess: Callable[[float], float], end: float) -> float:
     return low
 
 
+@checked
 def draw_region(
     region: StabilityRegion,
     rates: Rates | None = None,

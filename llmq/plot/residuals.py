@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.plot.canvas import GREY, axes_for, colour, legend_below, styled
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _STAIRS = 1024  # beyond, a tile is too small a share of the tokens to be seen
 _BAND = 0.05
 
 
+@checked
 def draw_residuals(
     fit: Fit,
     profile: Profile,
@@ -85,6 +87,7 @@ def draw_residuals(
     return ax
 
 
+@checked
 def draw_staircase(fit: Fit, profile: Profile, *, ax: Axes | None = None) -> Axes:
     """Draw the token part of the iteration time between 1 and 1024 tokens.
 

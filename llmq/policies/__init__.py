@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any, get_args, get_origin, get_type_hints
 
 from llmq.errors import InputError, nearest, shown
+from llmq.model.checked import checked
 from llmq.policies.blocks import Blocks, Policy
 from llmq.policies.fastertransformer import FasterTransformer
 from llmq.policies.maxweight import MaxWeight
@@ -85,6 +86,7 @@ ALL = (
 _SERVERS = ("sglang", "trt-llm", "trtllm", "tensorrt-llm", "tgi", "lmdeploy", "dynamo", "llama.cpp")
 
 
+@checked
 def parse(text: str) -> Policy:
     """Read a policy from its command-line form.
 
@@ -134,6 +136,7 @@ def parse(text: str) -> Policy:
     return made
 
 
+@checked
 def text(policy: Policy) -> str:
     """Return the command-line form of a policy.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from llmq.model.checked import checked
 from llmq.policies.blocks import Admit, Blocks, Together
 from llmq.policies.orca import room_for
 from llmq.policies.routers import RoundRobin, Router
@@ -21,6 +22,7 @@ from llmq.policies.vllm import OneKind
 __all__ = ["FasterTransformer"]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class FasterTransformer:
     """Prefill only when nobody decodes.

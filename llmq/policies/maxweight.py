@@ -39,6 +39,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from llmq.model.checked import checked
 from llmq.policies.blocks import Admit, Blocks, Budget
 from llmq.policies.routers import RoundRobin, Router
 from llmq.policies.view import Bools, Floats, Ints, View
@@ -64,6 +65,7 @@ class Choice(NamedTuple):
     group: Ints
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class MaxWeight:
     """The batch of the highest worth per second.

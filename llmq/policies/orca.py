@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.policies.blocks import Admit, Blocks, Budget, Together
 from llmq.policies.routers import RoundRobin, Router
 
@@ -55,6 +56,7 @@ def room_for(max_output: int | None, watermark: float) -> Admit:
     return Admit(watermark=watermark, reserve="most", most=int(max_output))
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Orca:
     """Whole prompts beside decodes, with room for the longest output.

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.policies.blocks import Admit, Blocks, Budget
 from llmq.policies.pascal_route import PascalRoute, level, low_queue
 from llmq.policies.ranked import UNLIMITED
@@ -32,6 +33,7 @@ from llmq.policies.view import Floats, View
 __all__ = ["PASCAL"]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class PASCAL:
     """Phase-aware scheduling of reasoning models.

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from llmq.errors import InputError
 from llmq.model.agents import Agent, call_class, check_agents
+from llmq.model.checked import checked
 from llmq.policies.blocks import Admit, Blocks
 from llmq.policies.routers import RoundRobin, Router
 from llmq.policies.view import View
@@ -26,6 +27,7 @@ from llmq.policies.view import View
 __all__ = ["Priority"]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Priority:
     """A fixed order of the classes.
@@ -65,6 +67,7 @@ class Priority:
         Admit(watermark=self.watermark)  # checks it
 
     @classmethod
+    @checked
     def exit_first(cls, agents: Mapping[str, Agent]) -> Priority:
         """Return priority to the calls nearest to the end of their agent.
 
@@ -88,6 +91,7 @@ class Priority:
         return cls(tuple(_by_remaining(agents)))
 
     @classmethod
+    @checked
     def entry_first(cls, agents: Mapping[str, Agent]) -> Priority:
         """Return priority to the calls farthest from the end of their agent.
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.policies.blocks import Admit, Blocks, Budget, Together
 from llmq.policies.routers import Random, Router
@@ -28,6 +29,7 @@ from llmq.policies.vllm import OneKind
 __all__ = ["RAD"]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class RAD:
     """Decode iterations of exactly one tile, prefill iterations of one chunk.
@@ -80,6 +82,7 @@ class RAD:
         Admit(watermark=self.watermark)  # checks it
 
     @classmethod
+    @checked
     def at_operating_size(cls, engine: Engine, **fields: Any) -> RAD:
         """Return the policy with the most productive batch size as its tile.
 

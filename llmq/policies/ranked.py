@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.policies.blocks import Admit, Blocks, Budget
 from llmq.policies.routers import LeastKV, Router
 from llmq.policies.view import Floats, View
@@ -29,6 +30,7 @@ __all__ = ["FCFS", "UNLIMITED", "RR"]
 UNLIMITED = 2**20
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class FCFS:
     """First come, first served, with swap.
@@ -64,6 +66,7 @@ class FCFS:
         )
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class RR:
     """Round robin by token quanta, with swap.

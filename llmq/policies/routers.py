@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.policies.view import View
 
 __all__ = [
@@ -123,6 +124,7 @@ class Router:
         return here
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class RoundRobin(Router):
     """One engine after the other.
@@ -139,6 +141,7 @@ class RoundRobin(Router):
         return np.arange(n) % engines
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Random(Router):
     """Each engine is equally likely: the planner of RAD.
@@ -155,6 +158,7 @@ class Random(Router):
         return rng.integers(engines, size=n)
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class ShortestQueue(Router):
     """Join the shortest queue: the engine with the fewest requests, the first of equals."""
@@ -166,6 +170,7 @@ class ShortestQueue(Router):
         return int(np.argmin(signals.requests))
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class LeastWork(Router):
     """The engine with the fewest outstanding tokens, the first of equals.
@@ -181,6 +186,7 @@ class LeastWork(Router):
         return int(np.argmin(signals.work))
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class LeastKV(Router):
     """The engine whose requests hold the fewest KV tokens, the first of equals."""
@@ -192,6 +198,7 @@ class LeastKV(Router):
         return int(np.argmin(signals.kv))
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class PowerOfD(Router):
     """The shortest queue among ``d`` engines drawn at random (different ones).
@@ -243,6 +250,7 @@ class PowerOfD(Router):
         return min(some, key=signals.requests.__getitem__)
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class PriceWeighted(Router):
     """The engine with the least priced backlog times the price of the request there.

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.policies.blocks import Admit, Blocks, Together, decodes_first, queue_order
 from llmq.policies.routers import RoundRobin, Router
 
 __all__ = ["Sarathi"]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Sarathi:
     """Chunked prefill beside decodes.

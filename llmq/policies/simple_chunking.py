@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from llmq.model.checked import checked
 from llmq.policies.blocks import Admit, Blocks
 from llmq.policies.routers import RoundRobin, Router
 from llmq.policies.view import Bools, View
@@ -50,6 +51,7 @@ class Turns:
         return self.prefill(view)
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class SimpleChunking:
     """Prefill chunks and decodes in turn.

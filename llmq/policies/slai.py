@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError, nearest
+from llmq.model.checked import checked
 from llmq.policies.blocks import Admit, Blocks, Budget
 from llmq.policies.routers import RoundRobin, Router
 from llmq.policies.view import Floats, View
@@ -33,6 +34,7 @@ from llmq.policies.view import Floats, View
 __all__ = ["SLAI"]
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class SLAI:
     """Deadline-aware decodes, short prompts first.

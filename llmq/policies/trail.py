@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError, nearest
+from llmq.model.checked import checked
 from llmq.policies.blocks import Admit, Blocks, Budget, everyone
 from llmq.policies.routers import RoundRobin, Router
 from llmq.policies.view import Bools, Ints, View
@@ -58,6 +59,7 @@ def future_peak(held: npt.ArrayLike, left: npt.ArrayLike, block: int = 1) -> int
     return int(np.sum(size * (more >= more[:, None]), axis=1).max(initial=0))
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class TRAIL:
     """Least predicted work left first, with limited preemption.

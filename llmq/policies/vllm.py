@@ -34,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.policies.blocks import Admit, Blocks, Budget, Together
 from llmq.policies.routers import RoundRobin, Router
 from llmq.policies.view import Bools, View
@@ -113,6 +114,7 @@ def running_first(view: View) -> Sequence[npt.NDArray[np.generic]]:
     return np.where(view.resident, 0, 1), view.row
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class VLLM:
     """vLLM's scheduler: prefill before decode (v0), or one budget for both (v1).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from llmq.errors import InputError, nearest
 from llmq.model.agents import AgentWorkload, check_stations
 from llmq.model.agents_trace import AgentTrace
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.policies import VLLM, Policy
 from llmq.policies.settings import effective
@@ -42,6 +43,7 @@ class _Task:
     choice: Choice
 
 
+@checked
 def simulate_agents(
     engines: Mapping[str, Engine],
     workload_or_trace: AgentWorkload | AgentTrace,
@@ -84,8 +86,7 @@ def simulate_agents(
     Returns
     -------
     AgentRun
-        Event times of all calls, verdict, latencies with intervals, backlog over time. After an
-        interrupt (Ctrl-C) it holds the replications that were done, and says so in its assumptions.
+        Event times of all calls, verdict, latencies with intervals, backlog over time.
 
     Raises
     ------
@@ -115,19 +116,11 @@ def simulate_agents(
     root = seed_sequence(rng)
     tasks = [_Task(traffic, agents, seed, own, chosen, engine) for seed in root.spawn(replications)]
     pairs: list[tuple[AgentTrace, AgentPath]] = []
-    try:
-        for pair in mapped(workers, _run, tasks):
-            pairs.append(pair)
-            if progress is not None:
-                progress(len(pairs), replications)
-    except KeyboardInterrupt:
-        if not pairs:
-            raise
-    run = _as_run(pairs, tasks[0], warmup, root)
-    if len(pairs) == replications:
-        return run
-    notes = f"interrupted: {len(pairs)} of {replications} replications"
-    return replace(run, assumptions=(*run.assumptions, notes))
+    for pair in mapped(workers, _run, tasks):
+        pairs.append(pair)
+        if progress is not None:
+            progress(len(pairs), replications)
+    return _as_run(pairs, tasks[0], warmup, root)
 
 
 def _check_arguments(replications: int, agents: int, traffic: Any, engine: str) -> None:

@@ -1,6 +1,6 @@
 """From blocks of replications to a result: all requests, or sums and sketches.
 
-What is done when the user interrupts is kept, and the result says so.
+An interrupt (Ctrl-C) is passed on: a part of the replications is not a result.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def finished(
     n: int,
     done: int = 0,
 ) -> list[_T]:
-    """Run tasks; what is done when the user interrupts is kept.
+    """Run tasks.
 
     Parameters
     ----------
@@ -95,18 +95,14 @@ def finished(
     Returns
     -------
     list
-        Results in the order of the tasks, perhaps not all.
+        Results in the order of the tasks.
     """
     results: list[_T] = []
-    try:
-        for task, result in zip(tasks, mapped(workers, function, tasks), strict=False):
-            results.append(result)
-            done += len(task.seeds)
-            if progress is not None:
-                progress(done, n)
-    except KeyboardInterrupt:
-        if not results and not done:
-            raise
+    for task, result in zip(tasks, mapped(workers, function, tasks), strict=True):
+        results.append(result)
+        done += len(task.seeds)
+        if progress is not None:
+            progress(done, n)
     return results
 
 
@@ -233,8 +229,6 @@ def _words(
     clients = None if isinstance(traffic, Trace) else traffic.arrivals
     if isinstance(clients, Closed) and clients.think > 0 and clients.cv == 0:
         notes = ("users think for the same fixed time and stay in step: think_cv=1 spreads them",)
-    if done < len(task.seeds):
-        notes = (*notes, f"interrupted: {done} of {len(task.seeds)} replications")
     return {
         "kind": Kind.SIMULATED,
         "assumptions": (

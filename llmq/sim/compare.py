@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError, nearest
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.trace import Trace
@@ -34,6 +35,7 @@ __all__ = ["Comparison", "compare"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
     """Runs of several policies on the same requests.
@@ -110,6 +112,7 @@ class Comparison:
         return self.runs[policy]
 
 
+@checked
 def compare(
     engine_or_fleet: Engine | Fleet,
     workload_or_trace: Workload | Trace,

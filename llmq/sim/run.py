@@ -13,6 +13,7 @@ import numpy.typing as npt
 from numpy.random import SeedSequence
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.trace import Trace
@@ -72,6 +73,7 @@ def simulate(
 ) -> Run: ...
 
 
+@checked
 def simulate(
     engine_or_fleet: Engine | Fleet,
     workload_or_trace: Workload | Trace,
@@ -136,8 +138,8 @@ def simulate(
     Returns
     -------
     Run or Summary
-        Event times (not in a summary), verdict, and metrics with intervals. After an interrupt
-        (Ctrl-C) it holds the replications that were done, and says so in its assumptions.
+        Event times (not in a summary), verdict, and metrics with intervals. An interrupt (Ctrl-C)
+        is passed on: there is no result of a part of the replications.
 
     Raises
     ------

@@ -31,6 +31,7 @@ from typing import Any
 
 from llmq.errors import InputError
 from llmq.model.agents import Agent, call_class, check_stations
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.result import Kind
@@ -50,6 +51,7 @@ __all__ = [
 ]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentLoad:
     """Loads of the stations of a network of agents.
@@ -96,6 +98,7 @@ class AgentLoad:
         return f"load {self.load:.3g} at {self.bottleneck} ({self.binding} binds); {loads}"
 
 
+@checked
 def station_mix(agents: Mapping[str, Agent], station: str) -> dict[str, RequestClass]:
     """Return the calls that are made at a station, as classes.
 
@@ -125,6 +128,7 @@ def station_mix(agents: Mapping[str, Agent], station: str) -> dict[str, RequestC
     }
 
 
+@checked
 def agent_load(
     agents: Mapping[str, Agent], engines: Mapping[str, Engine], rates: Rates
 ) -> AgentLoad:
@@ -192,6 +196,7 @@ def agent_load(
     )  # fmt: skip
 
 
+@checked
 def is_feed_forward(agents: Mapping[str, Agent]) -> bool:
     """Whether no call goes back to a station upstream.
 
@@ -223,6 +228,7 @@ def is_feed_forward(agents: Mapping[str, Agent]) -> bool:
     return not ahead
 
 
+@checked
 def every_policy(
     agents: Mapping[str, Agent], engines: Mapping[str, Engine], rates: Rates
 ) -> TwoStation:
@@ -262,6 +268,7 @@ def every_policy(
     return two_station(**two_station_network(agents, engines, rates))
 
 
+@checked
 def two_station_network(
     agents: Mapping[str, Agent], engines: Mapping[str, Engine], rates: Rates
 ) -> dict[str, dict[str, Any]]:

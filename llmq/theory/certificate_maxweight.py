@@ -34,6 +34,7 @@ from typing import Any
 
 from llmq.errors import InfeasibleError, InputError, UnstableError
 from llmq.model.batchtime import BatchTime
+from llmq.model.checked import checked
 from llmq.model.lengths import Lengths
 from llmq.result import Kind
 from llmq.theory.certificate_moments import length_moments
@@ -54,6 +55,7 @@ __all__ = ["MaxWeight", "maxweight"]
 _ONE = Fraction(1)
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaxWeight:
     """Bound of the mean backlog under MaxWeight.
@@ -100,6 +102,7 @@ class MaxWeight:
         return seal("quadratic_maxweight", self.problem, maxweight={"batches": runs, **numbers})
 
 
+@checked
 def maxweight(
     law: BatchTime, batches: Knapsack, arrivals: Mapping[str, tuple[float, Lengths | int]]
 ) -> MaxWeight:

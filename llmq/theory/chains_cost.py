@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError, UndecidedError
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.chains_stationary import Number
 from llmq.theory.laws.base import Law, check_number, check_whole
@@ -35,6 +36,7 @@ Choice: TypeAlias = "tuple[Number, Mapping[int, Number]]"
 _STEP = 0.9  # part of the way that an iteration moves
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimalCost(Law):
     """Least average cost and a policy that has it.
@@ -65,6 +67,7 @@ class OptimalCost(Law):
         return (self.low + self.high) / 2
 
 
+@checked
 def optimal_cost(
     choices: Sequence[Sequence[Choice]], *, tolerance: float = 1e-11, sweeps: int = 500_000
 ) -> OptimalCost:

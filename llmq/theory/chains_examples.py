@@ -18,6 +18,7 @@ from itertools import product
 from typing import NamedTuple, TypeAlias
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.theory.chains_cost import Choice
 from llmq.theory.chains_stationary import Number
 from llmq.theory.laws.base import check_whole
@@ -75,6 +76,7 @@ class Slot(NamedTuple):
 Rule: TypeAlias = Callable[[Slot], tuple[int, ...]]
 
 
+@checked
 def decode_first(slot: Slot) -> tuple[int, ...]:
     """Rank slots: outputs first, those that end a request before the others.
 
@@ -91,6 +93,7 @@ def decode_first(slot: Slot) -> tuple[int, ...]:
     return slot.decodes + slot.exits, slot.exits, slot.prefill, slot.ends, slot.pairs
 
 
+@checked
 def prefill_first(slot: Slot) -> tuple[int, ...]:
     """Rank slots: prompts first, those begun before the others.
 
@@ -107,6 +110,7 @@ def prefill_first(slot: Slot) -> tuple[int, ...]:
     return slot.prefill, slot.ends, slot.pairs, slot.decodes + slot.exits, slot.exits
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class SlotEngine:
     """States and choices of the slotted engine.
@@ -195,6 +199,7 @@ class SlotEngine:
         ]
 
 
+@checked
 def slot_engine(arrival: Number, capacity: int = 8, budget: int = 2) -> SlotEngine:
     """Return the slotted engine.
 

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError, UndecidedError, UnstableError
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.chains_stationary import stationary
 from llmq.theory.laws.base import Law, check_whole
@@ -38,6 +39,7 @@ _STEPS = 60
 _STOP = 1e-15
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QBD(Law):
     """Stationary law of a quasi-birth-death chain.
@@ -78,6 +80,7 @@ class QBD(Law):
         """Mean time in the system if a level is a number of requests (Little)."""
         return self.mean / self.rate
 
+    @checked
     def level(self, n: int) -> Floats:
         """Probabilities of the phases of a level.
 
@@ -97,6 +100,7 @@ class QBD(Law):
         return np.asarray(self.boundary[k] @ np.linalg.matrix_power(self.R, n - k))
 
 
+@checked
 def qbd(
     up: npt.ArrayLike, local: npt.ArrayLike, down: npt.ArrayLike, boundary: Sequence[Level] = ()
 ) -> QBD:

@@ -27,6 +27,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.laws.base import Law
 
@@ -36,6 +37,7 @@ Number: TypeAlias = Fraction | float
 Row: TypeAlias = dict[int, Number]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stationary(Law):
     """Long-run share of time in each state.
@@ -56,6 +58,7 @@ class Stationary(Law):
         read = tuple(Fraction(p) if isinstance(p, str) else p for p in raw)
         object.__setattr__(self, "probabilities", read)
 
+    @checked
     def mean(self, values: Sequence[Number]) -> Number:
         """Long-run mean of a function of the state.
 
@@ -87,6 +90,7 @@ class Stationary(Law):
         return math.fsum(terms)
 
 
+@checked
 def stationary(P: Sequence[Sequence[Number] | Mapping[int, Number]]) -> Stationary:
     """Return the stationary law of a finite Markov chain.
 

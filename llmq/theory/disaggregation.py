@@ -24,6 +24,7 @@ from fractions import Fraction
 from typing import TypeAlias
 
 from llmq.errors import InfeasibleError, InputError
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.result import Kind
@@ -39,6 +40,7 @@ __all__ = ["Disaggregation", "disaggregate"]
 Mix: TypeAlias = Mapping[str, RequestClass]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True)
 class Disaggregation:
     """The best split of GPUs into prefill and decode engines.
@@ -91,6 +93,7 @@ class Disaggregation:
         return float(self.decode_rate / self.prefill_rate)
 
 
+@checked
 def disaggregate(
     prefill: Engine,
     decode: Engine,

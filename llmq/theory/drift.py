@@ -51,6 +51,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llmq.errors import InputError, UnstableError, nearest
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.result import Kind
@@ -67,6 +68,7 @@ _POLICIES = ("sarathi", "rad")
 _PERCENT = Fraction(1, 100)  # blocks that an admission rule may keep free
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
     """Drift of the backlog of one engine, and bounds.
@@ -119,6 +121,7 @@ class Drift:
         """Backlog that is certainly left when it falls to the level, tokens."""
         return max(0, self.level + 1 - self.batch)
 
+    @checked
     def emptying_time(self, backlog: int) -> Fraction:
         """Bound the mean time until a backlog has fallen to the level.
 
@@ -181,6 +184,7 @@ class Drift:
         return "\n".join(f"{name:<11}{words}" for name, words in rows)
 
 
+@checked
 def constants(
     engine: Engine,
     mix: Mapping[str, RequestClass],

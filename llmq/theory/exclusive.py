@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.result import Kind
@@ -39,6 +40,7 @@ __all__ = ["ExclusiveCycle", "exclusive_cycle"]
 _ZERO = Fraction(0)
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True)
 class ExclusiveCycle:
     """One period of a saturated engine with exclusive phases.
@@ -78,6 +80,7 @@ class ExclusiveCycle:
         return float(self.exact_rate)
 
 
+@checked
 def exclusive_cycle(engine: Engine, request: RequestClass) -> ExclusiveCycle:
     """Return the cycle of a saturated engine that never mixes phases, exactly.
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from llmq.errors import InputError, UnstableError
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.fluid_engine import FluidModel, fluid_model
 from llmq.theory.fluid_result import Equilibrium, OverloadSlope, Trajectory
@@ -50,6 +51,7 @@ __all__ = [
 ]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodePoint:
     """The fluid point of an engine that only decodes.
@@ -77,6 +79,7 @@ class DecodePoint:
     source: str
 
 
+@checked
 def decode_point(rate: float, mean_output: float, base: float, per_token: float) -> DecodePoint:
     """Return the fluid point of an engine that only decodes.
 

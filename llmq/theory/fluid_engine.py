@@ -42,6 +42,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError, UnstableError
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.result import Kind
@@ -60,6 +61,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 _SOURCE = "theory core 2.6 (fluid model with memory and chunked prefill)"
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
 class FluidModel:
     """The fluid model of an engine; made by :func:`fluid_model`.
@@ -134,6 +136,7 @@ class FluidModel:
             kind=self.kind, assumptions=self.assumptions, source=self.source,
         )  # fmt: skip
 
+    @checked
     def trajectory(
         self, q0: Mapping[str, float] | npt.ArrayLike, t: float | npt.ArrayLike
     ) -> Trajectory:
@@ -279,6 +282,7 @@ class FluidModel:
         )
 
 
+@checked
 def fluid_model(
     engine: Engine,
     mix: Mapping[str, RequestClass],

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq.model.checked import checked
 from llmq.result import Kind
 
 __all__ = ["Equilibrium", "OverloadSlope", "Trajectory"]
@@ -16,6 +17,7 @@ __all__ = ["Equilibrium", "OverloadSlope", "Trajectory"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Equilibrium:
     """Where the flow of a stable engine rests.
@@ -48,6 +50,7 @@ class Equilibrium:
     source: str
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trajectory:
     """A solution of the fluid equations.
@@ -84,6 +87,7 @@ class Trajectory:
         return np.concatenate((self.waiting[-1], self.prefill[-1], self.decoding[-1].ravel()))
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverloadSlope:
     """How fast the backlog grows, served in order of arrival; zero inside the region.

@@ -39,6 +39,7 @@ from itertools import pairwise
 
 from llmq.errors import InputError, UnstableError
 from llmq.model.batchtime import BatchTime
+from llmq.model.checked import checked
 from llmq.model.conventions import Conventions
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
@@ -61,6 +62,7 @@ _WAIT = Conventions("wait", first_token="next_iteration", prefill_slots="one", a
 _COUNTER = Engine(BatchTime.affine(base=1, per_token=0), conventions=_WAIT)
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitEquilibrium:
     """Fluid equilibrium of WAIT.
@@ -91,6 +93,7 @@ class WaitEquilibrium:
     source: str
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NestedWait:
     """Memory with which Nested WAIT does not overflow.
@@ -124,6 +127,7 @@ class NestedWait:
     source: str
 
 
+@checked
 def wait_equilibrium(
     mix: Mapping[str, RequestClass], rates: Rates, d0: float, d1: float
 ) -> WaitEquilibrium:
@@ -187,6 +191,7 @@ def wait_equilibrium(
     )
 
 
+@checked
 def nested_wait_exponent(n1: float, n2: float, p: float) -> float:
     """Return the decay exponent of the queue before a segment of Nested WAIT.
 
@@ -224,6 +229,7 @@ def nested_wait_exponent(n1: float, n2: float, p: float) -> float:
     return float(root)
 
 
+@checked
 def hoeffding_exponent(n1: float, n2: float, p: float) -> Fraction:
     """Return Hoeffding's lower bound of :func:`nested_wait_exponent`.
 
@@ -260,6 +266,7 @@ def hoeffding_exponent(n1: float, n2: float, p: float) -> Fraction:
     return 8 * (here - before * share) / before
 
 
+@checked
 def nested_wait(
     mix: Mapping[str, RequestClass],
     rates: Rates,

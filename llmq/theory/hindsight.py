@@ -36,7 +36,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from llmq.errors import InputError, InvariantError, UndecidedError, nearest
+from llmq.errors import InputError, InvariantError, UndecidedError, nearest, shown
+from llmq.limits import TOKENS
+from llmq.model.checked import checked
+from llmq.model.checking import number
 from llmq.result import Kind
 
 __all__ = ["Job", "Schedule", "heuristic", "solve", "volume_bound"]
@@ -66,7 +69,7 @@ class Job(NamedTuple):
 
 
 Jobs: TypeAlias = "Iterable[Job | Sequence[int]]"
-Key: TypeAlias = "str | Callable[[Job], Any]"
+Key: TypeAlias = "str | Callable[[Job], float]"
 
 _KEYS: dict[str, Callable[[Job], Any]] = {
     "arrival": lambda job: job.arrival,
@@ -75,6 +78,7 @@ _KEYS: dict[str, Callable[[Job], Any]] = {
 }
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """When each job starts.
@@ -96,6 +100,7 @@ class Schedule:
     source: str
 
 
+@checked
 def solve(jobs: Jobs, memory: int, *, time_limit: float | None = None) -> Schedule:
     """Return a schedule of the least total latency.
 
@@ -152,6 +157,7 @@ def solve(jobs: Jobs, memory: int, *, time_limit: float | None = None) -> Schedu
     )  # fmt: skip
 
 
+@checked
 def heuristic(jobs: Jobs, memory: int, key: Key = "output") -> Schedule:
     """Return the greedy schedule in the order of a key.
 
@@ -185,7 +191,8 @@ def heuristic(jobs: Jobs, memory: int, key: Key = "output") -> Schedule:
     if isinstance(key, str) and key not in _KEYS:
         raise InputError(f"no key {key!r}{nearest(key, _KEYS)}", value=key)
     rank = _KEYS[key] if isinstance(key, str) else key
-    waiting = sorted(range(len(known)), key=lambda i: rank(known[i]))
+    ranks = [rank(job) if isinstance(key, str) else number("key(job)", rank(job)) for job in known]
+    waiting = sorted(range(len(known)), key=ranks.__getitem__)
     starts: dict[int, int] = {}
     now = 0
     while waiting:
@@ -203,6 +210,7 @@ def heuristic(jobs: Jobs, memory: int, key: Key = "output") -> Schedule:
     )  # fmt: skip
 
 
+@checked
 def volume_bound(jobs: Jobs, memory: int) -> Fraction:
     """Return a total latency that no schedule beats.
 
@@ -240,12 +248,15 @@ def _jobs(jobs: Jobs, memory: int) -> tuple[Job, ...]:
         raise InputError(f"memory must be whole KV tokens, at least 1, got {memory!r}")
     known = []
     for i, given in enumerate(jobs):
-        if not 2 <= len(given) <= 3:
-            raise InputError(f"job {i} must be (prompt, output[, arrival]), got {given!r}", row=i)
+        if not isinstance(given, tuple | list) or not 2 <= len(given) <= 3:
+            raise InputError(
+                f"job {i} must be (prompt, output[, arrival]), got {shown(given)}", row=i
+            )
         for name, value, least in zip(Job._fields, given, (0, 1, 0), strict=False):
             if not _is_whole(value, least):
                 raise InputError(
-                    f"{name} of job {i} must be a whole number, at least {least}, got {value!r}",
+                    f"{name} of job {i} must be a whole number, at least {least}, "
+                    f"got {shown(value)}",
                     row=i, field=name, value=value,
                 )  # fmt: skip
         job = Job(*map(int, given))
@@ -263,7 +274,9 @@ def _jobs(jobs: Jobs, memory: int) -> tuple[Job, ...]:
 
 def _is_whole(value: object, least: int) -> bool:
     return (
-        isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
+        isinstance(value, int | np.integer)
+        and not isinstance(value, bool)
+        and least <= int(value) <= TOKENS
     )
 
 

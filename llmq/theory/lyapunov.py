@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.lyapunov_lp import TwoStation, two_station
 from llmq.units import as_fraction
@@ -31,6 +32,7 @@ from llmq.units import as_fraction
 __all__ = ["CyclicAgents", "TwoStation", "cyclic_agents", "two_station"]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CyclicAgents:
     """Two types of agents that call two engines in opposite order.
@@ -52,6 +54,7 @@ class CyclicAgents:
     assumptions: tuple[str, ...]
     source: str
 
+    @checked
     def rate(self, load: float | Fraction) -> Fraction:
         """Return the arrivals of each type in an iteration at a load.
 
@@ -78,6 +81,7 @@ class CyclicAgents:
             )
         return as_fraction(load) / (self.first_work + self.second_work)
 
+    @checked
     def growth(self, load: float | Fraction) -> Fraction:
         """Return by what factor the peak grows per half-cycle under priority to the last hop.
 
@@ -107,6 +111,7 @@ class CyclicAgents:
         busy = self.rate(load) * self.second_work
         return busy / (1 - busy)
 
+    @checked
     def lyapunov(self, load: float | Fraction) -> TwoStation:
         """Return the Lyapunov function of the network at a load.
 
@@ -124,6 +129,7 @@ class CyclicAgents:
         return two_station((1, 2, 2, 1), work * 2, (1, None, 3, None), (rate, 0, rate, 0))
 
 
+@checked
 def cyclic_agents(
     token_budget: int, first_hop: tuple[int, int], second_hop: tuple[int, int]
 ) -> CyclicAgents:

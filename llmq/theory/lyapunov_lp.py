@@ -36,6 +36,7 @@ from fractions import Fraction
 from typing import Any, TypeAlias
 
 from llmq.errors import InputError, InvariantError
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.exact import solve_exact
 from llmq.theory.lp import LinearProgram
@@ -48,6 +49,7 @@ _SOURCE = "piecewise-linear Lyapunov LP (theory core 3.3) [PL]"
 _ZERO, _ONE = Fraction(0), Fraction(1)
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoStation:
     """Whether all work-conserving policies are stable.
@@ -125,6 +127,7 @@ class _Network:
         return load[0], load[1]
 
 
+@checked
 def two_station(
     station: Values, mean_service: Values, successor: Values, arrivals: Values
 ) -> TwoStation:

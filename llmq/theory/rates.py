@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import TypeAlias
 
-from llmq.errors import InputError, nearest
+from llmq.errors import InputError, nearest, shown
+from llmq.model.checking import number
 
 __all__ = ["Rate", "Rates", "rate_vector"]
 
@@ -50,14 +51,14 @@ def rate_vector(rates: Rates, classes: Sequence[str]) -> list[float]:
             value=rates,
         )
     for name, value in rates.items():
-        if name not in classes:
+        if not isinstance(name, str) or name not in classes:
             raise InputError(
-                f"rate for unknown class {name!r}{nearest(str(name), classes)}", value=name
+                f"rate for unknown class {shown(name)}{nearest(str(name), classes)}", value=name
             )
         if not _is_rate(value):
             raise InputError(
                 f"rate of class {name!r} must be a finite number >= 0 (requests per second), "
-                f"got {value!r}",
+                f"got {shown(value)}",
                 value=value,
             )
     return [float(rates.get(name, 0)) for name in classes]
@@ -65,6 +66,6 @@ def rate_vector(rates: Rates, classes: Sequence[str]) -> list[float]:
 
 def _is_rate(value: object) -> bool:
     try:
-        return 0 <= value < math.inf  # type: ignore[operator]
-    except (TypeError, ValueError):
+        return math.isfinite(number("rate", value)) and value >= 0  # type: ignore[operator]
+    except InputError:
         return False

@@ -37,6 +37,7 @@ from fractions import Fraction
 from typing import ClassVar, Literal, TypeAlias, overload
 
 from llmq.errors import InputError, nearest
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
@@ -77,6 +78,7 @@ METHODS = ("auto", "closed_form", "configurations")
 _ORDER = ("compute", "tokens", "slots", "memory")
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Region(StabilityRegion):
     """Rates that an engine, or a pool of equal engines, can serve.
@@ -147,6 +149,7 @@ class Region(StabilityRegion):
     def _system(self) -> Fleet:
         return Fleet({self.pool: (self.engine, self.engines)})
 
+    @checked
     def facets(self, *, dominated: bool = False) -> tuple[Facet, ...]:
         """Return the bounds ``sum_j rate_j * weights_j <= engines``.
 
@@ -207,6 +210,7 @@ def stability_region(
     limits: Limits = "settings",
     hits: Hits = None,
 ) -> StabilityRegion: ...
+@checked
 def stability_region(
     engine_or_fleet: Engine | Fleet,
     mix: Mix,

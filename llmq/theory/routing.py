@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import ClassVar, TypeAlias
 
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
@@ -54,6 +55,7 @@ __all__ = ["Disaggregation", "FleetRegion", "disaggregate", "fleet_region"]
 Mix: TypeAlias = Mapping[str, RequestClass]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FleetRegion(StabilityRegion):
     """Rates that a fleet can serve.
@@ -101,6 +103,7 @@ class FleetRegion(StabilityRegion):
 
     method: ClassVar[str] = "configurations"
 
+    @checked
     def optimum(self, rates: Rates) -> Optimum:
         """Return flows, batches and prices at these rates, exactly.
 
@@ -122,6 +125,7 @@ class FleetRegion(StabilityRegion):
         found = optimise(self.at(rates), self.columns)
         return replace(found, kind=self.kind, assumptions=self.assumptions, source=self.source)
 
+    @checked
     def at(self, rates: Rates) -> PlanningProblem:
         """Return the planning problem at these rates.
 
@@ -146,6 +150,7 @@ class FleetRegion(StabilityRegion):
     def _prices(self, rates: Rates) -> dict[str, float]:
         return {name: float(price) for name, price in self.optimum(rates).prices.items()}
 
+    @checked
     def weights(self, rates: Rates) -> dict[str, float]:
         """Return the value of an engine-second of each pool; 0 where it has time to spare.
 
@@ -162,6 +167,7 @@ class FleetRegion(StabilityRegion):
         self._check_some(rates)
         return {name: float(weight) for name, weight in self.optimum(rates).weights.items()}
 
+    @checked
     def flows(self, rates: Rates) -> dict[str, dict[Route, float]]:
         """Return an optimal split of each class over its routes.
 
@@ -270,6 +276,7 @@ class FleetRegion(StabilityRegion):
         return f"FleetRegion({self.kind}, {self.limits}: {self._ends()}; {pools})"
 
 
+@checked
 def fleet_region(
     system: Engine | Fleet, mix: Mix, limits: Limits = "settings", hits: Hits = None
 ) -> FleetRegion:

@@ -39,6 +39,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from llmq.errors import InputError, nearest
+from llmq.model.checked import checked
 from llmq.theory.symbolic_batches import (
     bailey,
     birth_death,
@@ -83,14 +84,15 @@ _BY_CLASS: dict[str, Callable[[tuple[str, ...]], Formulas]] = {
 LAWS: tuple[str, ...] = (*_ONE, *_BY_CLASS)
 
 
-def law(name: str, classes: Sequence[str] = ("chat",)) -> Formulas:
+@checked
+def law(name: str, classes: str | Sequence[str] = ("chat",)) -> Formulas:
     r"""Return a law as formulas.
 
     Parameters
     ----------
     name : str
         One of :data:`LAWS`.
-    classes : sequence of str
+    classes : str or sequence of str
         Request classes, for ``wait`` and ``priced_workload``.
 
     Returns

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmq.errors import InputError, nearest
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.symbolic_formula import Formula
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Formulas", "family"]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, repr=False)
 class Formulas:
     """Formulas that belong together, by attribute or by name.
@@ -72,6 +74,7 @@ class Formulas:
         return f"Formulas({self.name}: {', '.join(self.members)})"
 
 
+@checked
 def family(
     name: str,
     fields: Mapping[str, tuple[Any, ...]],

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llmq.errors import InputError, nearest
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.laws.base import check_stable
 from llmq.theory.symbolic_names import letter, symbols, typeset
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Formula"]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, repr=False)
 class Formula:
     """An expression that can be printed, differentiated, and evaluated.
@@ -85,6 +87,7 @@ class Formula:
         found = {str(s): s for s in self.expression.free_symbols}
         return {name: found[name] for name in sorted(found)}
 
+    @checked
     def latex(self, *, left: bool = True) -> str:
         r"""Write the formula in the letters of the theory.
 
@@ -111,6 +114,7 @@ class Formula:
         right = typeset(self.expression, names)
         return f"{self.letter} = {right}" if left else right
 
+    @checked
     def subs(self, **values: Any) -> Formula:
         """Put values, or other expressions, in the place of symbols.
 
@@ -145,6 +149,7 @@ class Formula:
             load=None if self.load is None else self.load.xreplace(chosen),
         )  # fmt: skip
 
+    @checked
     def exact(self, **values: Any) -> Fraction:
         """Evaluate in rationals.
 
@@ -230,6 +235,7 @@ class Formula:
             )  # fmt: skip
         return float(result)
 
+    @checked
     def derivative(self, name: str) -> Formula:
         """Differentiate in one symbol.
 
@@ -263,6 +269,7 @@ class Formula:
             expression=differentiate(self.expression, variable),
         )  # fmt: skip
 
+    @checked
     def difference(self, name: str, by: Any = 1) -> Formula:
         """Say what more of one quantity changes.
 

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llmq.errors import InputError, nearest
+from llmq.model.checked import checked
 
 if TYPE_CHECKING:
     from sympy import Expr, Symbol
@@ -94,6 +95,7 @@ _BY_CLASS = (
 )  # fmt: skip
 
 
+@checked
 def letter(name: str) -> str:
     r"""Return the letter of a quantity.
 
@@ -125,6 +127,7 @@ def letter(name: str) -> str:
     raise InputError(f"no symbol is called {name!r}{nearest(name, NOTATION)}", value=name)
 
 
+@checked
 def symbols(*names: str) -> tuple[Symbol, ...]:
     """Return the symbols of some quantities.
 
@@ -155,6 +158,7 @@ def symbols(*names: str) -> tuple[Symbol, ...]:
     return tuple(sympy.Symbol(name, positive=True) for name in names)
 
 
+@checked
 def typeset(expression: Expr, letters: dict[Symbol, str]) -> str:
     """Write an expression in LaTeX.
 

@@ -37,6 +37,7 @@ from fractions import Fraction
 from typing import Any
 
 from llmq.errors import InputError, nearest
+from llmq.model.checked import checked
 from llmq.model.conventions import THEORY, Conventions
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
@@ -58,6 +59,7 @@ _RULES = ("no prefix reuse", "requests split evenly over equal engines")
 _SLOTS = ("slots facet: every prompt chunk takes a slot of its own (prefill_slots='per_request')",)
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True)
 class SymbolicRegion:
     """The stability region of equal engines as formulas; made by :func:`region`.
@@ -96,6 +98,7 @@ class SymbolicRegion:
             for name, facet in self.facets.items()
         }
 
+    @checked
     def sensitivity(self, facet: str, parameter: str) -> Formula:
         """Return the derivative of a facet.
 
@@ -123,6 +126,7 @@ class SymbolicRegion:
         """
         return self.facets[facet].derivative(parameter)
 
+    @checked
     def capacity(self, facet: str | None = None) -> Formula:
         """Return the rate at which the region ends, for given shares of the classes.
 
@@ -148,6 +152,7 @@ class SymbolicRegion:
             self.model, "share")[facet].expression  # fmt: skip
         return _bounds(self.model, "capacity", {"capacity": (r"\Lambda", 1 / whole)})["capacity"]
 
+    @checked
     def one_more(self, what: str, of: Formula | None = None) -> Formula:
         """Say what one token of budget, slot, KV block or GPU more buys.
 
@@ -200,6 +205,7 @@ class SymbolicRegion:
         """
         return _equilibrium(self.model)
 
+    @checked
     def law(self, name: str) -> Formulas:
         """Return a law of occupancy, delay or memory, over these classes where it has any.
 
@@ -217,6 +223,7 @@ class SymbolicRegion:
 
         return law(name, classes=self.classes)
 
+    @checked
     def values(
         self,
         engine: Engine,
@@ -317,8 +324,9 @@ def _equilibrium(model: Model) -> Formulas:
     )  # fmt: skip
 
 
+@checked
 def region(
-    classes: Sequence[str] = ("chat",),
+    classes: str | Sequence[str] = ("chat",),
     *others: str,
     law: Form = "affine",
     attention: bool = False,
@@ -329,7 +337,7 @@ def region(
 
     Parameters
     ----------
-    classes : sequence of str
+    classes : str or sequence of str
         Names of the request classes.
     *others : str
         Not accepted: the classes are one tuple.

@@ -30,6 +30,7 @@ from fractions import Fraction
 
 from llmq.errors import InputError
 from llmq.model.batchtime import BatchTime
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.envelope import envelope
 from llmq.theory.exclusive import ExclusiveCycle, exclusive_cycle
@@ -37,6 +38,7 @@ from llmq.theory.exclusive import ExclusiveCycle, exclusive_cycle
 __all__ = ["BestBatch", "ExclusiveCycle", "Waves", "best_batch", "exclusive_cycle", "waves"]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True)
 class BestBatch:
     """The most productive batch size.
@@ -73,6 +75,7 @@ class BestBatch:
         return float(self.exact_rate)
 
 
+@checked
 def best_batch(law: BatchTime, token_budget: int) -> BestBatch:
     """Return the batch size that serves most tokens per second, attention aside.
 
@@ -110,6 +113,7 @@ def best_batch(law: BatchTime, token_budget: int) -> BestBatch:
     )  # fmt: skip
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True)
 class Waves:
     """Tiles and waves of a matrix product.
@@ -139,6 +143,7 @@ class Waves:
         return float(self.exact_efficiency)
 
 
+@checked
 def waves(rows: int, columns: int, tile: tuple[int, int], processors: int) -> Waves:
     """Count the tiles and waves of a matrix product.
 

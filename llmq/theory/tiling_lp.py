@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
+from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
@@ -26,6 +27,7 @@ __all__ = ["TilingPlan", "tiling_lp"]
 Mix: TypeAlias = Mapping[str, RequestClass]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True)
 class TilingPlan:
     """Configurations that carry given rates in the least time.
@@ -69,6 +71,7 @@ class TilingPlan:
     source: str
 
 
+@checked
 def tiling_lp(system: Engine | Fleet, mix: Mix, rates: Rates) -> TilingPlan:
     """Return the configurations to run, and iterations per second of each.
 

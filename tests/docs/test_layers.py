@@ -12,7 +12,7 @@ import llmq
 
 ROOT = Path(llmq.__file__).parent
 LAYERS = (
-    ("errors", "limits", "units", "rng", "result", "text"),
+    ("errors", "limits", "units", "rng", "result", "starting", "text"),
     ("model",),
     ("theory", "policies"),
     ("sim", "calibrate"),

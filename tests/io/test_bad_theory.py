@@ -34,13 +34,19 @@ every_region = pytest.mark.parametrize("make", REGIONS.values(), ids=REGIONS)
 # Rates.
 
 RATES: dict[str, tuple[Any, str]] = {
-    "negative": ({"chat": -1.0}, r"rate of class 'chat' must be a finite number >= 0 .*, got -1.0"),
-    "NaN": ({"code": math.nan}, r"rate of class 'code' must be a finite number >= 0 .*, got nan"),
+    "negative": (
+        {"chat": -1.0, "code": 0},
+        r"rate of class 'chat' must be a finite number >= 0 .*, got -1.0",
+    ),
+    "NaN": (
+        {"code": math.nan, "chat": 0},
+        r"rate of class 'code' must be a finite number >= 0 .*, got nan",
+    ),
     "infinite": ({"chat": math.inf}, r"got inf"),
     "a word": ({"chat": "fast"}, r"got 'fast'"),
     "nothing": ({"chat": None}, r"got None"),
     "unknown class": ({"caht": 1.0}, r"rate for unknown class 'caht'; did you mean 'chat'\?"),
-    "no mapping": (3.0, r"rates must map classes to requests per second, e.g. \{'chat': 1.0\}"),
+    "no mapping": (3.0, r"rates must (map classes to|be a mapping)"),
 }
 QUESTIONS = [
     "load", "load_bracket", "margin", "contains", "prices", "binding", "boundary", "certificate",
@@ -86,13 +92,16 @@ def test_exact_needs_exact_means(make: Callable[..., Any]) -> None:
 @every_region
 @pytest.mark.parametrize("mix", [{}, [llmq.RequestClass(1, 1)], None])
 def test_empty_mix(make: Callable[..., Any], mix: Any) -> None:
-    with pytest.raises(InputError, match=r"at least one request class: pass \{name: RequestClass"):
+    with pytest.raises(
+        InputError,
+        match=r"at least one request class: pass \{name: RequestClass|mix must be a mapping",
+    ):
         make(mix)
 
 
 @every_region
 def test_a_class_that_is_none(make: Callable[..., Any]) -> None:
-    with pytest.raises(InputError, match=r"must be an llmq.RequestClass\(.*\), got int"):
+    with pytest.raises(InputError, match=r"mix\['x'\] must be a RequestClass, got 512"):
         make({"x": 512})
 
 
@@ -139,7 +148,7 @@ def test_methods() -> None:
         llmq.stability_region(ENGINE, MIX, "configuration")
     with pytest.raises(InputError, match=r"fleet has 2 pools, and the closed form is for one"):
         llmq.stability_region(TWO, MIX, "closed_form")
-    with pytest.raises(InputError, match=r"needs an llmq.Engine or llmq.Fleet, got BatchTime"):
+    with pytest.raises(InputError, match=r"must be an Engine or a Fleet, got BatchTime"):
         llmq.stability_region(LAW, MIX)  # type: ignore[call-overload]
 
 
@@ -262,6 +271,6 @@ def test_plan_refuses_a_fleet_by_name() -> None:
     slo = llmq.SLO(ttft=1.0)
     for offered in (TWO, [TWO], {"two": TWO}):
         with pytest.raises(
-            InputError, match=r"one kind of engine at a time|must be an llmq.Engine"
+            InputError, match=r"one kind of engine at a time|must be an (llmq.)?Engine"
         ):
             llmq.plan_capacity(work, slo, offered)  # type: ignore[arg-type]

@@ -130,11 +130,9 @@ def test_o24_shares_and_refusals() -> None:
     with pytest.raises(InputError, match="at least one request class"):
         disaggregate(PREFILL, DECODE, {}, gpus=4)
     fleet = Fleet({"a": (PREFILL, 4)})
-    with pytest.raises(
-        InputError, match=r"prefill must be an llmq.Engine, got Fleet .*pools\[name"
-    ):
+    with pytest.raises(InputError, match=r"prefill must be an Engine, got Fleet"):
         disaggregate(fleet, DECODE, O24_MIX, gpus=4)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"decode must be an llmq.Engine, got dict"):
+    with pytest.raises(InputError, match=r"decode must be an Engine, got {}"):
         disaggregate(PREFILL, {}, O24_MIX, gpus=4)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="shares are all 0"):
         disaggregate(PREFILL, DECODE, O24_MIX, gpus=4, shares={"x": 0.0})

@@ -185,11 +185,11 @@ def test_laws_for_people():
         ),
         (
             lambda: BatchTime.tiled(base=1, per_tile=1, tile=1.5),
-            "batch time: tile must be at least 1 token, got 1.5",
+            "BatchTime.tiled: tile must be a whole number, got 1.5",
         ),
         (
             lambda: BatchTime.tiled(base=1, per_tile=1, tile=math.nan),
-            "batch time: tile must be at least 1 token, got nan",
+            "BatchTime.tiled: tile must be a whole number, got nan",
         ),
         (
             lambda: BatchTime.table(tokens=[1], seconds=[1]),
@@ -211,7 +211,7 @@ def test_laws_for_people():
         ),
         (
             lambda: BatchTime.table(tokens=[1.5, 3], seconds=[1, 2]),
-            "batch time table: tokens must be whole numbers, got 1.5",
+            "BatchTime: tokens[0] must be a whole number, got 1.5",
         ),
         (
             lambda: BatchTime.table(tokens=[1, 3], seconds=[0.5, 0.25]),

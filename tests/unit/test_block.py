@@ -8,6 +8,7 @@ import pytest
 import llmq
 from llmq import policies
 from llmq.sim import collect
+from llmq.sim.collect import PILOT
 from llmq.sim.workers import mapped
 
 LAW = llmq.BatchTime.affine(base=0.01, per_token=1e-4, per_kv=1e-7)
@@ -100,27 +101,26 @@ def test_the_lockstep_says_what_it_cannot_run(options):
         simulate(engine="vector", **options)
 
 
-def test_an_interrupt_leaves_what_was_done():
+@pytest.mark.parametrize("record", ["requests", "summary"])
+@pytest.mark.parametrize("after", [0, 3])
+def test_b6_an_interrupt_is_passed_on_and_no_part_is_a_result(after, record):
     def tired(function, tasks):
         for i, task in enumerate(tasks):
-            if i == 3:
+            if i == after:
                 raise KeyboardInterrupt
             yield function(task)
 
-    part = simulate(workers=tired, engine="calendar", replications=5)
-    assert part.requests.arrival.shape == (3, 80)
-    assert "interrupted: 3 of 5 replications" in part.assumptions
-    whole = simulate(engine="calendar", replications=5)
-    np.testing.assert_array_equal(part.requests.finish, whole.requests.finish[:3])
-    assert part.ttft.n == 3
+    with pytest.raises(KeyboardInterrupt):
+        simulate(workers=tired, engine="calendar", replications=PILOT + 8, record=record)
 
 
-def test_an_interrupt_before_anything_is_done_stops():
-    def never(function, tasks):
-        raise KeyboardInterrupt
+def test_b6_an_interrupt_of_the_progress_is_passed_on():
+    def stop(done, n):
+        if done == 2:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        simulate(workers=never)
+        simulate(engine="calendar", replications=5, progress=stop, workers=map)
 
 
 def test_progress_counts_replications():

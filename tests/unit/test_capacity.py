@@ -293,7 +293,7 @@ def test_arguments_are_checked():
         plan_capacity(STEADY, SLO(ttft=1.0), CHIP, attainment=99)
     with pytest.raises(InputError, match="all requests come at one time"):
         plan_capacity(Trace(np.zeros(400), 100, 1), SLO(ttft=1.0), CHIP)
-    with pytest.raises(InputError, match="plan_capacity needs a Workload or a Trace, got 'x'"):
+    with pytest.raises(InputError, match="must be a Workload or a Trace, got 'x'"):
         plan_capacity("x", SLO(ttft=1.0), CHIP)
     with pytest.raises(InputError, match="does not fit: a request holds up to"):
         plan_capacity(STEADY, NO_WAIT, CHIP.with_(kv_tokens=64))

@@ -47,11 +47,12 @@ def test_counts_from_any_number_type_become_ints(number):
     [
         (0, "{} must be at least 1 {}, got 0"),
         (-3, "{} must be at least 1 {}, got -3"),
-        (0.5, "{} must be a whole number, at least 1 {}, got 0.5"),
-        (math.inf, "{} must be a whole number, at least 1 {}, got inf"),
-        (math.nan, "{} must be a whole number, at least 1 {}, got nan"),
-        ("512", "{} must be a whole number, at least 1 {}, got '512'"),
-        (True, "{} must be at least 1 {}, got True"),
+        (0.5, "Engine: {} must be a whole number, got 0.5"),
+        (math.inf, "Engine: {} must be a whole number, got inf"),
+        (math.nan, "Engine: {} must be a whole number, got nan"),
+        ("512", "Engine: {} must be a whole number, got '512': write 512 without quotes"),
+        (True, "Engine: {} must be a whole number, got True"),
+        (2**63, f"Engine: {{}} must be a whole number of at most 64 bits, got {2**63}"),
     ],
 )
 def test_bad_counts(field, unit, value, words):
@@ -63,7 +64,7 @@ def test_bad_counts(field, unit, value, words):
 
 @pytest.mark.parametrize("field", ["token_budget", "kv_block", "gpus"])
 def test_what_has_no_meaning_unset(field):
-    with pytest.raises(InputError, match=rf"^{field} must be a whole number, .*, got None$"):
+    with pytest.raises(InputError, match=rf"^Engine: {field} must be a whole number, got None$"):
         Engine(LAW, **{field: None})
 
 
@@ -72,7 +73,7 @@ def test_what_has_no_meaning_unset(field):
     [
         (
             {"law": 0.012},
-            "an engine needs a BatchTime as its law, got float: "
+            "Engine: law must be a BatchTime, got 0.012: "
             "make one with BatchTime.affine, .tiled, .roofline or .table",
         ),
         (
@@ -81,7 +82,8 @@ def test_what_has_no_meaning_unset(field):
         ),
         (
             {"conventions": "theory"},
-            "conventions must be llmq.ENGINE, llmq.THEORY or another Conventions, got 'theory'",
+            "Engine: conventions must be a Conventions, got 'theory': "
+            "llmq.ENGINE and llmq.THEORY are two",
         ),
     ],
 )
@@ -132,6 +134,7 @@ def test_conventions(conventions, lag, decodes):
 def test_unknown_conventions(field, known):
     with pytest.raises(InputError) as caught:
         Conventions("mine", **{field: "never"})
-    assert str(caught.value) == f"{field} must be one of {known}, got 'never'"
+    words = " or ".join(map(repr, known))
+    assert str(caught.value).startswith(f"Conventions: {field} must be {words}, got 'never'")
     for word in known:
         assert getattr(Conventions("mine", **{field: word}), field) == word

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from llmq.errors import InputError
+from llmq.errors import InputError, shown
 from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
@@ -42,15 +42,18 @@ def test_numpy_counts():
     [
         ({"pools": {}}, "a fleet needs at least one pool"),
         ({"pools": {"a": (FAST, 0)}}, "pool 'a' needs at least 1 engine, got 0"),
-        ({"pools": {"a": (FAST, 1.5)}}, "pool 'a' needs at least 1 engine, got 1.5"),
-        ({"pools": {"a": (3, FAST)}}, f"pool 'a' must be (engine, count), got {(3, FAST)!r}"),
-        ({"pools": {"a": FAST}}, f"pool 'a' must be (engine, count), got {FAST!r}"),
+        ({"pools": {"a": (FAST, 1.5)}}, "Fleet: pools['a'][1] must be a whole number, got 1.5"),
+        (
+            {"pools": {"a": (3, FAST)}},
+            "Fleet: pools['a'][0] must be an Engine, got 3: llmq.load_engine(name) or "
+            "llmq.Engine(law, ...) makes one",
+        ),
+        ({"pools": {"a": FAST}}, f"Fleet: pools['a'] must be a tuple, got {shown(FAST)}"),
         ({"eligible": {"rag": ()}}, "class 'rag' may be served by no pool"),
         ({"eligible": {"rag": ("fats",)}}, "no pool 'fats'; did you mean 'fast'?"),
         (
             {"eligible": {"rag": "fast"}},
-            "pools of class 'rag' must be a tuple of names, got 'fast'; "
-            "for one pool write ('fast',)",
+            "Fleet: eligible['rag'] must be a tuple, got 'fast': write ('fast',)",
         ),
         ({"roles": {"slwo": "both"}}, "no pool 'slwo'; did you mean 'slow'?"),
         (

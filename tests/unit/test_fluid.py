@@ -271,7 +271,7 @@ def test_nothing_arrives() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"engine": 3}, "needs an llmq.Engine, got int"),
+        ({"engine": 3}, "engine must be an Engine, got 3"),
         ({"mix": {}}, "at least one request class"),
         ({"rates": {"chatt": 1.0}}, "did you mean 'chat'"),
         ({"rates": {"chat": -1.0}}, "must be a finite number >= 0"),

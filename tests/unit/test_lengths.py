@@ -173,7 +173,7 @@ def test_arrays_are_copied_and_locked():
     [
         (lambda: Lengths([]), "lengths need at least one value in one dimension, got (0,)"),
         (lambda: Lengths([[1]]), "lengths need at least one value in one dimension, got (1, 1)"),
-        (lambda: Lengths(["a"]), "lengths must be finite numbers of tokens, got ['a']"),
+        (lambda: Lengths(["a"]), "Lengths: values must be an array or list of numbers, got ['a']"),
         (lambda: Lengths([np.inf]), "lengths must be finite numbers of tokens, got [inf]"),
         (lambda: Lengths([1, 4.5]), "a length must be a whole number of tokens >= 0, got 4.5"),
         (lambda: Lengths([1, -2]), "a length must be a whole number of tokens >= 0, got -2"),

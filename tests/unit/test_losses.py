@@ -131,8 +131,8 @@ def test_protection_yields() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"fill": "back"}, "TRAIL: fill is 'back'; did you mean 'backfill'"),
-        ({"admission": "later"}, "TRAIL: admission is 'later'"),
+        ({"fill": "back"}, "TRAIL: fill must be .*; did you mean 'backfill'"),
+        ({"admission": "later"}, "TRAIL: admission must be .* got 'later'"),
         ({"protect": 1.5}, "protect must be from 0 to 1"),
         ({"reserve": 1.0}, "reserve from 0 to below 1"),
         ({"watermark": -1.0}, "watermark"),

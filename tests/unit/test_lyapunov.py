@@ -199,8 +199,8 @@ def test_two_station_refuses(change: dict[str, Any], words: str) -> None:
     ("call", "words"),
     [
         (lambda: cyclic_agents(0, (1, 1), (1, 1)), "token_budget must be whole tokens"),
-        (lambda: cyclic_agents(768, (1.5, 1), (1, 1)), "first_hop must be whole tokens"),
-        (lambda: cyclic_agents(768, (1, 1), (1,)), r"second_hop must be \(prompt, output\)"),
+        (lambda: cyclic_agents(768, (1.5, 1), (1, 1)), "first_hop\\[0\\] must be a whole number"),
+        (lambda: cyclic_agents(768, (1, 1), (1,)), r"second_hop must be a tuple of 2"),
         (lambda: cyclic_agents(768, (32, 32), (512, 32)).growth(1), "load must lie between 0"),
         (lambda: cyclic_agents(768, (32, 32), (512, 32)).growth(0.0), "load must lie between 0"),
     ],

@@ -108,7 +108,7 @@ def test_few_candidates_for_large_budgets() -> None:
 
 
 def test_best_batch_refuses() -> None:
-    with pytest.raises(InputError, match="best_batch needs a BatchTime, got int"):
+    with pytest.raises(InputError, match="best_batch: law must be a BatchTime, got 3"):
         best_batch(3, 64)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="token_budget must be at least 1 token, got 0"):
         best_batch(LAW, 0)
@@ -355,9 +355,9 @@ POOL = {"a": (ENGINE_U, 1), "b": (ENGINE_U, 2)}
     ("engine", "mix", "options", "message"),
     [
         (ENGINE_U, {}, {}, r"needs at least one request class"),
-        (ENGINE_U, [MIX["chat"]], {}, r"needs at least one request class"),
-        (ENGINE_U, {"x": 512}, {}, r"must be an llmq.RequestClass\(.*got int"),
-        (LAW, MIX, {}, r"needs an llmq.Engine or llmq.Fleet, got BatchTime"),
+        (ENGINE_U, [MIX["chat"]], {}, r"mix must be a mapping"),
+        (ENGINE_U, {"x": 512}, {}, r"mix\['x'\] must be a RequestClass, got 512"),
+        (LAW, MIX, {}, r"must be an Engine or a Fleet, got BatchTime"),
         (Fleet(POOL), MIX, {"method": "closed_form"}, r"has 2 pools, and .* use method='auto'"),
         (
             Fleet({"a": (ENGINE_U, 1)}, roles={"a": "decode"}), MIX, {"method": "closed_form"},

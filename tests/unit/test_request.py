@@ -98,7 +98,11 @@ def test_reasoning_is_part_of_the_output():
     [
         (lambda: RequestClass(0, 1), "prompt must be at least 1 token, got 0"),
         (lambda: RequestClass(1, 0), "output must be at least 1 token, got 0"),
-        (lambda: RequestClass(1.5, 1), "a length must be a whole number of tokens >= 0, got 1.5"),
+        (
+            lambda: RequestClass(1.5, 1),
+            "RequestClass: prompt must be a Lengths or a whole number, got 1.5: Lengths.fixed, "
+            ".uniform, .lognormal, .quantiles and .empirical make one",
+        ),
         (
             lambda: RequestClass(8, 4, 4),
             "reasoning tokens are part of the output: at least one output token must be an "

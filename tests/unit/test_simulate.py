@@ -191,8 +191,11 @@ def test_check_finds_a_fault() -> None:
         ),
         (lambda: llmq.simulate(CHIP, work(0.5), workers=0), "workers must be at least 1, got 0"),
         (lambda: llmq.simulate(CHIP, work(0.5), record="all"), "record must be 'requests',"),
-        (lambda: llmq.simulate(CHIP, 6.0), "simulate needs a Workload or a Trace, got float"),
-        (lambda: llmq.simulate(None, work(0.5)), "simulate needs an Engine or a Fleet"),
+        (
+            lambda: llmq.simulate(CHIP, 6.0),
+            "workload_or_trace must be a Workload or a Trace, got 6.0",
+        ),
+        (lambda: llmq.simulate(None, work(0.5)), "engine_or_fleet must be an Engine or a Fleet"),
         (
             lambda: llmq.simulate(CHIP, work(0.5), engine="calendar", record="tokens"),
             "engine 'calendar' records no token times",

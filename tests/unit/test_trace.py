@@ -167,7 +167,8 @@ def test_no_rate_can_be_reached_at_one_instant():
          "s; sort the rows (llmq.read_trace does, with a warning)", 2),
         ({"arrival": [1, math.nan, 2, 3]}, "arrival of request 1 is nan: must be finite", 1),
         ({"arrival": ["soon"] * 4},
-         "arrival must be numbers: could not convert string to float: 'soon'", None),
+         "Trace: arrival must be an array or list of numbers, got ['soon', 'soon', 'soon', 'soon']",
+         None),
         ({"prompt": [10, 20, 30]},
          "prompt needs one value for each of the 4 arrivals, got (3,)", None),
         ({"prompt": [10, 0, 30, 40]},
@@ -202,5 +203,5 @@ def test_refusals(changes, words, row):
 
 
 def test_words_are_no_tokens():
-    with pytest.raises(InputError, match=r"^prompt must be numbers: could not convert"):
+    with pytest.raises(InputError, match=r"^Trace: prompt must be an array or list of numbers"):
         Trace([0], ["many"], [1])

@@ -126,7 +126,8 @@ def test_the_callers_dict_is_copied():
         (lambda: Workload.poisson(1.0, MIX, weights={"chat": 0}),
          "at least one class must have a positive weight"),
         (lambda: Workload.poisson(1.0, {"chat": 512}),
-         "class 'chat' must be a RequestClass, got 512"),
+         "Workload.poisson: mix['chat'] must be a RequestClass, got 512: "
+         "write llmq.RequestClass(prompt=512, output=128)"),
         (lambda: Workload.poisson(1.0, MIX).sample(0), "requests must be at least 1, got 0"),
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from llmq.errors import InputError, UnstableError
+from llmq.errors import InputError, UnstableError, shown
 from llmq.result import Kind
 
 __all__ = ["Law", "check_number", "check_share", "check_stable", "check_whole"]
@@ -60,16 +60,16 @@ def check_number(name: str, value: float, *, zero: bool = False) -> float:
     least = ">= 0" if zero else "> 0"
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not (0 <= number < math.inf if zero else 0 < number < math.inf):
         raise InputError(
-            f"{name} must be a finite number {least}, got {value!r}", field=name, value=value
+            f"{name} must be a finite number {least}, got {shown(value)}", field=name, value=value
         )
     return number
 
 
-def check_whole(name: str, value: int, least: int = 1) -> int:
+def check_whole(name: str, value: int, least: int = 1, most: int | None = None) -> int:
     """Return a whole number that is not too small.
 
     Parameters
@@ -80,6 +80,8 @@ def check_whole(name: str, value: int, least: int = 1) -> int:
         The number.
     least : int
         The smallest that makes sense.
+    most : int, optional
+        The largest that is computed.
 
     Returns
     -------
@@ -89,7 +91,7 @@ def check_whole(name: str, value: int, least: int = 1) -> int:
     Raises
     ------
     InputError
-        Not whole, or below ``least``.
+        Not whole, below ``least`` or above ``most``.
 
     Examples
     --------
@@ -100,13 +102,15 @@ def check_whole(name: str, value: int, least: int = 1) -> int:
     if not isinstance(value, bool | str):
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
     if not (math.isfinite(number) and number == int(number) and number >= least):
         raise InputError(
-            f"{name} must be a whole number, at least {least}, got {value!r}",
+            f"{name} must be a whole number, at least {least}, got {shown(value)}",
             field=name, value=value,
         )  # fmt: skip
+    if most is not None and number > most:
+        raise InputError(f"{name} must be at most {most}, got {shown(value)}", field=name)
     return int(number)
 
 

@@ -37,12 +37,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.laws.base import Law, check_number, check_stable, check_whole
 
 __all__ = ["Bailey", "Bulk", "Inoue", "bailey", "bulk", "inoue"]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bailey(Law):
     """Queue left at the end of a slot that serves at most ``batch`` requests.
@@ -77,6 +79,7 @@ class Bailey(Law):
         return self.queue_mean / self.mean_arrivals
 
 
+@checked
 def bailey(mean_arrivals: float, batch: int) -> Bailey:
     """Return the queue of a slotted server with Poisson arrivals.
 
@@ -105,7 +108,7 @@ def bailey(mean_arrivals: float, batch: int) -> Bailey:
     >>> law.queue_mean, law.p_empty
     (0.80088348, 0.67801105)
     """
-    m, b = check_number("mean_arrivals", mean_arrivals), check_whole("batch", batch)
+    m, b = check_number("mean_arrivals", mean_arrivals), check_whole("batch", batch, most=10**5)
     check_stable("the queue", m / b, "lower the rate or serve more in a slot")
     roots = [_unit_root(m, b, k) for k in range(1, b)]
     mean = sum(1 / (1 - z) for z in roots).real if roots else 0.0
@@ -133,6 +136,7 @@ def _unit_root(m: float, b: int, k: int) -> complex:
     return z
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bulk(Law):
     """Number and delay with exponential batches of at most ``batch``.
@@ -179,6 +183,7 @@ class Bulk(Law):
         return self.queue_mean / self.rate
 
 
+@checked
 def bulk(rate: float, service_rate: float, batch: int, accessible: bool) -> Bulk:
     """Return the law of a server of exponential batches, whose time does not grow with the size.
 
@@ -215,7 +220,7 @@ def bulk(rate: float, service_rate: float, batch: int, accessible: bool) -> Bulk
     from scipy.optimize import brentq
 
     lam, mu = check_number("rate", rate), check_number("service_rate", service_rate)
-    b = check_whole("batch", batch)
+    b = check_whole("batch", batch, most=10**6)
     check_stable("the delay", lam / (b * mu), "lower the rate, or serve larger or faster batches")
     powers = np.arange(1, b + 1)
     r = float(brentq(lambda x: mu * float(np.sum(x**powers)) - lam, 0.0, 1.0, xtol=1e-16))
@@ -233,6 +238,7 @@ def bulk(rate: float, service_rate: float, batch: int, accessible: bool) -> Bulk
     )  # fmt: skip
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inoue(Law):
     """Delay of a server that takes all who wait, in time linear in their number.
@@ -272,6 +278,7 @@ class Inoue(Law):
     bound: float
 
 
+@checked
 def inoue(rate: float, per_item: float, base: float) -> Inoue:
     """Return the delay of dynamic batching without a largest batch.
 

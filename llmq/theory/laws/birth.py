@@ -20,12 +20,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.laws.base import Law, check_number, check_whole
 
 __all__ = ["BirthDeath", "birth_death"]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BirthDeath(Law):
     """Delay of an engine with a finite queue, averaged over compositions.
@@ -74,6 +76,7 @@ class BirthDeath(Law):
         return (self.mean - self.in_service) / self.throughput
 
 
+@checked
 def birth_death(
     rate: float,
     prompt: float,

@@ -35,6 +35,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.laws.base import Law, check_number, check_share, check_stable, check_whole
 
@@ -43,6 +44,7 @@ __all__ = ["DecodeOccupancy", "decode_occupancy"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeOccupancy(Law):
     """Requests in a decoding engine, their stay, and the time between their tokens.
@@ -117,6 +119,7 @@ class DecodeOccupancy(Law):
     def _work(self) -> float:
         return self.rate * self.mean_output * self.per_token
 
+    @checked
     def cdf(self, n: int) -> float:
         """Probability of at most ``n`` requests.
 
@@ -145,6 +148,7 @@ class DecodeOccupancy(Law):
             return float(pdtr(n, self.rate * self.mean_output * self.base))
         return float(betainc(1 + self.base / self.per_token, n + 1, 1 - self._work))
 
+    @checked
     def quantile(self, q: float) -> int:
         """Smallest number of requests that is not exceeded with probability ``q``.
 
@@ -172,6 +176,7 @@ class DecodeOccupancy(Law):
             low, high = (low, middle) if self.cdf(middle) >= q else (middle, high)
         return high
 
+    @checked
     def tbt_quantile(self, q: float) -> float:
         """Quantile of the time between tokens, over tokens.
 
@@ -191,6 +196,7 @@ class DecodeOccupancy(Law):
         return self.base + self.per_token * batch
 
 
+@checked
 def decode_occupancy(
     rate: float, mean_output: float, base: float, per_token: float, max_seqs: int | None = None
 ) -> DecodeOccupancy:

@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from llmq.errors import InputError
 from llmq.model.batchtime import BatchTime
+from llmq.model.checked import checked
 from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
@@ -46,6 +47,7 @@ _LOG_BEYOND = 39.2  # -log(1e-17)
 _MOST_TOKENS = 2**26  # half a gigabyte of doubles
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KVOccupancy(Law):
     """KV tokens in use, in stationarity, with unlimited memory.
@@ -69,6 +71,7 @@ class KVOccupancy(Law):
     variance: float
     probabilities: Floats = field(repr=False, compare=False)
 
+    @checked
     def tail(self, x: float) -> float:
         """Probability of more than ``x`` tokens.
 
@@ -85,6 +88,7 @@ class KVOccupancy(Law):
         n = math.floor(check_number("x", x, zero=True))
         return min(1.0, float(self.probabilities[n + 1 :].sum()))
 
+    @checked
     def quantile(self, q: float) -> int:
         """Fewest KV tokens that suffice with probability ``q``.
 
@@ -108,6 +112,7 @@ class KVOccupancy(Law):
         beyond = np.cumsum(self.probabilities[::-1])[::-1]
         return int(np.count_nonzero(beyond[1:] > 1 - q))
 
+    @checked
     def normal_quantile(self, q: float) -> float:
         """Square-root rule for the same: mean plus ``z`` standard deviations.
 
@@ -126,6 +131,7 @@ class KVOccupancy(Law):
         return self.mean + float(ndtri(check_share("q", q))) * math.sqrt(self.variance)
 
 
+@checked
 def kv_occupancy(rate: float, prompt: Lengths | int, output: Lengths | int) -> KVOccupancy:
     """Return the law of the KV memory that independent decodes hold.
 
@@ -210,6 +216,7 @@ def _compound_poisson(rates: Floats, mean: float, variance: float) -> Floats:
     return np.maximum(np.fft.irfft(spectrum, size), 0.0)
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryRate(Law):
     """Rates that a KV memory can carry at a given iteration time.
@@ -233,6 +240,7 @@ class MemoryRate(Law):
     area: float
     largest_share: float
 
+    @checked
     def replicas(self, rate: float) -> int:
         """Engines with which a rate is stable under every memory-filling policy.
 
@@ -249,6 +257,7 @@ class MemoryRate(Law):
         return math.floor(check_number("rate", rate) / self.stable_rate) + 1
 
 
+@checked
 def nie(
     mix: Mapping[str, RequestClass],
     shares: Rates,

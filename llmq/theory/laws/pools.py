@@ -23,12 +23,14 @@ import math
 from dataclasses import dataclass
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.laws.base import Law, check_number, check_share, check_stable, check_whole
 
 __all__ = ["ErlangC", "HalfinWhitt", "ShortestOf", "erlang_c", "halfin_whitt", "jsq"]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErlangC(Law):
     """Delay of M/M/c; times in units of the mean service time.
@@ -60,6 +62,7 @@ class ErlangC(Law):
         """Fraction of time a server is busy."""
         return self.load / self.servers
 
+    @checked
     def tail(self, x: float) -> float:
         """Probability of a wait longer than ``x``.
 
@@ -76,6 +79,7 @@ class ErlangC(Law):
         x = check_number("x", x, zero=True)
         return self.p_wait * math.exp(-(self.servers - self.load) * x)
 
+    @checked
     def quantile(self, q: float) -> float:
         """Shortest time that a share ``q`` of the waits does not exceed.
 
@@ -92,6 +96,7 @@ class ErlangC(Law):
         p = 1 - check_share("q", q)
         return max(0.0, math.log(self.p_wait / p) / (self.servers - self.load))
 
+    @checked
     def staff(self, p_wait: float) -> int:
         """Fewest servers with which at most a share ``p_wait`` waits, at this load.
 
@@ -119,6 +124,7 @@ class ErlangC(Law):
                 return c
 
 
+@checked
 def erlang_c(servers: int, load: float) -> ErlangC:
     """Return the delay of a common queue in front of equal exponential servers.
 
@@ -166,6 +172,7 @@ def _waits(c: int, a: float, lost: float) -> float:
     return lost / (1 - a / c * (1 - lost))
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HalfinWhitt(Law):
     """Square-root staffing.
@@ -190,6 +197,7 @@ class HalfinWhitt(Law):
     p_wait: float
 
 
+@checked
 def halfin_whitt(
     load: float, *, servers: float | None = None, p_wait: float | None = None
 ) -> HalfinWhitt:
@@ -254,6 +262,7 @@ def _many_server_wait(slack: float) -> float:
     return 1 / (1 + slack * math.exp(log_ratio))
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShortestOf(Law):
     """Delay if each request joins the shortest of ``d`` random queues.
@@ -274,6 +283,7 @@ class ShortestOf(Law):
     load: float
     sojourn: float
 
+    @checked
     def tail(self, k: int) -> float:
         """Share of the servers with at least ``k`` requests.
 
@@ -291,6 +301,7 @@ class ShortestOf(Law):
         return _power(self.load, sum(self.d**i for i in range(k)))
 
 
+@checked
 def jsq(d: int, load: float) -> ShortestOf:
     """Return the delay of joining the shortest of ``d`` queues, for many servers.
 

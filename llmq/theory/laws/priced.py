@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.result import Kind
@@ -45,6 +46,7 @@ __all__ = ["PricedWorkload", "priced_workload"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricedWorkload(Law):
     """Work in front of an arrival, in engine time.
@@ -74,6 +76,7 @@ class PricedWorkload(Law):
     second_moments: tuple[float, ...]
     wait: float
 
+    @checked
     def tail(self, x: float) -> float:
         """Probability of more than ``x`` of work, by the exponential law of heavy traffic.
 
@@ -89,6 +92,7 @@ class PricedWorkload(Law):
         """
         return self.load * math.exp(-self.load * check_number("x", x, zero=True) / self.wait)
 
+    @checked
     def quantile(self, q: float) -> float:
         """Quantile of the work in front of an arrival, by the same law.
 
@@ -106,6 +110,7 @@ class PricedWorkload(Law):
         return max(0.0, math.log(self.load / p) * self.wait / self.load)
 
 
+@checked
 def priced_workload(
     region: Region, rates: Rates, mix: Mapping[str, RequestClass] | None = None
 ) -> PricedWorkload:

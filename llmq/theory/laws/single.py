@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.checked import checked
 from llmq.model.lengths import Lengths
 from llmq.result import Kind
 from llmq.theory.laws.base import Law, check_number, check_share, check_stable, check_whole
@@ -43,6 +44,7 @@ _FAR = 30  # service times; beyond, one exponential is the law to the last digit
 _LOWER = "lower the rate or shorten the service"
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MG1(Law):
     """Mean delay of an M/G/1 queue, first come first served.
@@ -80,6 +82,7 @@ class MG1(Law):
         return self.rate * self.wait
 
 
+@checked
 def mg1(rate: float, mean: float, second_moment: float) -> MG1:
     """Return the mean wait of an M/G/1 queue.
 
@@ -130,6 +133,7 @@ def mg1(rate: float, mean: float, second_moment: float) -> MG1:
     )  # fmt: skip
 
 
+@checked
 def mg1_tokens(
     rate: float, tokens: Lengths, per_token: float, base: float = 0.0, limit: int | None = None
 ) -> MG1:
@@ -176,6 +180,7 @@ def mg1_tokens(
     return mg1(rate, tokens.expect(service), tokens.expect(lambda n: service(n) ** 2))
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MD1(Law):
     """Waiting-time law of an M/D/1 queue, first come first served.
@@ -207,6 +212,7 @@ class MD1(Law):
         """Mean time from arrival to the end of service."""
         return self.wait + self.duration
 
+    @checked
     def tail(self, x: float) -> float:
         """Probability of a wait longer than ``x``.
 
@@ -233,6 +239,7 @@ class MD1(Law):
         poisson = _poisson(y, k)
         return max(0.0, float(1 - poisson @ _number_cdf(self.utilisation)[k:0:-1]))
 
+    @checked
     def cdf(self, x: float) -> float:
         """Probability of a wait of at most ``x``.
 
@@ -248,6 +255,7 @@ class MD1(Law):
         """
         return 1 - self.tail(x)
 
+    @checked
     def quantile(self, q: float) -> float:
         """Shortest time that a share ``q`` of the waits does not exceed.
 
@@ -282,6 +290,7 @@ class MD1(Law):
         return (1 - rho) / (rho * math.exp(self.decay * self.duration) - 1)
 
 
+@checked
 def md1(rate: float, duration: float) -> MD1:
     """Return the waiting-time law of an M/D/1 queue.
 

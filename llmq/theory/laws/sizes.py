@@ -35,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError, nearest
+from llmq.model.checked import checked
 from llmq.result import Kind
 from llmq.theory.laws.base import Law, check_number, check_stable
 
@@ -47,6 +48,7 @@ _END = 60.0  # exp(-60) of all sizes are longer
 _ROOT_END = 20.0  # Y = u^2 has a tail of exp(-2 u)
 
 
+@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitedPreemption(Law):
     """Mean delay of shortest-predicted-first with limited preemption.
@@ -82,6 +84,7 @@ class LimitedPreemption(Law):
         return self.sojourn - self.mean
 
 
+@checked
 def limited_preemption(
     rate: float, c: float, prediction: Prediction = "perfect", mean: float = 1.0
 ) -> LimitedPreemption:
