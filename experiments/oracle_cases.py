@@ -18,7 +18,7 @@ from experiments.occupation import Law, Machine, Pool, Segment, capacity, fleet_
 from experiments.runner import Row
 
 SEED = 11
-FLEETS = range(0, 120, 3)  # numbers of fleets without roles; all of them: range(120)
+FLEETS = range(60)  # a third each of ROLES
 ROLES = (("both", "both"), ("prefill", "decode"), ("both", "prefill", "decode"))
 
 

@@ -53,7 +53,7 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     Parameters
     ----------
     scale : {"small", "full"}
-        26 systems, or 400.
+        26 systems, or 420.
     rng : Generator, SeedSequence, int or None
         Not used: a system is drawn by its number.
     runner : Runner

@@ -17,6 +17,7 @@ the outer bound there.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ NAMES = {"sarathi": "sarathi", "vllm v1": V1, "vllm v0": V0}
 # Networks of the tests; v0 falls back to the reference simulator where slots exceed the budget.
 COUNTS = {"sarathi": 15, "vllm v1": 15, "vllm v0": 5}
 HOME = {"vllm v1": "split", "vllm v0": "short"}
-TEST = {"replications": 4, "looks": 4, "alpha": ALPHA}
+TEST: dict[str, Any] = {"replications": 4, "looks": 4, "alpha": ALPHA}
 STEPS = 5
 
 

@@ -131,7 +131,7 @@ def test_hardware_between_its_bounds(number: int) -> None:
     holds(oracle_cases.engine_case(number, "hardware"))
 
 
-@pytest.mark.parametrize("number", range(0, 18, 3))
+@pytest.mark.parametrize("number", range(6))
 def test_a2_a7_fleet_between_its_bounds(number: int) -> None:
     """Pools that differ, whole or split; a prefill pool may hold less than a whole request."""
     holds(oracle_cases.fleet_case(number))
@@ -150,7 +150,7 @@ def test_many_engines_between_their_bounds(first: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(6, 66, 12))
 def test_many_fleets_between_their_bounds(first: int) -> None:
-    for number in range(first, first + 12, 3):
+    for number in range(first, first + 12):
         holds(oracle_cases.fleet_case(number))
 
 
