@@ -263,8 +263,7 @@ class BatchTime:
         >>> BatchTime.table(tokens=[1, 128, 129, 256], seconds=[1.0, 1.5, 2.0, 2.5])(64)
         1.248031496062992
         """
-        n = tuple(np.asarray(tokens).ravel().tolist())
-        t = tuple(float(x) for x in np.asarray(seconds, dtype=np.float64).ravel())
+        n, t = tuple(np.ravel(tokens).tolist()), tuple(np.ravel(seconds).tolist())
         mixed = per_kv if per_kv_mixed is None else per_kv_mixed
         more: Any = {"per_kv": per_kv, "per_kv_mixed": mixed, "per_work": per_work}
         return cls("table", tokens=n, seconds=t, **more)
