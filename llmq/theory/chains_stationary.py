@@ -37,7 +37,6 @@ Number: TypeAlias = Fraction | float
 Row: TypeAlias = dict[int, Number]
 
 
-@checked(record=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stationary(Law):
     """Long-run share of time in each state.

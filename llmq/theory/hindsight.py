@@ -247,7 +247,7 @@ def _jobs(jobs: Jobs, memory: int) -> tuple[Job, ...]:
     if not _is_whole(memory, 1):
         raise InputError(f"memory must be whole KV tokens, at least 1, got {memory!r}")
     known = []
-    if np.ndim(jobs) == 0 and isinstance(jobs, np.ndarray):  # type: ignore[arg-type]
+    if isinstance(jobs, np.ndarray) and jobs.ndim == 0:
         raise InputError(f"jobs must be a list of (prompt, output[, arrival]), got {shown(jobs)}")
     for i, given in enumerate(jobs):
         if not isinstance(given, tuple | list) or not 2 <= len(given) <= 3:

@@ -257,8 +257,8 @@ def halfin_whitt(
 def _many_server_wait(slack: float) -> float:
     from scipy.special import log_ndtr
 
-    if slack > 1e100:
-        return 0.0  # its square is beyond floats, and the chance below all of them
+    if slack > 37:
+        return 0.0  # the chance is below 1e-300, its inverse soon beyond floats
     log_density = -(slack**2) / 2 - math.log(2 * math.pi) / 2
     log_ratio = float(log_ndtr(slack)) - log_density
     return 1 / (1 + slack * math.exp(log_ratio))
