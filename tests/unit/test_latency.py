@@ -137,7 +137,8 @@ NUMBERS: dict[str, Callable[[float], Law]] = {
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf, "fast"])
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_must_be_positive_and_finite(name: str, bad: float) -> None:
-    with pytest.raises(InputError, match=rf"(^|: ){name} must be a (finite number > 0|number|whole number.*), got") as info:
+    words = rf"(^|: ){name} must be a (finite number > 0|number|whole number.*), got"
+    with pytest.raises(InputError, match=words) as info:
         NUMBERS[name](bad)
     assert info.value.field == name
 
@@ -156,7 +157,8 @@ WHOLE: dict[str, Callable[[int], Law]] = {
 @pytest.mark.parametrize("bad", [0, 1.5, True, "4", math.nan])
 @pytest.mark.parametrize("name", WHOLE)
 def test_counts_must_be_whole(name: str, bad: int) -> None:
-    with pytest.raises(InputError, match=rf"(^|: ){name} must be a whole number(, at least 1)?, got"):
+    words = rf"(^|: ){name} must be a whole number(, at least 1)?, got"
+    with pytest.raises(InputError, match=words):
         WHOLE[name](bad)
 
 
@@ -173,7 +175,8 @@ def test_counts_must_be_whole(name: str, bad: int) -> None:
 )
 def test_a_percentage_is_no_share(quantile: Callable[[float], float]) -> None:
     for bad in (99, 0.0, 1.0, math.nan, "p99"):
-        with pytest.raises(InputError, match=r"q must (lie strictly between 0 and 1 \(0.99 for|be a number)"):
+        words = r"q must (lie strictly between 0 and 1 \(0.99 for|be a number)"
+        with pytest.raises(InputError, match=words):
             quantile(bad)  # type: ignore[arg-type]
 
 
