@@ -103,7 +103,7 @@ def test_bad_policies(text, words):
 def test_an_order_that_does_not_exist():
     with pytest.raises(InputError) as caught:
         Sarathi(order="fifo")
-    assert str(caught.value) == "order must be 'decodes_first' or 'queue', got 'fifo'"
+    assert str(caught.value) == "Sarathi: order must be 'decodes_first' or 'queue', got 'fifo'"
 
 
 def test_every_policy_is_found_by_its_name():
