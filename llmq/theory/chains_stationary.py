@@ -26,8 +26,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from llmq.errors import InputError
+from llmq.errors import InputError, shown
 from llmq.model.checked import checked
+from llmq.model.checking import sequence
 from llmq.result import Kind
 from llmq.theory.laws.base import Law
 
@@ -53,8 +54,11 @@ class Stationary(Law):
 
     def __post_init__(self) -> None:
         # JSON carries rationals as text.
-        raw: Sequence[Any] = self.probabilities
-        read = tuple(Fraction(p) if isinstance(p, str) else p for p in raw)
+        raw = sequence("probabilities", self.probabilities)
+        try:
+            read = tuple(Fraction(p) if isinstance(p, str) else p for p in raw)
+        except (ValueError, ZeroDivisionError):
+            raise InputError(f"probabilities must be numbers, got {shown(raw)}") from None
         object.__setattr__(self, "probabilities", read)
 
     @checked
