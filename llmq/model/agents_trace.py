@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError, nearest, shown
+from llmq.limits import REQUESTS
 from llmq.model.annotations import Numbers
 from llmq.model.checked import checked
 from llmq.model.closed import Closed
@@ -194,6 +195,11 @@ class AgentTrace:
             rate = rates[name]
             if not 0 <= rate < math.inf:
                 raise InputError(f"rate of {name!r} must be >= 0 and finite, got {rate}")
+            if not 0 <= start.get(name, 0) <= REQUESTS or span * rate > REQUESTS:
+                raise InputError(
+                    f"kind {shown(name)} makes {start.get(name, 0) + span * rate:.4g} agents: "
+                    f"from 0 to {REQUESTS:,} can be made, choose a shorter span or fewer at first"
+                )
             clock = np.arange(1, int(span * rate) + 1) / (rate or 1.0)
             times.append(np.concatenate((np.zeros(start.get(name, 0)), clock)))
             codes.append(np.full(len(times[-1]), code))
