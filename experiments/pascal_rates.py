@@ -141,9 +141,9 @@ def read(runs: Runs, policy: str) -> dict[str, Row]:
     wait = np.nanpercentile(log.resumed - log.boundary, 99, axis=1)
     found["blocked P99"] = interval(wait)
     if policy == "NoMigration":
-        base = runs.logs["PASCAL"]
+        other = runs.logs["PASCAL"]
         found["blocked P99 excess"] = interval(
-            wait - np.nanpercentile(base.resumed - base.boundary, 99, axis=1)
+            wait - np.nanpercentile(other.resumed - other.boundary, 99, axis=1)
         )
     if policy == "NonAdaptive":
         base = np.percentile(runs.e2e("PASCAL"), [50, 99], axis=1)

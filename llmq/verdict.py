@@ -9,9 +9,9 @@ work that arrives per second; then
 is the share of the work offered that piles up: negative while the backlog melts, positive where it
 grows. Only the queue's head matters to a policy that serves first come first served, so as long as
 requests wait its engine does not see the arrivals at all: it serves at a rate of its own, and is
-stable at lower and unstable at higher offered rates (the saturation rule; Baccelli and Foss 1995).
-That is why a path that starts full decides ten times sooner than one that starts empty. For a
-policy that looks at the whole queue a share below 0 is the fluid criterion in one direction only.
+stable at lower and unstable at higher offered rates (saturation rule; Baccelli and Foss 1995), so a
+path that starts full decides sooner. Of a policy that looks at the whole queue a share below 0 is
+the fluid criterion in one direction only.
 
 **How it is decided.** Independent replications start with different numbers waiting, so that
 cycles do not fall in step. After each look, at paths twice as long as before, the interval of the
@@ -21,9 +21,8 @@ share, at level ``alpha / looks`` on either side (Bonferroni), is compared with 
 * ``grows``: it lies above 0, in two looks one after the other, and has not come nearer by half.
 * ``undecided``: neither, after the last look.
 
-What the first fill of the engine and requests in progress at ``T`` add to the share falls in
-inverse proportion to the length of the path; a sign that is due to it alone comes nearer by more
-than half.
+What the first fill and requests in progress at ``T`` add falls in inverse proportion to the length
+of the path; a sign that is due to it alone comes nearer by more than half.
 
 **What many networks say.** Where ``k`` of ``n`` networks drawn at random are not called stable,
 the share ``p`` of such networks on which the policy fails is bounded by the exact binomial limit:
