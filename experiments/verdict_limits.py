@@ -196,7 +196,7 @@ def _v1(table: Table) -> Finding:
     return Finding(Status.DIRECTION if good else Status.NOT, words)
 
 
-_TEST = "test_verdict_claims.py::test_judges_with_limits_can_fail"
+_TEST = "test_verdict_claims.py::test_e4_judges_with_limits_can_fail"
 CLAIMS = (
     Claim(
         id="VERDICT-5", band=Band.RESULTS, source=SOURCE,

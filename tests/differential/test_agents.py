@@ -50,9 +50,11 @@ def test_agents_of_one_call_are_requests(kind):
     for name in EVENTS[1:]:
         assert np.array_equal(getattr(run, name)[:, :, 0], getattr(asked.requests, name)), name
     assert [row[0] for row in run.tallies] == [row[0] for row in asked.tallies]
-    assert run.measured == asked.measured
-    assert run.verdict == asked.verdict
-    assert run.e2e.estimate == asked.e2e.estimate
+    # Requests are measured by the relaxation time of their engine; agents have no such law (yet):
+    # a tenth of the path and MSER-5. So the windows differ, the loads and all sojourns do not.
+    assert run.verdict.load == asked.verdict.load
+    times = asked.requests
+    assert np.array_equal(run.finish[:, :, 0] - run.arrival, times.finish - times.arrival)
 
 
 def test_agents_of_one_call_are_requests_in_the_calendar_too():

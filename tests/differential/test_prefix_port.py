@@ -111,9 +111,11 @@ class Scheduler:
 
     def schedule(self) -> list[tuple[Request, int]]:
         batch, left, before, k = [], self.budget, self.evictions, 0
+        # --long-prefill-token-threshold holds where somebody else runs or waits (since 0.30).
+        chunk = self.chunk if len(self.running) + len(self.waiting) > 1 else self.budget
         while k < len(self.running) and left:
             one = self.running[k]
-            new = min(one.tokens - one.computed, self.chunk, left)
+            new = min(one.tokens - one.computed, chunk, left)
             if not self.fits(one, one.computed + new):
                 break
             self.grow(one, one.computed + new)
@@ -129,7 +131,7 @@ class Scheduler:
                 self.blocks.touch(block)
             one.table, one.named, one.computed = found, len(found), len(found) * self.size
             self.hits += one.computed
-            new = min(one.tokens - one.computed, self.chunk, left)
+            new = min(one.tokens - one.computed, chunk, left)
             self.grow(one, one.computed + new)
             self.running.append(self.waiting.popleft())
             batch.append((one, new))
