@@ -259,6 +259,8 @@ def blocking(work: str, rhos: Sequence[float]) -> Callable[[Table], Finding]:
                 f"({none['low']:.3g} to {none['high']:.3g}), PASCAL {mine['value']:.3g} s "
                 f"({mine['low']:.3g} to {mine['high']:.3g})"
             )
+        if not parts:
+            return Finding(Status.NOT, "not run at this scale")
         status = Status.BAND if band and clear else Status.DIRECTION if clear else Status.NOT
         return Finding(status, "; ".join(parts))
 

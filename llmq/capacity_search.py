@@ -64,7 +64,37 @@ def least_requests(target: float) -> int:
 
 @dataclass(slots=True)
 class Search:
-    """All that stays the same while a candidate's count is searched, and what was tried."""
+    """All that stays the same while a candidate's count is searched, and what was tried.
+
+    Parameters
+    ----------
+    traffic : Workload or Trace
+        Who arrives at the whole fleet.
+    slo : SLO
+        The targets.
+    target : float
+        Share of requests that must meet them.
+    offer : Candidate
+        What could be bought.
+    engine : Engine
+        Its engine as the policy runs it.
+    seed : SeedSequence
+        The same for every count.
+    requests, longest : int
+        Requests of a path at first, and at most.
+    replications : int
+        Paths.
+    workers : int or map-like
+        As in :func:`llmq.simulate`.
+    tell : callable
+        Gets a line of text for each simulated path.
+    deadline : float
+        Of :func:`time.monotonic`; nothing is simulated after it.
+    need : Need, optional
+        Bounds of the traffic; set before the first count is simulated.
+    probes : dict of int to (Probe, Run)
+        What was simulated, by engines.
+    """
 
     traffic: Workload | Trace
     slo: SLO
@@ -82,7 +112,13 @@ class Search:
     probes: dict[int, tuple[Probe, Run]] = field(default_factory=dict)
 
     def alone(self) -> Run:
-        """Simulate the requests of a count, each by itself."""
+        """Simulate the requests of a count, each by itself.
+
+        Returns
+        -------
+        Run
+            On an idle engine.
+        """
         return run_alone(
             self.traffic, self.engine, self.offer.policy,
             requests=self.requests, replications=self.replications, rng=self.seed,
@@ -128,7 +164,18 @@ class Search:
             requests = longer
 
     def decided(self, probe: Probe) -> bool:
-        """Whether a longer path would say the same: surely good, or surely not."""
+        """Say whether a longer path would say the same: surely good, or surely not.
+
+        Parameters
+        ----------
+        probe : Probe
+            A simulated count.
+
+        Returns
+        -------
+        bool
+            True for a trace, which cannot be longer.
+        """
         if isinstance(self.traffic, Trace) or probe.status == "overloaded":
             return True
         share = probe.attainment
@@ -138,18 +185,56 @@ class Search:
         return share.high < self.target
 
     def ok(self, engines: int) -> bool:
-        """Whether a count meets the targets."""
+        """Say whether a count meets the targets.
+
+        Parameters
+        ----------
+        engines : int
+            The count; it is simulated if it was not.
+
+        Returns
+        -------
+        bool
+            As :meth:`passes` says.
+        """
         if engines not in self.probes:
             self.probes[engines] = self._probe(engines)
         return self.passes(self.probes[engines][0])
 
     def passes(self, probe: Probe) -> bool:
-        """Whether it is stable and the whole interval lies above the target."""
+        """Say whether a count is stable and its whole interval lies above the target.
+
+        Parameters
+        ----------
+        probe : Probe
+            A simulated count.
+
+        Returns
+        -------
+        bool
+            A trace need not be stable.
+        """
         steady = isinstance(self.traffic, Trace) or probe.status == "stable"
         return self.shown(probe.attainment) and steady
 
     def shown(self, share: Share) -> bool:
-        """Whether the target is met with confidence, as far as the requests can show it."""
+        """Say whether the target is met with confidence, as far as the requests can show it.
+
+        Parameters
+        ----------
+        share : Share
+            Of requests within the targets.
+
+        Returns
+        -------
+        bool
+            True where the lower end of its interval reaches the target.
+
+        Raises
+        ------
+        InputError
+            All requests are within the targets, and too few to show the target.
+        """
         if share.n < least_requests(self.target) and share.value == 1:
             # All of them are good, so more engines would change nothing.
             most, need = 1 / (1 + Z2 / share.n), least_requests(self.target)
@@ -162,9 +247,19 @@ class Search:
         return share.low >= self.target
 
     def smallest(self, least: int, most: int, plenty: float) -> int | None:
-        """Smallest count that passes: gallop up from the lower bound, then bisect.
+        """Find the smallest count that passes: gallop up from the lower bound, then bisect.
 
-        None at ``most`` engines, or where ``plenty`` of them do no better than a quarter of them.
+        Parameters
+        ----------
+        least, most : int
+            Engines to begin with, and at most.
+        plenty : float
+            Engines beyond which the search ends where a quarter of them did as well.
+
+        Returns
+        -------
+        int or None
+            Engines; None where no count passes.
         """
         low, high = least - 1, least
         while not self.ok(high):

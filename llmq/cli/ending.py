@@ -165,7 +165,7 @@ def _report(error: BaseException, words: Sequence[str]) -> str:
     try:
         handle, name = tempfile.mkstemp(prefix="llmq-error-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write("\n".join(lines)[:1_000_000])
+            file.write("\n".join(lines)[: 2**20])
     except OSError:
         return ""
     return f" with the file {name}"

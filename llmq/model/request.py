@@ -202,7 +202,7 @@ def _scores(points: int, correlation: float) -> npt.NDArray[np.float64]:
     """Three uniform score rows, the last two coupled: a Kronecker lattice, then a copula."""
     if not -1 <= correlation <= 1:
         raise InputError(f"correlation must lie in [-1, 1], got {correlation}")
-    whole("points", points, least=1, most=10**7)
+    whole("points", points, least=1, most=2**23)
     from scipy.special import ndtr, ndtri
 
     # Powers of the root of x**4 = x + 1: the lattice of least discrepancy in 3 dimensions.

@@ -139,7 +139,8 @@ def counted(engine: Engine, mix: Mapping[str, RequestClass], limits: str) -> Eng
         return engine if held >= engine.token_budget else engine.with_(token_budget=int(held))
     free = engine.with_(max_seqs=None, prefill_chunk=None)
     if engine.kv_tokens is not None:
-        return free.with_(token_budget=int(held))
+        whole = int(engine.kv_blocks) * engine.kv_block
+        return free.with_(token_budget=int(held), kv_tokens=whole)
     if not token_price(engine.law):
         return free.with_(token_budget=max(LARGE, engine.token_budget))
     law = _cheapest(engine.law)

@@ -305,9 +305,9 @@ def test_who_can_run() -> None:
 
 @pytest.mark.parametrize(("tau", "engine"), [(4.0, 1), (4.0 + TICK, 0)])
 def test_an_answer_is_late_from_the_instant_its_next_token_is_due(tau, engine) -> None:
-    # One slot each. The first answers once, at 1, and is paused by the second, which reasons; the
-    # third makes the other engine heavier. The last comes at 5, four seconds after that token.
-    trace = llmq.Trace([0.0, 0.5, 1.0, 5.0], [1, 1, 20, 1], [9, 10, 16, 2], [0, 9, 15, 1])
+    # One slot each. The first answers once, at 1; the second makes the other engine heavier; the
+    # third reasons and pauses the first. The last comes at 5, four seconds after that token.
+    trace = llmq.Trace([0.0, 0.25, 0.5, 5.0], [1, 20, 1, 1], [9, 16, 10, 2], [0, 15, 9, 1])
     chip = llmq.Engine(FLAT, max_seqs=1, token_budget=2**20)
     log = check(System(chip, 2, pascal(tau=tau), (trace,), math.inf, 1.0))
-    assert log.server[0].tolist() == [0, 0, 1, engine]
+    assert log.server[0].tolist() == [0, 1, 0, engine]

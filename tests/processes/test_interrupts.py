@@ -19,15 +19,17 @@ pytestmark = pytest.mark.skipif(
 
 PLAN = (sys.executable, "-m", "llmq", "plan", "chat.toml")
 CHAT = """
-[workload]
-rate = 60
-[workload.classes.chat]
+[traffic]
+rate = "60/s"
+[classes.chat]
 prompt = 512
 output = 256
 [slo]
 ttft = "500ms"
 tpot = "50ms"
 quantile = 0.99
+[[candidates]]
+engine = "llama-3.1-8b/h100"
 """
 FOREVER = """
     import llmq
@@ -83,7 +85,7 @@ def alive(pids: list[int]) -> list[int]:
 def test_b6_an_interrupted_plan_ends_at_once_with_130(tmp_path, after, more, twice):
     """While modules are imported, in the search, in the simulations, with processes."""
     (tmp_path / "chat.toml").write_text(CHAT)
-    words = (*PLAN, "--engine", "llama-3.1-8b/h100", "--requests", "200000", *more)
+    words = (*PLAN, "--requests", "200000", *more)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(words, cwd=tmp_path, **pipes, start_new_session=True) as process:
         time.sleep(after)

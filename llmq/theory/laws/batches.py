@@ -108,7 +108,7 @@ def bailey(mean_arrivals: float, batch: int) -> Bailey:
     >>> law.queue_mean, law.p_empty
     (0.80088348, 0.67801105)
     """
-    m, b = check_number("mean_arrivals", mean_arrivals), check_whole("batch", batch, most=10**5)
+    m, b = check_number("mean_arrivals", mean_arrivals), check_whole("batch", batch, most=2**17)
     check_stable("the queue", m / b, "lower the rate or serve more in a slot")
     roots = [_unit_root(m, b, k) for k in range(1, b)]
     mean = sum(1 / (1 - z) for z in roots).real if roots else 0.0
@@ -220,7 +220,7 @@ def bulk(rate: float, service_rate: float, batch: int, accessible: bool) -> Bulk
     from scipy.optimize import brentq
 
     lam, mu = check_number("rate", rate), check_number("service_rate", service_rate)
-    b = check_whole("batch", batch, most=10**6)
+    b = check_whole("batch", batch, most=2**20)
     check_stable("the delay", lam / (b * mu), "lower the rate, or serve larger or faster batches")
     powers = np.arange(1, b + 1)
     r = float(brentq(lambda x: mu * float(np.sum(x**powers)) - lam, 0.0, 1.0, xtol=1e-16))
