@@ -98,7 +98,8 @@ def test_plan_says_the_answer_first_and_then_why(run):
     for part in (
         r"lower bound 3 at these settings: with fewer no policy is stable; 3 of the h",
         r"load 0\.\d\d; all rates may grow by \d+ % before no policy is stable at the",
-        r"the lower bound decides: 2 GPUs would have a load of 1\.\d\d at these settings",
+        # Which of them depends on how few requests are simulated; each has a test of its own.
+        r"(the lower bound|stability|latency|confidence) decides: ",
         r"TTFT  p50 [\d.]+ m?s ± [\d.]+ [mu]?s, p90 .*, p99 ",
         r"TPOT  p50 ",
         r"GPU time a request costs: chat [\d.]+ ms",
