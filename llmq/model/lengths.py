@@ -62,7 +62,7 @@ class Lengths:
             raise InputError(f"lengths must be finite numbers of tokens, got {shown(self.values)}")
         if np.any(raw < 0) or np.any(raw != np.floor(raw)):
             bad = raw[(raw < 0) | (raw != np.floor(raw))][0]
-            raise InputError(f"a length must be a whole number of tokens >= 0, got {bad}")
+            raise InputError(f"a length must be a whole number of tokens >= 0, got {bad:.10g}")
         if raw.max() > TOKENS:
             raise InputError(f"a length is at most {TOKENS:,} tokens, got {shown(raw.max())}")
         values = raw.astype(np.int64)

@@ -76,9 +76,11 @@ def test_a_trace_through_all_engines_gives_the_same_count():
 def test_a_router_that_looks_at_the_engines_is_simulated_with_all_of_them():
     work = Workload.poisson(60.0, VARIED)
     slo = SLO(ttft=0.12, quantile=0.9)
-    blind = plan_capacity(work, slo, SERVER, **FEW).chosen
+    # Paths of a whole fleet must be long enough to be called stable, or more engines are bought.
+    paths = {**FEW, "requests": 800}
+    blind = plan_capacity(work, slo, SERVER, **paths).chosen
     policy = Sarathi(route=LeastWork())
-    seeing = plan_capacity(work, slo, SERVER, policy=policy, **FEW).chosen
+    seeing = plan_capacity(work, slo, SERVER, policy=policy, **paths).chosen
     assert seeing.gpus_lower_bound == blind.gpus_lower_bound < seeing.gpus < blind.gpus
 
 
