@@ -104,7 +104,8 @@ def test_b17_no_option_of_any_command_is_dropped_in_silence(command, capsys):
 
 
 def _needed(command: str) -> list[str]:
-    return {"compare": ["sarathi", "vllm"], "calibrate": ["x"]}.get(command, [])
+    needed = {"compare": ["sarathi", "vllm"], "calibrate": ["x"], "check": ["--", "x"]}
+    return needed.get(command, [])
 
 
 def test_b17_plan_takes_every_tp_and_refuses_copies(run):
