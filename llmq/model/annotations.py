@@ -311,7 +311,7 @@ def _array(args: tuple[Any, ...]) -> Take:
         if made.dtype.kind == "O":
             kinds = _is_number if args else lambda item: _is_number(item) or isinstance(item, str)
             return all(kinds(item) for item in made.ravel().tolist())
-        return made.dtype.kind in "iuf" + "b" * truths + "US" * (not args)
+        return made.dtype.kind in "iuf" + "b" * truths + "UST" * (not args)
 
     def take(value: object) -> object:
         if value is None or isinstance(value, Mapping | Set | bytes):

@@ -215,7 +215,7 @@ def _verdict(
         return batch(load)
     verdict = judge(path, load, relax)
     if isinstance(traffic, Trace):
-        return by_window(verdict, traffic, task.engines, task.eligible)
+        return by_window(verdict, traffic, _priced(task), task.eligible)
     return verdict
 
 

@@ -36,7 +36,7 @@ def test_a6_a_cache_without_hits_is_refused_with_the_remedy() -> None:
     with pytest.raises(InputError, match="none has it"):
         stability_region(CHIP.with_(prefix_cache=False), MIX, hits=0.5)
     for bad in (1.5, -0.1, True, {"y": 0.5}, {"x": "0.5"}):
-        with pytest.raises(InputError, match="hits of"):
+        with pytest.raises(InputError, match="hits"):
             stability_region(CHIP, MIX, hits=bad)  # type: ignore[arg-type]
 
 
