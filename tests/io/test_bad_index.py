@@ -32,11 +32,9 @@ from tests.io import test_bad_profiles as profiles
 DATA = os.environ.get("LLMQ_DATA")
 FOLDER = Path(DATA or "none") / "cases" / "bad"
 SECONDS, BYTES = 5.0, 2**30
-# The checker's time limits and the simulator's shortest iterations are mended beside this.
-ELSEWHERE = ("C27", "C32", "E45")
 ANSWERS = (0, 3)  # yes, and a valid no
 # Cases that take more than two seconds here run with the long tests.
-SLOW = {"C27", "C32", "C49", "E03", "O89", "O93", "O104", "O112", "P82", "P90", "P01", "S01"}
+SLOW = {"C49", "E03", "O89", "O93", "O104", "O112", "P82", "P90", "P01", "S01"}
 
 
 PLAN = """[traffic]
@@ -180,7 +178,7 @@ def cases(which: Callable[[str], bool]) -> list[object]:
     return [
         pytest.param(case, marks=[pytest.mark.slow] if case in SLOW else [], id=case)
         for case in INDEX
-        if which(case) and case not in ELSEWHERE
+        if which(case)
     ]
 
 
