@@ -192,7 +192,7 @@ def test_a1_limits_are_one_of_two_words() -> None:
 def test_a1_the_budget_of_the_hardware_is_what_its_memory_holds() -> None:
     chip = Engine(BatchTime.affine(base=1, per_token=1.0), 64, kv_tokens=1000, max_seqs=4)
     free = counted(chip, {"x": RequestClass(2, 2)}, "hardware")
-    assert (free.token_budget, free.max_seqs, free.chunk) == (992, None, 992)
+    assert (free.token_budget, free.max_seqs, free.chunk) == (1000, None, 1000)
     small = chip.with_(token_budget=4096)
     assert counted(small, {"x": RequestClass(2, 2)}, "settings").token_budget == 992
     assert counted(chip, {"x": RequestClass(2, 2)}, "settings") is chip
