@@ -381,3 +381,11 @@ def test_f_a_prompt_of_one_token_is_computed() -> None:
     body = sealed("unstable", problem({"x": one}, {"e": pool({"x": need(1, 2)})}), F(3, 2),
                   dual=dual({"x": 3}, {"e": 1}, {"e": ONE}))  # fmt: skip
     assert "no policy" in said(body)
+
+
+def test_f_the_unit_of_listed_prompts_is_their_common_divisor() -> None:
+    from proofs import check_drift
+
+    lengths = {"prompt": [4, 6], "output": [1], "paired": False}
+    found = check_drift.listed(lengths, 0, "class")
+    assert (found["prompt_unit"], found["prompt_most"]) == (2, 6)
