@@ -1,14 +1,16 @@
 """Invariants on a great many random runs: ``python -m experiments.soak [--runs N] [--start K]``.
 
-Every system is drawn from its number alone: an engine (law, budgets, conventions), a workload, a
-fleet and a policy. It is simulated in as many replications as make a batch and ``run.check()`` must
-hold on all of them; where the memory binds, requests are evicted or swapped. A failure names the
-system's number, which repeats it: ``--start NUMBER --runs 1``.
+Every system is drawn from its number alone: an engine (law, budgets, slots, chunk, prefix cache,
+conventions), a workload or a trace that names its prompt blocks, a fleet and a policy. It is
+simulated in as many replications as make a batch (``--batch``) and what ``run.check()`` looks at
+must hold on all of them; where the memory binds, requests are evicted or swapped. A failure names
+the system's number, which repeats it: ``--start NUMBER --runs 1``.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from typing import Any
@@ -17,11 +19,16 @@ import numpy as np
 
 import llmq
 from llmq import policies
+from llmq.model.prefix import Prefix
+from llmq.sim.checks import check_run
 
-BATCH = 50
+# One system in so many is also looked at in every iteration, which is slower.
+BATCH, CHECKED = 50, 8
 
 
-def system(number: int) -> tuple[llmq.Fleet, llmq.Workload, policies.Policy, int]:
+def system(
+    number: int,
+) -> tuple[llmq.Fleet, llmq.Workload | llmq.Trace, policies.Policy, int | None]:
     """Draw a system.
 
     Parameters
@@ -32,7 +39,7 @@ def system(number: int) -> tuple[llmq.Fleet, llmq.Workload, policies.Policy, int
     Returns
     -------
     tuple
-        Fleet, workload, policy, requests of a path.
+        Fleet, workload, policy, requests of a path (none where a trace is served).
     """
     rng = np.random.default_rng(number)
     kind = policies.ALL[rng.integers(len(policies.ALL))]
@@ -61,9 +68,37 @@ def system(number: int) -> tuple[llmq.Fleet, llmq.Workload, policies.Policy, int
     )
     rate = float(rng.choice([1.0, 10.0, 100.0]))
     fields: dict[str, Any] = {"quantum": 8} if "quantum" in kind.__slots__ else {}
-    policy = kind(**{"token_budget": 256, **fields})
+    if "max_output" in kind.__slots__:
+        fields["max_output"] = 40
+    if "version" in kind.__slots__:
+        fields["version"] = str(rng.choice(["v0", "v1"]))
+    # Some obey the engine's own budget, as the default does.
+    policy = kind(**{"token_budget": [None, 256, 256][rng.integers(3)], **fields})
+    chip = chip.with_(
+        prefill_chunk=[None, None, 8, 48][rng.integers(4)],
+        prefix_cache=bool(rng.random() < 0.25),
+    )
     fleet = llmq.Fleet({"all": (chip, int(rng.integers(1, 4)))}, link=float(rng.choice([1e3, 1e6])))
-    return fleet, llmq.Workload.poisson(rate, {"x": law}), policy, int(rng.integers(1, 13))
+    work, requests = llmq.Workload.poisson(rate, {"x": law}), int(rng.integers(1, 13))
+    if rng.random() < 0.1:
+        requests *= 10
+    if chip.prefix_cache and rng.random() < 0.7:
+        return fleet, named(work.sample(requests, rng=rng), rng), policy, None
+    return fleet, work, policy, requests
+
+
+def named(trace: llmq.Trace, rng: np.random.Generator) -> llmq.Trace:
+    """Name the prompt blocks: every prompt goes on with one of three texts or leaves it early."""
+    block, rows = 16, list[list[int]]()
+    for prompt in trace.prompt.tolist():
+        blocks = -(-prompt // block)
+        text, shared = int(rng.integers(3)), int(rng.integers(blocks + 1))
+        own = 1000 + 100 * len(rows)
+        rows.append([100 * text + j if j < shared else own + j for j in range(blocks)])
+    return llmq.Trace(
+        trace.arrival, trace.prompt, trace.output, trace.reasoning, trace.klass, trace.classes,
+        prefix=Prefix.of(rows, block=block),
+    )  # fmt: skip
 
 
 def main() -> int:
@@ -77,36 +112,40 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1_000_000)
     parser.add_argument("--start", type=int, default=0, help="number of the first system")
+    parser.add_argument("--systems", type=int, default=1_000_000, help="systems that are served")
+    parser.add_argument("--batch", type=int, default=BATCH, help="runs of a system")
     args = parser.parse_args()
     done, number, busy, counts = 0, args.start, time.process_time(), dict.fromkeys(
-        ("evictions", "swapped", "moved", "refused"), 0
+        ("evictions", "swapped", "moved", "chunked", "cached", "hits", "refused"), 0
     )  # fmt: skip
-    while done < args.runs:
+    while done < args.runs and number - args.start - counts["refused"] < args.systems:
         fleet, work, policy, requests = system(number)
         try:
             run = llmq.simulate(
-                fleet, work, policy, requests=requests, rng=number,
-                replications=min(BATCH, args.runs - done),
+                fleet, work, policy, requests=requests or 1, rng=number,
+                replications=min(args.batch, args.runs - done) if requests else 1,
+                check=number % CHECKED == 0,
             )  # fmt: skip
-            run.check()
+            check_run(run, policy)
         except llmq.InputError:
-            counts["refused"] += 1  # a request that can never fit
+            counts["refused"] += 1  # a request that can never fit, or a pair that is not covered
             number += 1
             continue
         except llmq.LlmqError as error:
             print(f"\nsystem {number}: {policies.text(policy)}: {error}")
             return 4
         done += len(run.requests.arrival)
-        for row in run.tallies:
-            for tally in row:
-                counts["evictions"] += tally.evictions
-                counts["swapped"] += tally.swapped
-                counts["moved"] += tally.moved
+        counts["chunked"] += any(engine.prefill_chunk is not None for engine in run.engines)
+        counts["cached"] += any(engine.prefix_cache for engine in run.engines)
+        for tally in itertools.chain.from_iterable(run.tallies):
+            for name in ("evictions", "swapped", "moved", "hits"):
+                counts[name] += getattr(tally, name)
         number += 1
         if sys.stderr.isatty() or number % 200 == 0:
             print(f"\r{done} of {args.runs} runs", end="", file=sys.stderr, flush=True)
     words = ", ".join(f"{name} {count}" for name, count in counts.items())
-    print(f"\n{done} runs of {number - args.start} systems hold every invariant; {words}; "
+    ran = number - args.start - counts["refused"]
+    print(f"\n{done} runs of {ran} systems hold every invariant; {words}; "
           f"{time.process_time() - busy:.0f} CPU-s; next system {number}")  # fmt: skip
     return 0
 

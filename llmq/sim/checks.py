@@ -19,6 +19,8 @@ import numpy.typing as npt
 from llmq.errors import InvariantError
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
+from llmq.policies.blocks import Policy
+from llmq.policies.settings import priced
 
 if TYPE_CHECKING:
     from llmq.sim.record import Run
@@ -29,13 +31,15 @@ __all__ = ["check_run"]
 ROUNDING = 1e-9
 
 
-def check_run(run: Run) -> None:
+def check_run(run: Run, policy: Policy | None = None) -> None:
     """Check a run.
 
     Parameters
     ----------
     run : Run
         The result of a simulation.
+    policy : Policy, optional
+        By which it was served: then the price of the work counts the chunk, where it is a limit.
 
     Raises
     ------
@@ -52,17 +56,20 @@ def check_run(run: Run) -> None:
     for r, row in enumerate(run.tallies):
         if any(tally.moved for tally in row):
             # Requests moved: only the fleet as a whole has done what they need.
-            _check_engines(run, r, range(len(row)), np.ones(len(run.server[r]), dtype=bool))
+            everybody = np.ones(len(run.server[r]), dtype=bool)
+            _check_engines(run, r, range(len(row)), everybody, policy)
             continue
         for e, tally in enumerate(row):
             mine = run.server[r] == e
             if mine.any():
-                _check_engines(run, r, (e,), mine)
+                _check_engines(run, r, (e,), mine, policy)
             else:
                 _hold(tally.iterations == 0, "an engine without requests ran")
 
 
-def _check_engines(run: Run, r: int, some: Sequence[int], mine: npt.NDArray[np.bool_]) -> None:
+def _check_engines(
+    run: Run, r: int, some: Sequence[int], mine: npt.NDArray[np.bool_], policy: Policy | None
+) -> None:
     from llmq.theory.region import stability_region
 
     engine, tallies = run.engines[some[0]], [run.tallies[r][e] for e in some]
@@ -85,8 +92,8 @@ def _check_engines(run: Run, r: int, some: Sequence[int], mine: npt.NDArray[np.b
     if found or any(run.engines[e] != engine for e in some):
         return
     everything = {"all": RequestClass(Lengths(prompt), Lengths(output), paired=True)}
-    # A request that is alone may pass the chunk (vLLM v1).
-    engine = engine.with_(prefill_chunk=None)
+    # A request that is alone may pass the chunk (vLLM v1), so it counts only by a known policy.
+    engine = engine.with_(prefill_chunk=None) if policy is None else priced(engine, policy)
     region = stability_region(engine, everything, hits=0 if engine.prefix_cache else None)
     work, _ = region.load_bracket({"all": float(len(prompt))})
     busy = sum(tally.busy for tally in tallies)
