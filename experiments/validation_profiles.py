@@ -179,7 +179,7 @@ class Profiles:
         return None
 
     def _all_reduce(self, settings: Settings, shape: Geometry) -> tuple[Curve, str]:
-        """Return two all-reduces a layer, from any table of this GPU; zero without one."""
+        """Return two all-reduces a layer, from any table of this GPU; refuses without one."""
         kinds = {"num_gpus": "count", "message_size": "count", "latency": "time"}
         for name, word, column in (
             ("custom_allreduce.csv", "vllm_graph", "backend"), ("nccl.csv", "all_reduce", "op_name")
@@ -195,7 +195,12 @@ class Profiles:
                 time = 2 * shape.layers * MILLISECOND * table["latency"][rows][first]
                 width = shape.hidden  # sizes are numbers of values: docs/decisions/0020
                 return (lambda n: np.interp(width * n, sizes, time)), f"all-reduce from {name}"  # noqa: B023
-        return np.zeros_like, "no all-reduce in the profile: counted as 0"
+        # Counted as zero it would make two GPUs without a fast link a quarter too fast.
+        raise InputError(
+            f"{settings.tp} GPUs reduce twice in each layer, and no table of {settings.gpu} holds "
+            "the time of it",
+            value=settings.tp,
+        )
 
     def _aiconfigurator(self, settings: Settings, shape: Geometry) -> Source | None:
         for gemm in sorted(self.root.glob("**/gemm*.csv*")):

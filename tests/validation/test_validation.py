@@ -361,12 +361,19 @@ def test_all_reduces_of_the_same_gpu_are_added(unseen, tmp_path):
     table = tmp_path / "profiles/aiconfigurator/z900/custom_allreduce.csv"
     write_csv(table, header, rows + other)
     settings = Settings(gpu="Z900", model="Qwen/Qwen3-8B", tp=2)
-    plain_, summed = (Profiles(place).find(settings) for place in (unseen, tmp_path))
-    assert plain_.notes == ("no all-reduce in the profile: counted as 0",)
+    summed = Profiles(tmp_path).find(settings)
     assert summed.notes == ("all-reduce from custom_allreduce.csv",)
+    free = [(2, size, 0.0, "vllm_graph") for size in (1, 10**8)]
+    write_csv(table, header, free)
+    without = Profiles(tmp_path).find(settings)
     # 36 layers, two each; a token has 4096 values.
-    more = summed.timer([(300, 0)], [], 1) - plain_.timer([(300, 0)], [], 1)
+    more = summed.timer([(300, 0)], [], 1) - without.timer([(300, 0)], [], 1)
     assert more == pytest.approx(72 * (1e-5 + 1e-11 * 300 * 4096), rel=1e-6)
+
+
+def test_b14_a_run_whose_all_reduce_was_not_measured_is_left_out(unseen):
+    found = Profiles(unseen).find(Settings(gpu="Z900", model="Qwen/Qwen3-8B", tp=2))
+    assert "2 GPUs reduce twice in each layer, and no table of Z900 holds the time" in found
 
 
 @pytest.mark.parametrize(
