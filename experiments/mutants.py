@@ -1,15 +1,17 @@
 r"""Do the tests notice small changes? ``python -m experiments.mutants FILE ... --tests TEST ...``.
 
-The tree is copied to a temporary folder. There each mutant of :mod:`experiments.mutate` replaces
-the file and the tests run, until the first fails. A mutant is *killed* by a failed test, by an
-error while tests are collected or by the time limit; it *survived* if all tests pass. The tests
-must pass on the unchanged copy first.
+The tree is copied to a temporary folder. There each mutant of :mod:`experiments.mutate` is put in
+place and the tests run, until the first fails. A mutant is *killed* by a failed test, by an error
+while tests are collected or by the time limit; it *survived* if all tests pass. The tests must pass
+on the unchanged copy first.
 
-Each mutant runs in a child that starts with the libraries imported (``--preload``), but nothing of
-this repository, so that it costs the tests and little more. Results are appended to ``--out`` and
-taken from there when the same file, change and tests come again: a run can be stopped and goes on.
-``--again`` runs survivors once more, after a test was added. ``--argued docs/mutants.md`` reads the
-rows of that page, ``| file | line before | line after | why |``, as mutants that change nothing.
+Tests are collected once and each mutant of a function runs in a fork (:mod:`experiments.forked`),
+with the tests that call this function; a change outside of functions runs in a child that starts
+with the libraries imported (``--preload``), but nothing of this repository. Results are appended to
+``--out`` and taken from there when the same file, change and tests come again: a run can be stopped
+and goes on. ``--again`` runs survivors once more, with all tests, after a test was added.
+``--argued docs/mutants.md`` reads the rows of that page, ``| file | line before | line after | why
+|``, as mutants that change nothing.
 
 Exit code 1: a mutant survived that is not argued. Examples::
 
@@ -38,6 +40,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from experiments.forked import enter, serve
 from experiments.mutate import KINDS, Mutant, mutants
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,18 +114,7 @@ def run_tests(copy: Path, tests: Sequence[str], limit: float, log: Path) -> str:
 def _child(copy: Path, tests: Sequence[str], log: Path) -> None:
     code = 1
     try:
-        os.setsid()
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        os.chdir(copy)
-        here = {"", str(ROOT), str(Path.cwd())}
-        sys.path[:] = [str(copy), *(path for path in sys.path if path not in here)]
-        os.environ["PYTHONPATH"] = str(copy)
-        for name in [n for n in sys.modules if n.split(".")[0] in ("experiments", "llmq")]:
-            del sys.modules[name]
-        import pytest
-
+        enter(copy, log)
         code = int(pytest.main([*OPTIONS, f"--rootdir={copy}", *tests]))
         sys.stdout.flush()
     except BaseException:
@@ -153,30 +147,60 @@ def judge(
     dict
         One result.
     """
-    target = copy / name
-    plain = target.read_bytes()
-    stamp = target.stat().st_mtime_ns
-    for i, mutant in enumerate(todo, 1):
-        key = _key(name, mutant, args.tests)
-        found = known.get(key)
+    new = []
+    for mutant in todo:
+        found = known.get(_key(name, mutant, args.tests))
         if found is None or (args.again and found["result"] == "survived"):
-            target.write_text(mutant.source, encoding="utf-8")
-            # A compiled file is known by its time and size: no two mutants share the time.
-            os.utime(target, ns=(stamp, stamp + i * 10**9))
-            start = time.monotonic()
-            said = run_tests(copy, args.tests, args.timeout, copy.parent / "log")
-            target.write_bytes(plain)
-            os.utime(target, ns=(stamp, stamp))
-            found = {
-                "key": key, "file": name, "line": mutant.line, "kind": mutant.kind,
-                "old": mutant.old, "new": mutant.new,
-                "result": {"passed": "survived", "failed": "killed"}.get(said, said),
-                "seconds": round(time.monotonic() - start, 2),
-            }  # fmt: skip
-            with args.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(found) + "\n")
-        _tell(f"{name} {i}/{len(todo)} {found['result']}")
-        yield {**found, "line": mutant.line}
+            new.append(mutant)
+        else:
+            yield {**found, "line": mutant.line}
+    kills = Counter(one["by"] for one in known.values() if "by" in one)
+    log, elsewhere = copy.parent / "log", []
+    options = (*OPTIONS, f"--basetemp={copy.parent / 'tmp'}", "--capture=no")
+    done = 0
+    if new:
+        for said in serve(
+            copy, name, new, args.tests, options, log, kills, args.timeout, args.again
+        ):
+            if "broken" in said:
+                raise SystemExit(f"{said['broken']}\n{log.read_text(encoding='utf-8')[-4000:]}")
+            mutant = new[said["index"]]
+            done += 1
+            if said["result"] == "elsewhere":
+                elsewhere.append(mutant)
+                continue
+            yield _keep(name, mutant, args, said)
+            _tell(f"{name} {done}/{len(new)}")
+        if done < len(new):
+            raise SystemExit(f"the run ended\n{log.read_text(encoding='utf-8')[-4000:]}")
+    target = copy / name
+    plain, stamp = target.read_bytes(), target.stat().st_mtime_ns
+    for i, mutant in enumerate(elsewhere, len(new) + 1):
+        target.write_text(mutant.source, encoding="utf-8")
+        # A compiled file is known by its time and size: no two mutants share the time.
+        os.utime(target, ns=(stamp, stamp + i * 10**9))
+        start = time.monotonic()
+        result = run_tests(copy, args.tests, args.timeout or 120, log)
+        target.write_bytes(plain)
+        os.utime(target, ns=(stamp, stamp))
+        seconds = round(time.monotonic() - start, 2)
+        yield _keep(name, mutant, args, {"result": result, "seconds": seconds, "index": 0})
+        _tell(f"{name} {i - len(new)}/{len(elsewhere)} outside of functions")
+
+
+def _keep(
+    name: str, mutant: Mutant, args: argparse.Namespace, said: Mapping[str, Any]
+) -> dict[str, Any]:
+    rest = {k: v for k, v in said.items() if k not in ("index", "result")}
+    found = {
+        "key": _key(name, mutant, args.tests), "file": name, "line": mutant.line,
+        "kind": mutant.kind, "old": mutant.old, "new": mutant.new,
+        "result": {"passed": "survived", "failed": "killed"}.get(said["result"], said["result"]),
+        **rest,
+    }  # fmt: skip
+    with args.out.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(found) + "\n")
+    return found
 
 
 def _tell(text: str) -> None:
@@ -265,11 +289,11 @@ def parser() -> argparse.ArgumentParser:
     add("--tests", nargs="+", required=True, help="what pytest takes; quick ones first")
     add("--limit", type=int, help="at most so many mutants of a file, drawn at random")
     add("--seed", type=int, default=0, help="of the draw")
-    add("--timeout", type=float, default=120, help="seconds for a mutant")
+    add("--timeout", type=float, help="seconds for a mutant; default: thrice the tests, and ten")
     add("--kinds", nargs="+", choices=KINDS, default=KINDS)
     add("--lines", help="only these lines, e.g. 10-40")
     add("--out", type=Path, default=Path("mutants.jsonl"), help="results, appended")
-    add("--again", action="store_true", help="run known survivors once more")
+    add("--again", action="store_true", help="run known survivors once more, all tests")
     add("--argued", type=Path, help="page of mutants that change nothing")
     add("--preload", default=PRELOAD, help="modules imported once, before all children")
     return made
@@ -298,7 +322,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        0: none survived unexplained; 1: some did; 2: the tests fail without a change.
+        0: none survived unexplained; 1: some did, or the tests fail without a change.
     """
     args = parser().parse_args(arguments)
     for module in args.preload.split():
@@ -307,10 +331,6 @@ def main(arguments: list[str] | None = None) -> int:
     known = {one["key"]: one for one in map(json.loads, lines)}
     results = []
     with copied() as copy:
-        log = copy.parent / "log"
-        if (said := run_tests(copy, args.tests, 4 * args.timeout, log)) != "passed":
-            sys.stderr.write(f"the tests end with '{said}' without any change:\n{log.read_text()}")
-            return 2
         for name in args.files:
             results += list(judge(copy, name, _chosen(name, args), args, known))
     page = argued(args.argued)

@@ -96,7 +96,7 @@ def read_class(raw: Any, lag: int, what: str) -> tuple[Fraction, Fraction, Fract
     one = table(raw, what, (*MOMENTS, *SIZES), may="lengths")
     rate, mean, square = moments(one, what)
     most, unit, decodes = sizes = [
-        whole(one[k], f"{what}, {k}", k != "decodes_most") for k in SIZES
+        whole(one[k], f"{what}, {k}", 0 if k == "decodes_most" else 1) for k in SIZES
     ]
     require(most % unit == 0, f"{what}: {unit} does not divide the largest prompt")
     require(unit <= mean <= most + decodes, f"{what}: the mean is out of range")

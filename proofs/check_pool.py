@@ -2,8 +2,9 @@ r"""Pools of equal engines: which batches an iteration may hold, and prices over
 
 ``two_phase`` batches hold ``x`` prompt tokens and ``y`` decodes, ``1 <= x + y <= token_budget``,
 and with slots ``y + [x > 0] <= slots``. For a total ``n`` a linear price is largest at ``(n, 0)``,
-at ``(0, n)`` or at the most decodes beside a prompt; along each of these lines it is straight, so
-the bends of the law are all that has to be tried (:class:`proofs.check_reading.Law`).
+at ``(0, n)`` or, where the slots are fewer, with all slots but one for decodes; along each of these
+lines it is straight, so the bends of the law are all that has to be tried
+(:class:`proofs.check_reading.Law`).
 
 ``knapsack`` batches hold multiples of a step of each buffer, within rows of weights. They are
 enumerated, and every step is counted.
@@ -96,7 +97,7 @@ class Pool:
         count, steps = len(self.buffers), 0
         cost = count * (1 + len(self.rows))
         batch, room = [0] * count, [c for _, c in self.rows]
-        left, i = self.budget, 0
+        left = self.budget
         while True:
             # One step: all buffers from i on are 0; the batch is new.
             require((steps := steps + cost) <= 20 * MOST, f"{self.name}: too many configurations")
@@ -122,8 +123,7 @@ class Pool:
         b, k = self.budget, self.slots
         yield 1, b, (1, 0), (1, 0)
         yield 1, b if k is None else min(b, k), (0, 1), (0, 1)
-        # The most decodes beside a prompt: all but one token, then all slots but one.
-        yield 1, b if k is None else min(b, k), (1, 0), (0, 1)
+        # Beyond the slots: the most decodes beside a prompt are all slots but one.
         if k is not None:
             yield k, b, (1, k - 1), (1, 0)
 

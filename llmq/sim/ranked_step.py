@@ -10,7 +10,7 @@ from llmq.policies.pascal_route import GRACE
 from llmq.policies.view import Bools, Floats, Ints
 from llmq.sim.ranked_deal import deal
 from llmq.sim.ranked_rules import BIG
-from llmq.sim.ranked_state import LOW, State, Tokens
+from llmq.sim.ranked_state import LOW, QUANTA, STAMP, State, Tokens
 
 __all__ = ["begin", "complete"]
 
@@ -143,13 +143,34 @@ def _land(s: State, lanes: Ints, time: Floats) -> tuple[Ints, Ints] | None:
     q = s.req[lane, slot]
     prompt, output, hidden = s.data.lengths[:, q]
     low, level = s.rank(prompt, hidden, hidden)
-    s.key[lane, slot] = s.keyed(q, low, level, 2 * s.turns[lane] + 1)
+    # A row queues here from the instant at which it came, not from this boundary.
+    came = s.ready[lane, slot]
+    s.key[lane, slot] = s.keyed(q, low, level, 2 * s.turns[lane] + (came == now[at]))
+    before = came < now[at]
+    if before.any():
+        _in_turn(s, lane[before], slot[before], came[before])
     s.size[lane, slot] = s.seen[lane, slot] = prompt + hidden
     s.left[lane, slot] = s.until_turn(prompt, hidden, output, hidden, low, level)
     s.opens[lane, slot] = s.landed[lane, slot] = True
     s.ready[lane, slot] = np.inf
     s.landing[to] = s.ready[to].min(axis=1)
     return lane, slot
+
+
+def _in_turn(s: State, lanes: Ints, slots: Ints, came: Floats) -> None:
+    """Rank arrivals and landed rows that came to lanes during one iteration by their times."""
+    to = np.unique(lanes)
+    key = s.key[to]
+    stamp = (key >> STAMP) & ((1 << (QUANTA - STAMP)) - 1)
+    at, slot = np.divmod((stamp == 2 * s.turns[to][:, None]).ravel().nonzero()[0], s.width)
+    q = s.req[to[at], slot]
+    since = np.empty(key.shape)
+    since[at, slot] = s.data.arrival[q]
+    since[np.searchsorted(to, lanes), slots] = came
+    order = np.lexsort((q, since[at, slot], at))
+    at, slot = at[order], slot[order]
+    place = np.arange(len(at)) - np.searchsorted(at, at)
+    s.key[to[at], slot] = (key[at, slot] >> STAMP << STAMP) + place + 1
 
 
 def _first(s: State, lanes: Ints, run: Bools, ran: Bools, size: Tokens) -> _Joins:

@@ -326,6 +326,8 @@ class ReferenceEngine(CountedMemory):
         self.rows.remove(row)
         self.free += row.held
         row.host, row.kv, row.held = row.kv + row.host, 0, 0
+        # What it was given here is no reason to write its mark where it goes.
+        row.served = False
 
     def land(self, row: Row, left: float, ready: float) -> None:
         """Expect a row from another engine.

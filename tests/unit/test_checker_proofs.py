@@ -389,3 +389,33 @@ def test_f_the_unit_of_listed_prompts_is_their_common_divisor() -> None:
     lengths = {"prompt": [4, 6], "output": [1], "paired": False}
     found = check_drift.listed(lengths, 0, "class")
     assert (found["prompt_unit"], found["prompt_most"]) == (2, 6)
+
+
+def test_f_a_batch_fits_into_the_slots() -> None:
+    made = Pool("e", pool({}, slots=2))
+    for batch in ([0, 2], [1, 1], [7, 1], [8, 0], [0, 1], [1, 0]):
+        assert made.allows(batch)
+    for batch in ([0, 3], [1, 2], [2, 2], [8, 1], [0, 0]):
+        assert not made.allows(batch)
+
+
+def test_f_rows_and_buffers_of_a_knapsack_count_as_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two buffers and one row: four for each batch, of which five are 100."""
+    from tests.unit.test_checker import knapsack
+
+    monkeypatch.setattr(check_pool, "MOST", 1)
+    assert sum(1 for _ in Pool("e", knapsack(2, [([1, 1], 9)], 1)).every()) == 3
+    assert sum(1 for _ in Pool("e", knapsack(2, [([1, 3], 3)], 3)).every()) == 5
+    with pytest.raises(Rejected, match="too many configurations"):
+        sum(1 for _ in Pool("e", knapsack(2, [([1, 1], 9)], 2)).every())
+
+
+def test_f_limits_of_a_knapsack_are_priced() -> None:
+    """One token a second, a price of 1/2 a token: 3/2 seconds are left for a limit of 3."""
+    from tests.unit.test_checker import knapsack
+
+    made = Pool("e", {**knapsack(1, [], 3, [3]), "limits": {"memory": 3}})
+    made.check_prices([F(1, 2)], {"memory": F(1, 2)}, F(1))
+    for price, value in ((F(1, 2), F(51, 100)), (F(51, 100), F(1, 2))):
+        with pytest.raises(Rejected, match=r"batch \(3,\) is worth more than its time"):
+            made.check_prices([price], {"memory": value}, F(1))
