@@ -21,7 +21,7 @@ from experiments.runner import Runner, Scale
 from experiments.table import TABLES, Table, read_table, write_table
 from llmq.errors import InputError, nearest
 
-__all__ = ["claims_page", "compute", "experiment", "experiments", "modules_with"]
+__all__ = ["claims_page", "compute", "experiment", "experiments", "modules_with", "text_of"]
 
 HERE = Path(__file__).parent
 _HEAD = """\
@@ -74,16 +74,40 @@ def modules_with(folder: Path, name: str) -> dict[str, str]:
     """
     found = {}
     for path in sorted(folder.glob("*.py")):
-        try:
-            body = ast.parse(path.read_text(encoding="utf-8")).body
-        except SyntaxError:
-            continue  # somebody is writing it: the others can be computed and drawn
-        for node in body:
-            if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Constant):
-                continue
-            if any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
-                found[path.stem] = str(node.value.value)
+        text = text_of(path, name)
+        if text is not None:
+            found[path.stem] = text
     return found
+
+
+def text_of(path: Path, name: str) -> str | None:
+    """Read a text that a module defines at its top level.
+
+    Parameters
+    ----------
+    path : Path
+        Of the module.
+    name : str
+        Such as ``"TITLE"``.
+
+    Returns
+    -------
+    str or None
+        Nothing if there is no such module or text.
+    """
+    source = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if f"\n{name} = " not in source:
+        return None  # most modules: parsing them takes most of the time
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return None  # somebody is writing it: the others can be computed and drawn
+    for node in body:
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Constant):
+            continue
+        if any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            return str(node.value.value)
+    return None
 
 
 def experiments() -> dict[str, str]:
@@ -115,9 +139,8 @@ def experiment(name: str) -> Any:
     InputError
         No such experiment; names the nearest.
     """
-    known = experiments()
-    if name not in known:
-        raise InputError(f"no experiment {name!r}{nearest(name, known)}", value=name)
+    if text_of(HERE / f"{name}.py", "TITLE") is None:
+        raise InputError(f"no experiment {name!r}{nearest(name, experiments())}", value=name)
     return importlib.import_module(f"experiments.{name}")
 
 

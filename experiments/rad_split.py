@@ -45,6 +45,7 @@ EACH = float(LAW(TILE)) / TILE
 SIMULATED = (0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9)
 
 
+@cache
 def laws(share: float) -> dict[str, float]:
     """Rates of dynamic allocation, each split, and the best one, requests per second."""
     split = _formulas()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.book import experiments, modules_with
+from experiments.book import experiments, modules_with, text_of
 from experiments.table import TABLES, read_table
 from llmq.errors import InputError, nearest
 from llmq.plot import styled
@@ -78,9 +78,8 @@ def figure(name: str) -> Any:
     InputError
         No such figure; names the nearest.
     """
-    known = figures()
-    if name not in known:
-        raise InputError(f"no figure {name!r}{nearest(name, known)}", value=name)
+    if text_of(HERE / f"{name}.py", "TABLE") is None:
+        raise InputError(f"no figure {name!r}{nearest(name, figures())}", value=name)
     return importlib.import_module(f"paper_figs.{name}")
 
 

@@ -193,7 +193,7 @@ def test_claims_are_named_once_and_point_to_what_exists() -> None:
     ids = [claim.id for claim in claims]
     assert len(ids) == len(set(ids))
     for claim in claims:
-        assert not claim.figure or claim.figure in figures(), claim.id
+        assert not claim.figure or claim.figure in DRAWN, claim.id
         file, _, test = claim.test.partition("::")
         if file:
             tree = ast.parse((Path(__file__).parent / file).read_text(encoding="utf-8"))
