@@ -1,10 +1,10 @@
 r"""Theorem U between its two bounds: how the bracket closes as the memory grows.
 
-The outer bound (configuration LP with KV memory and slots) holds for every scheduler; the inner
-bound is an explicit schedule. Both are computed for engines of one law whose KV memory grows from
-7,500 to 480,000 tokens. The simulator serves a backlog under Sarathi and under vLLM's first
-scheduler; what is finished between a fifth and four fifths of the requests, each weighted with its
-price, over the time this took, is the load that the policy carries.
+The outer bound (configuration LP with KV memory and slots) holds for every scheduler that keeps to
+these settings; the inner bound is an explicit schedule. Both are computed for engines of one law
+whose KV memory grows from 7,500 to 480,000 tokens. The simulator serves a backlog under Sarathi and
+under vLLM's first scheduler; what is finished between a fifth and four fifths of the requests, each
+weighted with its price, over the time this took, is the load that the policy carries.
 
 Setting (oracle O25): 12 ms + 25 us a token + 10 ns a KV token, budget 2,048, chunks of 512, 128
 slots, blocks of 16; requests of (512, 128) and (2048, 256) tokens, five to one.

@@ -46,7 +46,7 @@ from experiments.slai_setting import (
     traffic,
 )  # fmt: skip
 from experiments.table import Table
-from llmq.policies import VLLM as Whole
+from llmq.policies import VLLM as Scheduler
 from llmq.rng import RngLike
 from llmq.sim.vector import Lanes, run_lanes
 
@@ -57,6 +57,8 @@ EFFICIENCY, PROMPTS = 0.7, 8192
 RATES = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
 FULL = {"requests": 1500, "seeds": 5, "gaps": 300, "paths": 2}
 SMALL = {"requests": 100, "seeds": 2, "gaps": 40, "paths": 2}
+# vLLM of 2023, as the authors ran it.
+OLD = Scheduler(version="v0", token_budget=PROMPTS)
 SETS = ("authors", "correct")
 
 
@@ -107,17 +109,17 @@ def _tail(counts: Ints, mine: Ints, authors: bool) -> float:
 def _whole(lanes: Lanes, klass: Ints, *, authors: bool) -> Floats:
     """TTFT under vLLM."""
     chip = engine(EFFICIENCY, budget=PROMPTS)
-    log = run_lanes(chip, Whole(token_budget=PROMPTS), lanes)
+    log = run_lanes(chip, OLD, lanes)
     first = (log.prefill_end if authors else log.first_token) - lanes.arrival
     for lane in np.flatnonzero(log.undone):
-        ends = reference_gaps(chip, Whole(token_budget=PROMPTS), lanes, klass, int(lane))
+        ends = reference_gaps(chip, OLD, lanes, klass, int(lane))
         first[lane] = ends[0 if authors else 1] - lanes.arrival[lane]
     return first
 
 
 def _whole_gaps(lanes: Lanes, klass: Ints, *, authors: bool) -> Floats:
     """P99 gaps of the classes under vLLM, lane by lane."""
-    chip, policy = engine(EFFICIENCY, budget=PROMPTS), Whole(token_budget=PROMPTS)
+    chip, policy = engine(EFFICIENCY, budget=PROMPTS), OLD
     found = np.empty((len(klass), len(CLASSES)))
     for lane in range(len(klass)):
         gaps = reference_gaps(chip, policy, lanes, klass, lane)[2]

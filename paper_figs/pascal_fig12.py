@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 TABLE = "pascal_rates"
 GROUP = "PASCAL"
 CAPTION = (
-    "Figure 12: tokens per second differ by at most 3.4 % (rho 1.3), by less than 3 % up to "
-    "rho 1.2 (shaded; printed: within 3 %)."
+    "Figure 12: tokens per second differ by at most 2.8 % (at rho 1.3; shaded and printed: within "
+    "3 %)."
 )
 
 

@@ -15,7 +15,10 @@ __all__ = ["ALL", "BASE", "TITLES", "by_load", "place", "tails"]
 
 BASE = ("FCFS", "RR", "PASCAL")
 ALL = (*BASE, "NonAdaptive", "NoMigration")
-TITLES = {"alpaca": "AlpacaEval-like", "arena": "Arena-like", "mix": "half reasoning-heavy"}
+TITLES = {
+    "alpaca": "AlpacaEval-like", "arena": "Arena-like", "mix": "half reasoning-heavy",
+    "alpaca, 45,000 KV": "AlpacaEval-like, 45,000 KV tokens",
+}  # fmt: skip
 
 
 def place(rows: Table) -> str:

@@ -219,3 +219,8 @@ def test_committed_capacities_fit_together():
         assert (np.diff(own["median"]["value"]) > 0).all()
     base = rows.where(policy="Sarathi FCFS", what="gain_median")
     assert (base["value"] == 0).all()
+
+
+def test_a10_the_vllm_of_the_authors_does_not_cut_prompts():
+    # The default is vLLM v1, which does.
+    assert slai_rates.OLD.blocks.budget.whole
