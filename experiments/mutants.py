@@ -8,8 +8,8 @@ on the unchanged copy first.
 Tests are collected once and each mutant of a function runs in a fork (:mod:`experiments.forked`),
 with the tests that call this function; a change outside of functions runs in a child that starts
 with the libraries imported (``--preload``), but nothing of this repository. Results are appended to
-``--out`` and taken from there when the same file, change and tests come again: a run can be stopped
-and goes on. ``--again`` runs survivors once more, with all tests, after a test was added.
+``--out`` and taken from there when the same file and change come again: a run can be stopped and
+goes on. ``--again`` runs survivors once more, with all tests, after a test was added.
 ``--argued docs/mutants.md`` reads the rows of that page, ``| file | line before | line after | why
 |``, as mutants that change nothing.
 
@@ -149,7 +149,7 @@ def judge(
     """
     new = []
     for mutant in todo:
-        found = known.get(_key(name, mutant, args.tests))
+        found = known.get(_key(name, mutant))
         if found is None or (args.again and found["result"] == "survived"):
             new.append(mutant)
         else:
@@ -193,7 +193,7 @@ def _keep(
 ) -> dict[str, Any]:
     rest = {k: v for k, v in said.items() if k not in ("index", "result")}
     found = {
-        "key": _key(name, mutant, args.tests), "file": name, "line": mutant.line,
+        "key": _key(name, mutant), "file": name, "line": mutant.line,
         "kind": mutant.kind, "old": mutant.old, "new": mutant.new,
         "result": {"passed": "survived", "failed": "killed"}.get(said["result"], said["result"]),
         **rest,
@@ -209,8 +209,8 @@ def _tell(text: str) -> None:
         sys.stderr.flush()
 
 
-def _key(name: str, mutant: Mutant, tests: Sequence[str]) -> str:
-    text = "\0".join((name, mutant.source, *tests))
+def _key(name: str, mutant: Mutant) -> str:
+    text = "\0".join((name, mutant.source))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 

@@ -85,8 +85,6 @@ def average(values: list[int]) -> Fraction:
 def steps_down(x: int, chunk: int, block: int) -> int:
     """Sum of ``x``, ``x - chunk``, ... while positive, each rounded up to whole blocks."""
     n = -(-x // chunk)
-    if block == 1:
-        return n * x - chunk * (n * (n - 1) // 2)
     # Upwards from the last one, r: ceil((r + i chunk) / block).
     r = x - (n - 1) * chunk
     return block * floor_sum(n, block, chunk, r + block - 1)
@@ -115,7 +113,7 @@ def read_rules(pool: Pool) -> dict[str, Any]:
     if pool.kind == "link":
         rules = table(pool.raw["rules"], f"{pool.name}, rules", LINK_RULES)
         rate = rational(rules["seconds_per_token"], f"{pool.name}, seconds_per_token")
-        found = {"phases": "link", "rate": rate, "block": 1}
+        found = {"phases": "link", "rate": rate}
     else:
         rules = table(pool.raw["rules"], f"{pool.name}, rules", RULES, may="block")
         chunk = whole(rules["chunk"], f"{pool.name}, chunk", 1)
@@ -195,7 +193,7 @@ def check_route(pools: list[Pool], one: Lengths | None, what: str) -> None:
     phases = sorted(rules["phases"] for rules in found)
     links = phases.count("link")
     work = [x for x in phases if x != "link"]
-    short = one is not None and all(max(one.decodes(rules["lag"])) == 0 for rules in found)
+    short = one is not None and max(one.decodes(found[0]["lag"])) == 0
     good = work == ["decode", "prefill"] or (not links and work == ["both"])
     good = good or (short and not links and work == ["prefill"])
     require(good, f"{what}: prompt and decodes must each be computed once, these pools do {work}")

@@ -2,9 +2,9 @@
 
 Whatever is not exactly as described is refused with the reason; nothing is repaired or guessed.
 
-A law is a curve of seconds over whole numbers of tokens. Between its *bends* it is straight, so a
-straight line lies below it on a range of batch sizes if it does so at the ends and at the bends:
-no claim over all batches needs to try them one by one (:func:`bends`). Every loop is counted, and
+A law is a curve of seconds over whole numbers of tokens. A straight line that does not fall lies
+below it on a range of batch sizes if it does so at the ends and at a few *bends*: no claim over all
+batches needs to try them one by one (:meth:`Law.bends`). Every loop is counted, and
 refused beyond ``MOST`` steps; numbers have at most ``DIGITS`` digits.
 """
 
@@ -47,9 +47,9 @@ def rational(value: Any, what: str) -> Fraction:
     """Read ``"p/q"``: lowest terms, positive denominator, at least 0."""
     require(isinstance(value, str), f"{what}: expected a string 'p/q', got {value!r:.40}")
     require(len(value) <= 2 * DIGITS + 2, f"{what}: more than {DIGITS} digits")
-    match = re.fullmatch(r"(-?[0-9]+)/([0-9]+)", value, re.ASCII)
-    p, q = map(int, match.groups()) if match else (0, 0)
-    require(match is not None, f"{what}: {value!r} is not a rational 'p/q'")
+    known = re.fullmatch(r"-?[0-9]+/[0-9]+", value, re.ASCII) is not None
+    require(known, f"{what}: {value!r} is not a rational 'p/q'")
+    p, q = map(int, value.split("/"))
     require(q != 0, f"{what}: zero denominator in {value!r}")
     require(gcd(p, q) == 1 and f"{p}/{q}" == value, f"{what}: {value!r} is not in lowest terms")
     require(p >= 0, f"{what}: {value} is negative")
@@ -147,11 +147,12 @@ class Law:
         return self.form in ("affine", "tiled") and self.base == 0 and budget >= self.tile
 
     def bends(self, low: int, high: int) -> list[int]:
-        """Batch sizes from low to high where a line is above the law if it is anywhere there.
+        """Batch sizes from low to high where a line that does not fall is above the law, if it is.
 
-        Within a tile the time is straight, and so is it over the left and over the right ends of
-        tiles. In a roofline this holds while one of its two parts is the larger on the whole tile;
-        in the other tiles the parts cross, and every crossing is listed.
+        Law minus line is smallest at ``low`` if the law rises faster than the line within tiles,
+        and otherwise at the right end of a tile or at ``high``: over the right ends it is straight.
+        The parts of a roofline are straight over the right ends outside of the tiles where they
+        cross; there it is smallest at a crossing or at a right end too.
         """
         if low > high:
             return []
@@ -160,17 +161,16 @@ class Law:
             inside = slice(bisect_left(self.grid, low), bisect_left(self.grid, high))
             return sorted(found | set(self.grid[inside]))
         first, last = -(-low // self.tile), -(-high // self.tile)
-        tiles = {first, first + 1, last - 1, last}
+        tiles = {first, last - 1}
         if self.form == "roofline":
             mixed = self.crossings(first, last)
             found |= {n for j in mixed for n in self.crossing(j)}
-            tiles |= {*mixed, mixed.start - 1, mixed.stop}
-        for j in tiles:
-            found |= {(j - 1) * self.tile + 1, j * self.tile}
+            tiles |= {*mixed}
+        found |= {j * self.tile for j in tiles}
         return sorted(n for n in found if low <= n <= high)
 
     def crossings(self, first: int, last: int) -> range:
-        """Tiles of a roofline in which its parts may cross; both parts are straight outside."""
+        """Tiles of a roofline in which its parts cross, with one on either side."""
         step = (self.slope - self.rise) * self.tile
         # Compute minus floor at the right end of tile j is start + step j; at the left end more.
         start, more = self.base - self.floor, self.rise * (self.tile - 1)

@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         "verdict": "unstable" if highest > 1 else "stable" if inner < 1 else "undecided",
         "load": outer,
         "load_inner": inner if math.isfinite(inner) else None,
+        "carried_by": region.carried_by,
         "margin": 1 / highest if highest > 0 else None,
         "hardware": {"load": free, "margin": 1 / most if most > 0 else None},
         "busiest": peak,
@@ -146,7 +147,7 @@ def _text(found: Mapping[str, object], gpus: int | None) -> str:
         who = "no scheduler carries this load, at any settings"
     words = {
         "unstable": f"UNSTABLE: {who}" + (" (in the busiest window)" if peak and load <= 1 else ""),  # type: ignore[operator]
-        "stable": "STABLE: a paced schedule carries this load",
+        "stable": f"STABLE: this load is carried by {found['carried_by']}",
         "undecided": "UNDECIDED: between the inner and the outer bound",
     }
     prices, boundary, routes = found["prices"], found["boundary"], found["routes"]

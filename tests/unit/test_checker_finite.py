@@ -505,11 +505,17 @@ def test_f_what_just_fits_a_drift_is_accepted() -> None:
     rad = {"x": (F(1, 40), [8, 16], [1, 3], False)}
     assert "load" in said(drifting(rad, policy="rad", lengths=False))
     assert "a chunk is one full batch" in refused(drifting(rad, policy="rad", chunk=4))
+    # The prompts of every class are whole tiles.
+    for s, good in (([16], True), ([12], False)):
+        both = rad | {"y": (F(1, 40), s, [1, 3], False)}
+        body = drifting(both, policy="rad")
+        assert "load" in said(body) if good else "are not multiples of 8" in refused(body)
 
 
 def test_f_lists_of_drifts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_drift, "MOST", 6)
     for s, o, paired, good in (([1] * 2, [1] * 3, False, True), ([1] * 7, [1], False, False),
+                               ([1] * 4, [1] * 3, False, False),
                                ([1] * 7, [1] * 7, True, True)):  # fmt: skip
         raw = {"prompt": s, "output": o, "paired": paired}
         if good:

@@ -216,11 +216,15 @@ def test_the_example_is_planned(run):
 
 
 def test_region(run):
+    """A9: what is stable is said to be so under whom."""
     code, out, err = run("region", *CONV, *H100, "--rate", "20", "--engines", "2")
     assert (code, err) == (0, "")
-    assert out.startswith("STABLE: a paced schedule carries this load\n")
+    # A9: the lengths vary, the memory is limited: the schedule behind the word knows them.
+    assert out.startswith("STABLE: this load is carried by a paced schedule that knows the output ")
+    assert "; a policy that does not know them may carry less\n" in out
     code, text, _ = run("region", *CONV, *H100, "--rate", "20", "--engines", "2", "--json")
     found = json.loads(text)
+    assert "knows the output length of each request" in found["carried_by"]
     assert (code, found["verdict"], found["engines"]) == (0, "stable", 2)
     assert found["load"] * found["margin"] == pytest.approx(1)
     assert found["boundary"]["chat"] == pytest.approx(20 * found["margin"])
