@@ -17,7 +17,7 @@ from fractions import Fraction
 from typing import Any
 
 from proofs.check_network import FIELDS, check_leaves
-from proofs.check_reading import ZERO, items, rational, rationals, require, table
+from proofs.check_reading import ZERO, Rejected, items, rational, rationals, require, table
 
 Classes = dict[str, dict[str, Any]]
 
@@ -46,8 +46,7 @@ def outflow(classes: Classes, order: list[str], queues: dict[str, Fraction]) -> 
             out[k] = share / one["service"]
         if out == before:
             return out
-    require(False, "the flows do not settle")
-    return out
+    raise Rejected("the flows do not settle")
 
 
 def loads(classes: Classes) -> dict[str, Fraction]:

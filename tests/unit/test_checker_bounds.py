@@ -88,6 +88,25 @@ def test_f_tiles_in_which_the_parts_of_a_roofline_cross() -> None:
     assert min(seen) > 5
 
 
+def test_f_a_roofline_is_lowest_against_a_line_where_it_bends() -> None:
+    """Against every batch size; a floor that does not rise is left at the right end of a tile."""
+    flat = law("roofline", base=3, per_token=2, floor=34, tile=3)
+    for raw in (flat, *rooflines(40)):
+        made = Law(raw, "law")
+        for low, high in ((12, 39), (1, 17)):
+            every, bends = range(low, high + 1), made.bends(low, high)
+            times = {n: made(n) for n in every}
+            for slope in (F(0), F(3, 5), F(1), F(7, 4), F(5)):
+                lowest = min(times[n] - slope * n for n in every)
+                assert min(times[n] - slope * n for n in bends) == lowest, (raw, slope)
+
+
+def test_f_parts_that_rise_together_cross_in_every_tile_or_in_none() -> None:
+    for base, crossed in ((2, []), (1, [2, 3]), (0, [2, 3])):
+        made = Law(law("roofline", base=base, per_token=1, floor=1, floor_per_token=1, tile=4), "x")
+        assert list(made.crossings(2, 3)) == crossed
+
+
 def test_f_crossings_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_reading, "MOST", 3)
     made = Law(law("roofline", per_token=1, floor=1, floor_per_token=1, tile=2), "law")

@@ -175,6 +175,11 @@ def test_f_every_condition_of_tiles_refuses() -> None:
         (("problem", "law", "per_work"), "1/1", "attention time depends on more"),
     ):  # fmt: skip
         assert words in refused(changed(body, *path, value=value))
+    # One token is a batch too.
+    first = law("table", tokens=[1, 2], seconds=["1/1", "4/1"])
+    assert "a batch of 1 tokens has a higher rate" in refused(tiles(first, 2))
+    second = law("table", tokens=[1, 2, 3], seconds=["1/1", "2/1", "9/1"])
+    assert "a batch of 1 tokens has the same rate" in refused(tiles(second, 3, 2))
     # The same rate as a full batch is not higher; of two best ones it is the smaller.
     flat = law(per_token=1)
     assert "have no higher rate" in refused(tiles(flat, 9, 4))
@@ -320,6 +325,31 @@ def test_f_a_network_has_classes_at_both_stations() -> None:
 def test_f_every_condition_of_fluid_paths_refuses(path: Any, value: Any, words: str) -> None:
     assert "growth 27/23 in" in said(shipped("fluid-one-type"))
     assert words in refused(changed(shipped("fluid-one-type"), *path, value=value))
+
+
+def test_f_a_path_is_the_same_in_any_unit_of_time() -> None:
+    body = shipped("fluid-one-type")
+    for k, one in body["problem"]["classes"].items():
+        one["service"], one["arrivals"] = (
+            ratio(F(one["service"]) / 10), ratio(F(one["arrivals"]) * 10),
+        )  # fmt: skip
+        assert k in body["fluid"]["start"]
+    times = [ratio(F(t) / 10) for t in body["fluid"]["times"]]
+    assert "growth 27/23" in said(changed(body, "fluid", "times", value=times))
+
+
+def test_f_flows_that_feed_on_each_other_need_not_settle() -> None:
+    """Two types of two calls: what leaves the first call of one slows that of the other."""
+    calls = (("a", "s", "b", 1), ("b", "t", None, 2), ("c", "t", "d", 1), ("d", "s", None, 2))
+    classes = {
+        k: {"station": at, "service": ratio(F(1, n)), "next": after,
+            "arrivals": ratio(F(after is not None, 4))}
+        for k, at, after, n in calls
+    }  # fmt: skip
+    fluid = {"start": {"a": "1/1", "b": "0/1", "c": "1/1", "d": "0/1"}, "times": ["1/1"],
+             "growth": "2/1"}  # fmt: skip
+    problem = {"classes": classes, "order": ["b", "d", "a", "c"]}
+    assert "the flows do not settle" in refused(sealed("fluid_cycle", problem, fluid=fluid))
 
 
 def test_f_a_queue_that_just_empties_is_no_less_than_zero() -> None:
