@@ -1,8 +1,10 @@
 """The smallest count of an engine that meets the targets: probes, and how long each must be.
 
 A probe of a workload is accepted only if its verdict is "stable" and the whole 95 % interval of its
-attainment lies above the target. A path that does not decide is made longer, four times each
-time, until it does or a limit is reached; then the count is not accepted, and this is said.
+attainment lies above the target. A short pilot comes first: it rejects what is overloaded or
+misses the targets clearly, and says how long paths must be. A path that does not decide is made
+longer, as long as its verdict or its interval asks for, until it does; where that is longer than
+paths may be, the count is not accepted, and this is said.
 """
 
 from __future__ import annotations
@@ -34,7 +36,14 @@ __all__ = ["OutOfTime", "Search", "decides", "least_requests", "reason_of"]
 
 # Square of the normal quantile of a 95 % interval.
 Z2 = 1.959963984540054**2
-LONGER = 4
+# A path that must be longer becomes at least so many times as long. What a verdict asks for is
+# exceeded, because stays look longer on a longer path: most of all after a pilot, whose batches
+# are still small.
+LONGER, MARGIN, AFTER_PILOT = 2, 1.15, 1.5
+# Shares of a path, and of the requests of a count: of the pilot, and simulated alone at first.
+PILOT, FEW = 4, 8
+# Requests of the path of a pilot at least.
+LEAST = 200
 
 
 class OutOfTime(Exception):
@@ -119,10 +128,23 @@ class Search:
         Run
             On an idle engine.
         """
+        few = max(self.requests // FEW, self._least())
+        if few < self.requests and not isinstance(self.traffic, Trace):
+            run = self._alone(few)
+            # Shown by a part of the requests, it need not be shown by all of them.
+            if self.shown(run.attainment(self.slo)):
+                return run
+        return self._alone(self.requests)
+
+    def _alone(self, requests: int) -> Run:
         return run_alone(
             self.traffic, self.engine, self.offer.policy,
-            requests=self.requests, replications=self.replications, rng=self.seed,
+            requests=requests, replications=self.replications, rng=self.seed,
         )  # fmt: skip
+
+    def _least(self) -> int:
+        """Return the requests of a path that can show a share, half of them warm-up and drain."""
+        return math.ceil(2 * least_requests(self.target) / self.replications)
 
     def _run(self, engines: int, requests: int) -> Run:
         """Simulate a count."""
@@ -148,7 +170,10 @@ class Search:
         """Simulate a count, longer until it is decided whether it meets the targets."""
         requests, gpus = self.requests, engines * self.engine.gpus
         assert self.need is not None
-        load = self.need.load / engines
+        load, pilot = self.need.load / engines, False
+        if not isinstance(self.traffic, Trace):
+            short = max(requests // PILOT, self._least(), LEAST)
+            requests, pilot = min(requests, short), short < requests
         while True:
             if time.monotonic() > self.deadline:
                 raise OutOfTime
@@ -157,11 +182,30 @@ class Search:
             size = run.requests.arrival.size
             self.tell(f"{gpus} GPUs: load {load:.2f}, {verdict.status}, attainment {share}")
             probe = Probe(engines, gpus, load, share, verdict.status, size, verdict.sentence)
-            # A verdict that would take longer paths than may be is not worth a longer one.
-            longer = max(LONGER * requests, verdict.needed)
-            if self.decided(probe) or longer > self.longest:
+            # A pilot may reject, but what is bought has been seen for longer.
+            if self.decided(probe) and not (pilot and self.passes(probe)):
                 return probe, run
-            requests = longer
+            longer = self._longer(run, share, requests, AFTER_PILOT if pilot else MARGIN)
+            if not longer:
+                return probe, run
+            requests, pilot = max(self.requests, longer) if pilot else longer, False
+
+    def _longer(self, run: Run, share: Share, requests: int, margin: float) -> int:
+        """Count the requests of a path that may decide, or 0 where no path may be that long."""
+        if run.verdict.short:
+            least = float(run.verdict.needed)
+            wished = max(LONGER * requests, margin * least)
+        else:
+            good = share.value >= self.target
+            half = share.value - share.low if good else share.high - share.value
+            # The gap may be wider by a standard error than it looks.
+            gap = abs(share.value - self.target) + half / 2
+            least = requests * (half / gap) ** 2 if gap > 0 else math.inf
+            wished = max(LONGER * requests, margin * least)
+        # What would take longer paths than may be is not worth a longer one.
+        if least > self.longest or requests >= self.longest:
+            return 0
+        return min(math.ceil(wished), self.longest)
 
     def decided(self, probe: Probe) -> bool:
         """Say whether a longer path would say the same: surely good, or surely not.

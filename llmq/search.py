@@ -1,12 +1,16 @@
 """The highest rate at which a fleet meets its targets: a search over simulated probes.
 
-A probe is lengthened until it is decided: the verdict is "stable" and the whole interval of the
-share of good requests lies above the target, or the interval lies below it, or the fleet is
-overloaded; or until it has the most requests it may have. The largest rate that is surely good and
-the smallest that surely is not are the ends of the answer's interval, assuming that more load is
-never better. Between them bisection goes on, on both sides of the rates that stay undecided. The
-answer itself is where the share of bad requests, interpolated on a logarithmic scale between the
-neighbouring probes, crosses the target.
+Half of the probes are pilots: short paths, bisected by their estimates, that find where to look.
+The others are lengthened until they are decided: the verdict is "stable" and the whole interval of
+the share of good requests lies above the target, or the interval lies below it, or the fleet is
+overloaded; or until they have the most requests they may have. They begin just below the pilots'
+answer, because short paths start empty and do too well; for the same reason many short paths may
+show that a rate is too high, but only long ones that it is not.
+
+The largest rate that is surely good and the smallest that surely is not are the ends of the
+answer's interval, assuming that more load is never better. Between them bisection goes on, on both
+sides of the rates that stay undecided. The answer itself is where the share of bad requests,
+interpolated on a logarithmic scale between the neighbouring probes, crosses the target.
 
 All probes use the same random numbers, and changing the rate stretches the same arrivals. Theory
 ends the search from above with two bounds: at these settings (token budget, slots, chunk) no policy
@@ -18,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -37,8 +42,14 @@ from llmq.sim.stats import Share
 
 __all__ = ["MaxRate", "Probe", "max_rate"]
 
-# How much longer than its first try a probe may become.
-LONGEST = 4
+# Requests of a probe that stays undecided, relative to ``requests * replications``.
+LONGEST = 12
+# Of the requests of a path, those of a pilot; many short paths are so many times as many.
+SHORT, MANY = 4, 4
+# What a verdict asks for is exceeded a little, most of all after a pilot.
+MARGIN, AFTER_PILOT = 1.15, 1.5
+# First step from the pilots' answer; it doubles.
+STEP = 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +64,15 @@ class Probe:
         Requests that meet the targets.
     verdict : str
         Stable, undecided or overloaded.
+    pilot : bool
+        A short path, to find where to look; it may show that a rate is too high, never that it is
+        not.
     """
 
     rate: float
     share: Share
     verdict: str
+    pilot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +148,10 @@ def max_rate(
     probes : int
         Simulated rates.
     requests, replications : int
-        Of each probe to begin with.
+        Of each probe to begin with; pilots have a quarter of the requests.
     longest : int, optional
-        Requests of all paths of a probe that stays undecided; 4 times those of the first try if
-        not given.
+        Requests of all paths of a probe that stays undecided; 12 times ``requests * replications``
+        if not given.
     rng : Generator, SeedSequence, int or None
         Source of randomness, the same for every probe.
     progress : callable, optional
@@ -182,27 +197,31 @@ def max_rate(
     free = stability_region(system, workload.mix, limits="hardware", hits=hits)
     most = LONGEST * requests * replications if longest is None else longest
 
-    def decided(run: Run) -> bool:
-        good = run.attainment(slo)
-        return good.high < goal or (run.verdict.status == "stable" and good.low >= goal)
-
-    top = bound if math.isfinite(bound) else 2 * workload.rate
-    tried: list[Probe] = []
-    for done in range(probes):
-        rate = _next(tried, goal, top)
-        run = simulate(
-            engine_or_fleet, workload.at_rate(rate), chosen, replications=replications,
-            requests=requests, precision=decided, most=most,
+    def at(rate: float, paths: int, length: int) -> Run:
+        return simulate(
+            engine_or_fleet, workload.at_rate(rate), chosen, replications=paths, requests=length,
             rng=np.random.SeedSequence(root.entropy, spawn_key=root.spawn_key),
         )  # fmt: skip
-        tried.append(Probe(rate, run.attainment(slo), run.verdict.status))
+
+    top = bound if math.isfinite(bound) else 2 * workload.rate
+    pilots: list[Probe] = []
+    tried: list[Probe] = []
+    for done in range(probes):
+        # The last one is never a pilot.
+        pilot = done < probes // 2
+        rate = _halved(pilots, goal, top) if pilot else _next(pilots, tried, goal, top)
+        run = at(rate, replications, max(1, requests // SHORT))
+        if not pilot:
+            run = _lengthened(partial(at, rate), run, slo, goal, most)
+        found = Probe(rate, run.attainment(slo), run.verdict.status, pilot)
+        (pilots if pilot else tried).append(found)
         if progress is not None:
             progress(done + 1, probes)
-    low, high = _ends(tried, goal, bound)
+    low, high = _ends([*pilots, *tried], goal, bound)
     return MaxRate(
         rate=_crossing(tried, goal, low, high), low=low, high=high, bound=bound,
         hardware_bound=workload.rate * free.margin(workload.rates),
-        probes=tuple(tried), kind=Kind.SIMULATED,
+        probes=(*pilots, *tried), kind=Kind.SIMULATED,
         assumptions=(
             f"{goal:.4g} of the requests must meet {slo}", "more load is never better",
             *run.assumptions,
@@ -215,17 +234,61 @@ def max_rate(
     )  # fmt: skip
 
 
+def _lengthened(at: Callable[[int, int], Run], run: Run, slo: SLO, goal: float, most: int) -> Run:
+    """Simulate a rate for longer until it is decided."""
+    paths, length = run.requests.arrival.shape
+    if not _decided(run, slo, goal) and run.attainment(slo).value < goal:
+        # Many short paths show soonest that a rate is too high.
+        wide = at(MANY * paths, 2 * length) if 2 * MANY * paths * length <= most else run
+        if _decided(wide, slo, goal):
+            return wide
+    margin = AFTER_PILOT
+    while not _decided(run, slo, goal):
+        least = max(2 * length, run.verdict.needed)
+        longer = min(max(least, math.ceil(margin * run.verdict.needed)), most // paths)
+        if longer < least:
+            return run
+        length, margin = longer, MARGIN
+        run = at(paths, length)
+    return run
+
+
+def _decided(run: Run, slo: SLO, goal: float) -> bool:
+    good = run.attainment(slo)
+    if run.verdict.status == "overloaded" or good.high < goal:
+        return True
+    return run.verdict.status == "stable" and good.low >= goal
+
+
 def _ends(tried: list[Probe], goal: float, top: float) -> tuple[float, float]:
     """Largest rate that is surely good, and the smallest that surely is not."""
     bad = [p.rate for p in tried if p.verdict == "overloaded" or p.share.high < goal]
     high = min([*bad, top])
-    good = [p.rate for p in tried if p.verdict == "stable" and p.share.low >= goal]
+    good = [
+        p.rate for p in tried
+        if p.verdict == "stable" and p.share.low >= goal and not p.pilot
+    ]  # fmt: skip
     return max([rate for rate in good if rate <= high], default=0.0), high
 
 
-def _next(tried: list[Probe], goal: float, top: float) -> float:
-    """Halve the wider gap beside the rates that stay undecided."""
-    low, high = _ends(tried, goal, top)
+def _halved(tried: list[Probe], goal: float, top: float) -> float:
+    """Bisect by what the probes look like."""
+    high = min([top, *(p.rate for p in tried if _looks_bad(p, goal))])
+    good = [p.rate for p in tried if p.rate < high]
+    return (max(good, default=0.0) + high) / 2
+
+
+def _next(pilots: list[Probe], tried: list[Probe], goal: float, top: float) -> float:
+    """Step away from the answer so far until both ends are sure, then halve the wider gap."""
+    low, high = _ends([*pilots, *tried], goal, top)
+    answer = min(_answer(pilots, tried, goal, top), high) or high / 2
+    seen = {p.rate for p in tried}
+    steps = [STEP * 2.0**k for k in range(len(tried) + 1) if STEP * 2.0**k < 1]
+    for way in (-1, 1):
+        sure = low > 0 if way < 0 else high < top
+        for rate in [] if sure else [answer * (1 + way * step) for step in steps]:
+            if low < rate < high and rate not in seen:
+                return rate
     between = [p.rate for p in tried if low < p.rate < high]
     if not between:
         return (low + high) / 2
@@ -234,10 +297,24 @@ def _next(tried: list[Probe], goal: float, top: float) -> float:
     return (first + last) / 2
 
 
+def _answer(pilots: list[Probe], tried: list[Probe], goal: float, top: float) -> float:
+    """Crossing of what was tried for long; of the pilots as long as it shows one side only."""
+    bad = [p.rate for p in tried if _looks_bad(p, goal)]
+    good = [p.rate for p in tried if not _looks_bad(p, goal)]
+    if good and bad:
+        return _crossing(tried, goal, 0.0, top)
+    found = _crossing(pilots, goal, 0.0, top)
+    return min(bad) if bad else max([*good, found])
+
+
+def _looks_bad(probe: Probe, goal: float) -> bool:
+    return probe.verdict == "overloaded" or probe.share.value < goal
+
+
 def _crossing(tried: list[Probe], goal: float, low: float, high: float) -> float:
     """Where the share of bad requests crosses what the target allows."""
     within = sorted((p for p in tried if low <= p.rate <= high), key=lambda p: p.rate)
-    good = [p for p in within if p.verdict != "overloaded" and p.share.value >= goal]
+    good = [p for p in within if not _looks_bad(p, goal)]
     if not good:
         return low
     last = good[-1]

@@ -36,6 +36,8 @@ Floats = npt.NDArray[np.float64]
 # Shares of the arrivals that may pile up: below the first a path counts as level, above the
 # second as growing. The room between them is "undecided".
 GROWS, LEVEL = 0.01, 0.05
+# Requests by which a level backlog may differ between two moments.
+WHOLE = 2
 PIECES = 5
 # Pieces of the measured part of a path whose waits are compared.
 WAITS = 32
@@ -281,8 +283,9 @@ def judge(path: Slopes, load: tuple[float, float], relax: Relaxation | None = No
     if outer > 1:
         words = f"load {outer:.3g} > 1 under any policy at these settings"
         return Verdict("overloaded", outer, inner, growth, words)
-    # At load 1 a backlog grows too, for a while: only more than that says that it always will.
-    most = GROWS + (relax.critical(n) / (n / 2) if relax else 0.0)
+    # At load 1 a backlog grows too, for a while: only more than that says that it always will. And
+    # requests are whole: equal paths, none of which varies, may gain one and miss one to come.
+    most = GROWS + (relax.critical(n) / (n / 2) if relax else 0.0) + WHOLE / (n / 2)
     settled = relax is None or n >= relax.stays * relax.stay
     if seen and settled and growth.low > most * rate:
         reason = f"{words} although the load is {outer:.3g}: this policy does not carry it"

@@ -3,8 +3,7 @@ r"""Statistics of simulated runs: warm-up, intervals, quantiles.
 *Replications* are independent: their means give a Student interval. A single path has none, so its
 observations are cut into consecutive batches (batch means): 10 for a mean, 20 for a quantile. How
 an interval is made of replications or batches is said in :mod:`llmq.sim.clusters`. A share near 0
-or 1 has hardly any visible variance; its interval is at least Wilson's for the same number of
-independent requests.
+or 1 has hardly any visible variance; its interval is at least that of rare bursts.
 
 An interval of a stationary mean needs a path that is long against the relaxation time of the
 system (:mod:`llmq.sim.relaxation`). Where it is not, the interval is infinite: from a short path
@@ -17,7 +16,8 @@ narrow. So a tenth of the path is dropped whatever it shows, and what MSER-5 say
 where the start is outside what windows of the same length do later (Student, 99 %). At the other
 end, requests that arrive so late that they see the system drain are dropped too.
 
-How often the intervals hold the true mean is measured by ``experiments/coverage.py``.
+How often the intervals hold the true mean is measured by ``experiments/coverage.py`` and
+``experiments/coverage_saturation.py``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ import numpy.typing as npt
 
 from llmq.errors import InputError
 from llmq.result import Estimate
-from llmq.sim.clusters import NORMAL, quantile_of_t, ratio_half, tails
+from llmq.sim.clusters import (
+    NORMAL,
+    burst_share,
+    quantile_of_t,
+    queue_error,
+    ratio_half,
+    tails,
+)
 
 __all__ = ["Metric", "Share", "batch_means", "half_width", "mser5", "share", "student", "warm_up"]
 
@@ -233,7 +240,9 @@ class Metric:
         if self.short or not rows:
             return math.inf
         sizes = np.array([float(len(row)) for row in rows])
-        return ratio_half(np.array([row.sum() for row in rows]), sizes, path=path)
+        half = ratio_half(np.array([row.sum() for row in rows]), sizes, path=path)
+        look = self.look * float(sizes.sum()) / self.values.size
+        return max(half, NORMAL * queue_error(rows, look))
 
     @property
     def low(self) -> float:
@@ -359,9 +368,10 @@ def share(good: Bools, counted: Bools | None = None, *, look: float = 0.0) -> Sh
     Returns
     -------
     Share
-        The interval is the wider of Student's (replications or batch means) and Wilson's; of no
-        requests the share is NaN and the interval everything. Near saturation misses come in
-        bursts, of half a ``look`` on average, and Wilson's is taken for as many fewer requests.
+        The interval is the wider of Student's (replications or batch means) and that of misses
+        which come in bursts, of half a ``look`` on average
+        (:func:`llmq.sim.clusters.burst_share`); single ones make it Wilson's. Of no requests the
+        share is NaN and the interval everything.
 
     Examples
     --------
@@ -376,9 +386,7 @@ def share(good: Bools, counted: Bools | None = None, *, look: float = 0.0) -> Sh
     total, sizes = np.array([row.sum() for row in rows]), np.array([float(len(r)) for r in rows])
     value = float(total.sum()) / n
     half = ratio_half(total, sizes, path=path)
-    seen, z2 = n / max(1.0, look * n / good.size / 2), NORMAL**2
-    centre = (value + z2 / (2 * seen)) / (1 + z2 / seen)
-    wilson = math.sqrt(z2 * (value * (1 - value) / seen + z2 / (4 * seen**2))) / (1 + z2 / seen)
-    low = min(value - half, centre - wilson) if math.isfinite(half) else 0.0
-    high = max(value + half, centre + wilson) if math.isfinite(half) else 1.0
+    least, most = burst_share(n - float(total.sum()), n, look * n / good.size)
+    low = min(value - half, 1 - most) if math.isfinite(half) else 0.0
+    high = max(value + half, 1 - least) if math.isfinite(half) else 1.0
     return Share(value, max(0.0, low), min(1.0, high), n)

@@ -24,11 +24,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+import numpy as np
+import numpy.typing as npt
+
 from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
+from llmq.model.request import RequestClass
 from llmq.theory.configurations import TwoPhase
-from llmq.theory.demand import Demand
+from llmq.theory.demand import Demand, demand, prefill_area
 from llmq.theory.envelope import envelope
 from llmq.theory.facets import Facet, Prices, Weights, build_facets, facet
 from llmq.theory.hardware import scope
@@ -38,7 +42,7 @@ from llmq.units import as_fraction, format_count
 
 __all__ = [
     "assumptions", "check_fits", "has_one_pool", "is_exact", "no_bound", "one_pool",
-    "outer_facets", "shared_facets", "shares_slot",
+    "outer_facets", "request_prices", "shared_facets", "shares_slot",
 ]  # fmt: skip
 
 _ZERO = Fraction(0)
@@ -167,6 +171,47 @@ def _attention(engine: Engine, demands: Sequence[Demand]) -> Weights:
     read = as_fraction(min(law.per_kv, law.per_kv_mixed))
     work = as_fraction(law.per_work)
     return tuple(read * d.least_area + work * d.work for d in demands)
+
+
+def request_prices(
+    engine: Engine, prompt: npt.NDArray[np.int64], output: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Return what single requests cost under each bound of an engine.
+
+    Parameters
+    ----------
+    engine : Engine
+        The engine.
+    prompt, output : ndarray of int, shape (n,)
+        Tokens of each request.
+
+    Returns
+    -------
+    ndarray, shape (bounds, n)
+        Engine-seconds. The mean over requests is the weight of their class in
+        :func:`outer_facets`, or in :func:`shared_facets` where all prompts share one slot.
+
+    Examples
+    --------
+    >>> from llmq.model.batchtime import BatchTime
+    >>> chip = Engine(BatchTime.affine(base=1.0, per_token=0.0), token_budget=8)
+    >>> request_prices(chip, np.array([8, 8]), np.array([1, 9]))
+    array([[1., 2.]])
+    """
+    # Prices do not depend on the classes: any will do to find them.
+    any_class = [demand(RequestClass(1, 1), engine)]
+    bounds = (shared_facets if shares_slot(engine) else outer_facets)(engine, any_class)
+    found = bounds or (no_bound(engine, any_class),)
+    rules, law = engine.conventions, engine.law
+    s, steps = prompt.astype(np.float64), output.astype(np.float64) - 1 + rules.lag
+    least = prefill_area(prompt, engine.chunk, rules.area)[1]
+    area = least + s * steps + steps * (steps + 1) / 2
+    attention = min(law.per_kv, law.per_kv_mixed) * area + law.per_work * s * s / 2
+    brings = np.array([s, steps, -(-prompt // engine.chunk), area])
+    prices = np.array(
+        [[float(getattr(f.prices, name)) for name in Prices.__slots__] for f in found]
+    )
+    return np.asarray(prices @ brings + attention, dtype=np.float64)
 
 
 def has_one_pool(system: Engine | Fleet) -> bool:

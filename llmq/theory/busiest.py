@@ -16,9 +16,7 @@ Rosier and Howell 1990). The window with the largest quotient is the busiest: no
 chosen, because a window that is short against the time a request may take counts for little.
 
 Windows are looked for on a grid (lengths in steps of a quarter, starts in steps of an eighth of
-the length, then finer about the best); any of them gives a bound. Requests are priced in groups of
-like size: a group's mean is exact, since prices are linear in the demand of a request, and ``W_m``
-takes the largest prompt and output of each group.
+the length, then finer about the best); any of them gives a bound.
 
 *Load of a window*: its arrivals over its length, as if they went on for ever. Above ``N`` the
 priced backlog grows by the difference, all through the window.
@@ -27,7 +25,6 @@ priced backlog grows by the difference, all through the window.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -36,19 +33,14 @@ import numpy.typing as npt
 
 from llmq.errors import InputError
 from llmq.model.engine import Engine
-from llmq.model.lengths import Lengths
-from llmq.model.request import RequestClass
 from llmq.model.slo import SLO
 from llmq.model.trace import Trace
-from llmq.theory.bounds import outer_facets, shared_facets, shares_slot
-from llmq.theory.demand import demand
+from llmq.theory.bounds import request_prices
 
 __all__ = ["Window", "busiest", "demanded", "latest", "usual"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-Ints: TypeAlias = npt.NDArray[np.int64]
 
-GROUPS = 64
 STEP, STARTS, FINER, MOST = 1.25, 8, 17, 60
 LONG = 10.0
 
@@ -265,15 +257,12 @@ class _Prices:
     """What the requests of a trace cost under each bound of an engine."""
 
     def __init__(self, trace: Trace, engine: Engine, misses: int) -> None:
-        group, dearest = _groups(trace)
-        laws = [_law(trace, group == g) for g in range(len(dearest))]
         # A row for each bound, a column for each request.
-        self.weights = _weights(engine, laws)[:, group]
+        self.weights = request_prices(engine, trace.prompt, trace.output)
         self.spared = np.zeros(len(self.weights))
         if misses:
-            counts = np.bincount(group, minlength=len(dearest))
-            rows = _weights(engine, dearest)
-            self.spared = np.array([_dear(row, counts, misses) for row in rows])
+            last = min(misses, len(trace))
+            self.spared = np.partition(self.weights, -last, axis=1)[:, -last:].sum(axis=1)
 
     def largest(self) -> tuple[Floats, float]:
         """Prices under the bound that is the largest in the whole trace, and what may be spared."""
@@ -285,43 +274,6 @@ class _Prices:
         inside = (came >= start) & (due <= end)
         demands = self.weights[:, inside].sum(axis=1) - self.spared
         return max(0.0, float(demands.max() / (end - start)))
-
-
-def _groups(trace: Trace) -> tuple[Ints, list[RequestClass]]:
-    """Group of each request by class and size; the largest prompt and output of each group."""
-    group = np.zeros(len(trace), dtype=np.int64)
-    dearest: list[RequestClass] = []
-    each = max(1, GROUPS // len(trace.classes))
-    for code in range(len(trace.classes)):
-        mine = np.flatnonzero(trace.klass == code)
-        order = mine[np.argsort(trace.prompt[mine] + trace.output[mine], kind="stable")]
-        for part in np.array_split(order, min(each, len(mine))) if len(mine) else ():
-            group[part] = len(dearest)
-            dearest.append(
-                RequestClass(int(trace.prompt[part].max()), int(trace.output[part].max()))
-            )
-    return group, dearest
-
-
-def _law(trace: Trace, rows: npt.NDArray[np.bool_]) -> RequestClass:
-    laws = [Lengths.empirical(x[rows]) for x in (trace.prompt, trace.output)]
-    return RequestClass(*laws, paired=True)
-
-
-def _weights(engine: Engine, classes: Sequence[RequestClass]) -> Floats:
-    """Engine-seconds of a request: a row for each bound of the engine."""
-    needs = [demand(one, engine) for one in classes]
-    facets = shared_facets(engine, needs) if shares_slot(engine) else outer_facets(engine, needs)
-    return np.array([facet.weights for facet in facets])
-
-
-def _dear(prices: Floats, counts: Ints, misses: int) -> float:
-    """Price of the dearest requests, so many of them."""
-    total, left = 0.0, misses
-    for g in np.argsort(-prices):
-        taken = min(left, int(counts[g]))
-        total, left = total + taken * float(prices[g]), left - taken
-    return total
 
 
 def _best(

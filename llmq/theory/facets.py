@@ -73,9 +73,13 @@ class Prices:
     area: Fraction = _ZERO
 
     def __matmul__(self, other: Prices) -> Fraction:
-        return sum(
-            (getattr(self, name) * getattr(other, name) for name in self.__slots__), Fraction(0)
-        )
+        # Most terms are 0, and products of fractions are slow.
+        total = _ZERO
+        for name in self.__slots__:
+            one, two = getattr(self, name), getattr(other, name)
+            if one and two:
+                total += one * two
+        return total
 
     def plus(self, factor: Fraction, other: Prices) -> Prices:
         """Add a multiple of another.
@@ -93,7 +97,11 @@ class Prices:
             ``self + factor * other``.
         """
         return Prices(
-            *(getattr(self, name) + factor * getattr(other, name) for name in self.__slots__)
+            *(
+                one + factor * two if (two := getattr(other, name)) else one
+                for name in self.__slots__
+                for one in (getattr(self, name),)
+            )
         )
 
 

@@ -325,12 +325,13 @@ def _token_time(
     engine: Engine, caps: Sequence[Cap], tokens: Array, needed: Array, margin: Array
 ) -> Array:
     """Least token time of ``needed`` batches or more that keep ``margin`` tokens free."""
-    most, time, intercept, slope = (np.asarray(column) for column in zip(*caps, strict=True))
-    room = most - margin[..., None]
-    fill = tokens[..., None] / np.where(room > 0, room, 1.0)
-    count = np.maximum(needed[..., None], fill)
-    cost = np.minimum(time * count, intercept * count + slope * tokens[..., None])
-    best = np.where(room > 0, cost, np.inf).min(axis=-1)
+    # Cap by cap: all at once the tables are larger than the caches, and three times as slow.
+    best = np.full(np.broadcast_shapes(tokens.shape, needed.shape, margin.shape), np.inf)
+    for most, time, intercept, slope in caps:
+        room = most - margin
+        count = np.maximum(needed, tokens / np.where(room > 0, room, 1.0))
+        cost = np.minimum(time * count, intercept * count + slope * tokens)
+        best = np.minimum(best, np.where(room > 0, cost, np.inf))
     # The smallest cap at which the other limits bind; the budget where they never do.
     full = np.maximum(needed, tokens / (engine.token_budget - margin))
     some = tokens > 0  # nothing to compute takes no time

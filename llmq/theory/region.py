@@ -31,9 +31,11 @@ questions, see :mod:`llmq.theory.gauge`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import ClassVar, Literal, TypeAlias, overload
 
 from llmq.errors import InputError, nearest
@@ -295,34 +297,78 @@ def _closed_form(
         )
     for name, request in mix.items():
         check_fits(given, name, demand(request, given))
-    one = counted(given, mix, limits)
-    shares, rules = check_hits(system, mix, hits), one.conventions
-    demands = [
-        reused(demand(request, one), request, shares[name], rules.lag, rules.area)
-        for name, request in mix.items()
-    ]
-    active, dominated = _facets(one, demands)
-    if has_no_bound(given, limits):
-        active, dominated = (no_bound(one, demands),), ()
-    exact = is_exact(one) and not any(shares.values())
+    shares = check_hits(system, mix, hits)
+    bounds = _bounds(given, _Classes(mix), limits, tuple(shares.items()))
+    exact = bounds.inner is None
     return Region(
         mix=dict(mix),
         engine=given,
         engines=count,
         limits=limits,
         hits=shares,
-        active=active,
-        dominated=dominated,
-        inner=None if exact else inner_bound(given, mix, limits),
-        rational=all(need.exact for need in demands),
+        active=bounds.active,
+        dominated=bounds.dominated,
+        inner=bounds.inner,
+        rational=all(need.exact for need in bounds.demands),
         kind=Kind.EXACT if exact else Kind.OUTER_BOUND,
-        assumptions=assumptions(given, limits, shares, demands, count),
+        assumptions=assumptions(given, limits, shares, bounds.demands, count),
         source="theorem-u",
         provenance=provenance(
             engine=given, engines=count, classes=", ".join(mix), method=method, limits=limits
         ),
         pool=ONE_POOL if isinstance(system, Engine) else next(iter(system.pools)),
     )
+
+
+class _Classes:
+    """Classes that are equal where their names and laws are, so that bounds can be kept."""
+
+    __slots__ = ("_key", "mix")
+
+    def __init__(self, mix: Mix) -> None:
+        self.mix = dict(mix)
+        found = hashlib.blake2b(digest_size=16)
+        for name, one in mix.items():
+            found.update(repr((name, one.paired)).encode())
+            for law in (one.prompt, one.output, one.reasoning):
+                found.update(law.values.tobytes())
+                found.update(b"" if law.weights is None else law.weights.tobytes())
+                found.update(repr((len(law.values), law.weights is None)).encode())
+        self._key = found.digest()
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Classes) and self._key == other._key
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bounds:
+    """What of a region does not depend on the number of engines."""
+
+    active: tuple[Facet, ...]
+    dominated: tuple[Facet, ...]
+    inner: InnerBound | None
+    demands: tuple[Demand, ...]
+
+
+# Every probe of a search asks for the region of the same engine and classes.
+@lru_cache(maxsize=64)
+def _bounds(
+    given: Engine, classes: _Classes, limits: Limits, hits: tuple[tuple[str, Fraction], ...]
+) -> _Bounds:
+    mix, shares, one = classes.mix, dict(hits), counted(given, classes.mix, limits)
+    rules = one.conventions
+    demands = tuple(
+        reused(demand(request, one), request, shares[name], rules.lag, rules.area)
+        for name, request in mix.items()
+    )
+    active, dominated = _facets(one, demands)
+    if has_no_bound(given, limits):
+        active, dominated = (no_bound(one, demands),), ()
+    exact = is_exact(one) and not any(shares.values())
+    return _Bounds(active, dominated, None if exact else inner_bound(given, mix, limits), demands)
 
 
 def _facets(one: Engine, demands: Sequence[Demand]) -> tuple[tuple[Facet, ...], tuple[Facet, ...]]:

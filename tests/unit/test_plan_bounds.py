@@ -139,8 +139,9 @@ def test_b4_how_long_a_request_may_take():
 
 
 def test_b16_only_stable_counts_are_accepted_and_paths_grow_until_they_decide():
-    # Three engines of TP 4 have a load of 0.977: short paths look fine, long ones are overloaded.
-    engine = llmq.load_engine(H100, tp=4)
+    # With 2,048 tokens and 256 slots three engines of TP 4 have a load of 0.977: short paths look
+    # fine, long ones are overloaded.
+    engine = llmq.load_engine(H100, tp=4).with_(token_budget=2048, max_seqs=256)
     slo = SLO(ttft=0.5, tpot=0.05, quantile=0.99)
     plan = plan_capacity(llmq.load_workload("azure-conv", 200.0), slo, engine, policy=Sarathi())
     assert plan.chosen.gpus == 16

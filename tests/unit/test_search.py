@@ -14,11 +14,12 @@ WORK = llmq.Workload.poisson(1.0, {"chat": llmq.RequestClass(512, 64)})
 
 @pytest.fixture(scope="module")
 def found():
-    return max_rate(CHIP, WORK, SLO, rng=3, requests=1000)
+    return max_rate(CHIP, WORK, SLO, rng=3, requests=300, probes=6)
 
 
 def test_the_ends_are_probes_that_are_decided(found):
-    for probe in found.probes:
+    # Pilots only say where to look.
+    for probe in (one for one in found.probes if not one.pilot):
         if probe.rate <= found.low:
             assert (probe.verdict, probe.share.low >= 0.95) == ("stable", True)
         if found.high <= probe.rate < found.bound:
@@ -41,15 +42,17 @@ def test_half_of_the_answer_meets_the_targets_and_twice_does_not(found):
 
 
 def test_it_can_be_repeated(found):
-    assert max_rate(CHIP, WORK, SLO, rng=3, requests=1000) == found
+    assert max_rate(CHIP, WORK, SLO, rng=3, requests=300, probes=6) == found
 
 
+@pytest.mark.slow
 def test_m_d_1():
     # One slot, 0.1 s a request, wait below 0.9 s for 95 %: P(W > 0.9) from the exact law.
     chip = llmq.Engine(llmq.BatchTime.affine(base=0.1, per_token=0.0), max_seqs=1)
     work = llmq.Workload.poisson(1.0, {"x": llmq.RequestClass(1, 1)})
     slo = llmq.SLO(e2e=1.0, quantile=0.95)
-    answer = max_rate(chip, work, slo, rng=1, requests=1000, replications=40, probes=9)
+    answer = max_rate(chip, work, slo, rng=1, requests=1000, replications=40, probes=9,
+                      longest=200_000)  # fmt: skip
 
     def tail(rate):
         return llmq.latency.md1(rate, 0.1).tail(0.9)
@@ -60,6 +63,24 @@ def test_m_d_1():
         low, high = (middle, high) if tail(middle) < 0.05 else (low, middle)
     assert answer.low * 0.995 <= low <= answer.high * 1.005
     assert answer.rate == pytest.approx(low, rel=0.01)
+
+
+@pytest.mark.slow
+def test_b23_the_interval_holds_the_rate_of_long_runs():
+    """B23: 8.56 by long runs; it was 8.75 with an interval that missed it, in 6 of 8 seeds."""
+    law = llmq.RequestClass(
+        llmq.Lengths.lognormal(mean=500, sigma=0.9, low=4, high=2048),
+        llmq.Lengths.lognormal(mean=260, sigma=0.8, low=4, high=1024),
+    )
+    chip = llmq.Engine(
+        llmq.BatchTime.affine(base=0.011, per_token=4e-5, per_kv=2.9e-7, per_kv_mixed=2.9e-7),
+        token_budget=512, max_seqs=128,
+    )  # fmt: skip
+    work = llmq.Workload.poisson(6.0, {"chat": law})
+    answer = max_rate(chip, work, llmq.SLO(ttft=1.0, tpot=0.05, quantile=0.99), rng=1)
+    assert answer.low <= 8.56 <= answer.high
+    assert answer.rate == pytest.approx(8.56, abs=0.1)
+    assert answer.high - answer.low < 0.8
 
 
 def test_hopeless_targets_give_zero():
