@@ -9,6 +9,8 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.stats import gamma, poisson
 from scipy.stats import t as student_t
 
 from llmq.errors import InputError
@@ -107,8 +109,8 @@ def test_f_shares_beyond_a_quantile() -> None:
         beyond = [float(draw.randint(0, 19)) for _ in range(k)]
         p, look = draw.choice([0.5, 0.2, 0.05, 0.01, 0.9]), draw.choice([0.0, 0.5, 3.0, 40.0])
         path = draw.random() < 0.5
-        # Twice 2 l p (1 - p) / n near the median; less for rare shares, in bursts.
-        excess = max(1.0, look * min(4.0, 0.1 / min(p, 1 - p)))
+        # Half as much again as reflected Brownian motion has.
+        excess = max(1.0, 1.5 * 2 * look * (1 - p * math.log(1 / p) / (1 - p)))
         least = Z * math.sqrt(excess * p * (1 - p) / sum(count))
         own = float(student_t.ppf(0.975, k - 1)) * error_of(beyond, count, path)
         seen[own > least] += 1
@@ -246,6 +248,31 @@ def flat(rows: list[list[float]]) -> list[float]:
     return [v for row in rows for v in row]
 
 
+def bursts_of(hits: int, n: int, look: float) -> tuple[float, float]:
+    """Interval of a share of cases in gamma bursts, term by term; Wilson's for single ones."""
+    p = hits / n
+    spread = 2 * look * (1 if p == 0 else 0 if p == 1 else 1 - p * math.log(1 / p) / (1 - p))
+    spread = max(1.0, spread)
+    burst = spread * (1 - p) / 4
+    if burst <= 1 or p > 0.5 or hits > 400 * burst:
+        m = n / (spread if hits else max(1.0, burst))
+        centre = (p + Z**2 / (2 * m)) / (1 + Z**2 / m)
+        half = Z * math.sqrt(p * (1 - p) / m + Z**2 / (4 * m**2)) / (1 + Z**2 / m)
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+    def at_most(mean: float) -> float:
+        count = np.arange(1, 2000)
+        sums = gamma.cdf(hits, count / 3, scale=3 * burst)
+        none = math.exp(-mean / burst)
+        return none + float(np.sum(poisson.pmf(count, mean / burst) * sums))
+
+    high = brentq(lambda mean: at_most(mean) - 0.025, hits + 1e-9, 20 * (hits + burst))
+    if not hits:
+        return 0.0, min(1.0, high / n)
+    low = brentq(lambda mean: at_most(mean) - 0.975, 1e-9 * hits, hits)
+    return low / n, min(1.0, high / n)
+
+
 def test_f_shares_are_the_wider_of_two_intervals() -> None:
     draw, seen = random.Random(7), [0, 0]
     for _ in range(60):
@@ -263,13 +290,11 @@ def test_f_shares_are_the_wider_of_two_intervals() -> None:
         p = sum(float(g.sum()) for g in groups) / m
         half = ratio_half(np.array([g.sum() for g in groups]),
                           np.array([float(len(g)) for g in groups]), path=rows == 1)  # fmt: skip
-        seen_n = m / max(1.0, look * m / (rows * n) / 2)
-        centre = (p + Z**2 / (2 * seen_n)) / (1 + Z**2 / seen_n)
-        wilson = Z * math.sqrt(p * (1 - p) / seen_n + Z**2 / (4 * seen_n**2)) / (1 + Z**2 / seen_n)
-        low, high = min(p - half, centre - wilson), max(p + half, centre + wilson)
-        seen[p - half < centre - wilson] += 1
+        least, most = bursts_of(round(m * (1 - p)), m, look * m / (rows * n))
+        low, high = min(p - half, 1 - most), max(p + half, 1 - least)
+        seen[p - half < 1 - most] += 1
         assert (found.value, found.n) == (pytest.approx(p), m)
-        assert (found.low, found.high) == pytest.approx((max(0.0, low), min(1.0, high)))
+        assert (found.low, found.high) == pytest.approx((max(0.0, low), min(1.0, high)), rel=1e-6)
     assert min(seen) > 5
     few = share(np.array([[True, False, True]]))
     assert (few.low, few.high, few.n) == (0.0, 1.0, 3)
