@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.book import HERE
-from experiments.coverage_cells import METRICS, REQUIRED, cell, points
+from experiments.coverage_cells import LEAST, METRICS, REQUIRED, cell, points
 from experiments.coverage_paths import LOADS, SYSTEMS
 from experiments.runner import Row, Runner
 from experiments.table import TABLES, Table, write_table
@@ -132,12 +132,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
     parser.add_argument("--loads", nargs="+", type=float, default=list(LOADS))
     parser.add_argument("--write", action="store_true", help="keep the table and write the page")
+    parser.add_argument("--kept", action="store_true", help="only cells that are finished")
     parser.add_argument("--fresh", action="store_true", help="forget cells that were kept")
     args = parser.parse_args(arguments)
-    keep = _kept(fresh=args.fresh)
+    runner = Runner(keep=_kept(fresh=args.fresh))
     rows: list[Row] = []
     for point in points(args.trials, args.systems, args.loads):
-        rows += (new := Runner(keep=keep).run(cell, [point], rng=0))
+        if args.kept:
+            # The largest number of runs that is finished.
+            sizes = [{**point, "trials": runs} for runs in (point["trials"], LEAST)]
+            done = [one for one in sizes if runner.has(cell, one, 0)]
+            if not done:
+                continue
+            point = done[0]
+        rows += (new := runner.run(cell, [point], rng=0))
         for row in new:
             print(_line(row), flush=True)
     if args.write:

@@ -93,6 +93,21 @@ class Runner:
             self._say(function, sum(key in done for key in keys), len(points))
         return [dict(row) for key in keys for row in done[key]]
 
+    def has(self, function: Work, point: Point, rng: RngLike) -> bool:
+        """Say whether a point that is run by itself is in the keep-file.
+
+        Parameters
+        ----------
+        function, point, rng
+            As in :meth:`run`, with this point alone.
+
+        Returns
+        -------
+        bool
+            True where :meth:`run` would compute nothing.
+        """
+        return _key(function, point, seed_sequence(rng).spawn(1)[0]) in _read(self.keep)
+
     def _say(self, function: Work, done: int, points: int) -> None:
         if self.progress and sys.stderr.isatty():
             end = "\n" if done == points else ""
