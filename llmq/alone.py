@@ -9,9 +9,11 @@ could be met: the least that the requests alone meet with confidence. Engines th
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import numpy as np
 
+from llmq.errors import UnitWarning
 from llmq.model.arrivals import Deterministic
 from llmq.model.engine import Engine
 from llmq.model.slo import SLO
@@ -23,9 +25,46 @@ from llmq.sim.record import Run
 from llmq.sim.run import simulate
 from llmq.units import format_seconds, parse_duration
 
-__all__ = ["hopeless", "nearest_targets", "run_alone"]
+__all__ = ["hopeless", "nearest_targets", "run_alone", "warn_of_units"]
 
 QUEUEING = 0.1
+# A time to first token of 40 s at 4 ms an iteration is a target of batch jobs; 500 s is a slip.
+DOUBTFUL = {"ttft": 10_000, "tpot": 1_000}
+
+
+def warn_of_units(engine: Engine, slo: SLO) -> None:
+    """Warn of a target so wide that milliseconds were meant.
+
+    Parameters
+    ----------
+    engine : Engine
+        Whose iteration with one token is the measure.
+    slo : SLO
+        The targets.
+
+    Warns
+    -----
+    UnitWarning
+        A time to first token of 10,000 such iterations, a time per token of 1,000.
+
+    Examples
+    --------
+    >>> from llmq.model.batchtime import BatchTime
+    >>> chip = Engine(BatchTime.affine(base=0.01, per_token=1e-4))
+    >>> warn_of_units(chip, SLO(ttft=60.0, tpot=0.05))
+    """
+    one = float(engine.law(1))
+    for name, most in DOUBTFUL.items():
+        value = slo.targets.get(name)
+        if value is not None and value >= most * one > 0:
+            warnings.warn(
+                UnitWarning(
+                    f"{name.upper()} <= {format_seconds(value)} is {value / one:,.0f} iterations "
+                    f"of one token ({format_seconds(one)}): targets are in seconds; if "
+                    f"milliseconds were meant, write {name}={value / 1000:g}"
+                ),
+                stacklevel=4,
+            )
 
 
 def run_alone(

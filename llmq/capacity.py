@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llmq.alone import hopeless
+from llmq.alone import hopeless, warn_of_units
 from llmq.capacity_need import Need, need_of
 from llmq.capacity_search import OutOfTime, Search, decides, least_requests, reason_of
 from llmq.errors import InputError
@@ -106,6 +106,11 @@ def plan_capacity(
     Plan
         With every candidate and every probe.
 
+    Warns
+    -----
+    UnitWarning
+        A target is so wide that milliseconds were meant.
+
     Raises
     ------
     InputError
@@ -136,6 +141,8 @@ def plan_capacity(
     if max_gpus < 1:
         raise InputError(f"max_gpus must be at least 1, got {max_gpus}", value=max_gpus)
     traffic = _rated(workload_or_trace)
+    for one in offers:
+        warn_of_units(one.engine, slo)
     seed = seed_sequence(rng)
     # Half of a path may be warm-up and drain.
     first = max(requests, math.ceil(2 * least_requests(target) / replications))

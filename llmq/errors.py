@@ -23,6 +23,7 @@ __all__ = [
     "PolicyError",
     "TraceWarning",
     "UndecidedError",
+    "UnitWarning",
     "UnstableError",
     "nearest",
     "printable",
@@ -136,6 +137,10 @@ class ExtrapolationWarning(LlmqWarning):
 
 class ApproximationWarning(LlmqWarning):
     """A number rests on an approximation outside its usual domain."""
+
+
+class UnitWarning(LlmqWarning):
+    """A number has a size that suggests another unit than the documented one."""
 
 
 class TraceWarning(LlmqWarning):

@@ -26,6 +26,7 @@ from functools import partial
 
 import numpy as np
 
+from llmq.alone import warn_of_units
 from llmq.errors import InputError
 from llmq.model.checked import checked
 from llmq.model.engine import Engine
@@ -162,6 +163,11 @@ def max_rate(
     MaxRate
         With interval and probes.
 
+    Warns
+    -----
+    UnitWarning
+        A target is so wide that milliseconds were meant.
+
     Raises
     ------
     InputError
@@ -190,6 +196,7 @@ def max_rate(
     chosen = VLLM() if policy is None else policy
     system = priced(engine_or_fleet, chosen)
     pools = [system] if isinstance(system, Engine) else [one for one, _ in system.pools.values()]
+    warn_of_units(pools[0], slo)
     # The prompts of a workload share nothing.
     hits = 0 if any(one.prefix_cache for one in pools) else None
     region = stability_region(system, workload.mix, hits=hits)

@@ -23,7 +23,7 @@ TABLE = "plan_example"
 GROUP = "Ours"
 CAPTION = (
     "What three H100s carry (the star is the offered load), and the share of requests within the "
-    "targets against the number of GPUs: three H100s or eight A100s do."
+    "targets against the number of GPUs: three H100s or seven A100s do."
 )
 SIZE = (4.4, 3.7)
 BINDS = {

@@ -170,19 +170,23 @@ def legend_below(
     ax : matplotlib axes
         The axes.
     handles, labels : sequence
-        What to show: at most three short ones share a row, long ones have their own.
+        What to show: two short ones share a row where the axes are wide enough, long ones have
+        their own.
     title : str, optional
         Above the entries.
     """
     from matplotlib.transforms import ScaledTranslation
 
     figure: Any = ax.figure
+    # A letter is about 0.075 inches wide, a handle with its gaps 0.55.
+    wide = 2 * (0.075 * max(map(len, labels)) + 0.55)
+    columns = 2 if wide <= figure.get_figwidth() else 1
     # 32 points hold the tick labels and the axis label, whatever the height of the axes.
     down = ax.transAxes + ScaledTranslation(0, -32 / 72, figure.dpi_scale_trans)
     found = ax.legend(
         handles, labels, title=title, loc="upper left", bbox_to_anchor=(0.0, 0.0),
         bbox_transform=down, borderaxespad=0.0, borderpad=0.2, alignment="left",
-        ncols=2 if max(map(len, labels)) <= 30 else 1, title_fontsize="small",
+        ncols=columns, title_fontsize="small",
     )  # fmt: skip
     found.get_title().set_parse_math(False)
 

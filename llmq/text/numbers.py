@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from llmq.limits import NUMBER
+from llmq.limits import INT, NUMBER
 
 __all__ = ["parse_decimal", "parse_real", "parse_whole"]
 
-# Pandas writes whole numbers as 512.0 where a column had gaps. Eighteen digits fit 64 bits.
-_WHOLE = re.compile(r"\s*\+?([0-9]{1,18})(?:\.0*)?\s*")
+# Pandas writes 512.0 where a column had gaps. Nanoseconds since 1970 have 19 digits.
+_WHOLE = re.compile(r"\s*\+?([0-9]{1,19})(?:\.0*)?\s*")
 _REAL = re.compile(r"\s*(\+?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?)\s*")
 
 
@@ -29,15 +29,18 @@ def parse_whole(text: str) -> int | None:
     Returns
     -------
     int or None
-        None where the text is no such number of at most 18 digits.
+        None where the text is no such number, or does not fit a signed integer of 64 bits.
 
     Examples
     --------
     >>> parse_whole(" 512.0"), parse_whole("1_024"), parse_whole("9" * 30)
     (512, None, None)
+    >>> parse_whole("9223372036854775807"), parse_whole("9223372036854775808")
+    (9223372036854775807, None)
     """
     match = _WHOLE.fullmatch(text) if len(text) <= NUMBER else None
-    return None if match is None else int(match[1])
+    value = None if match is None else int(match[1])
+    return value if value is None or value <= INT else None
 
 
 def parse_decimal(text: str) -> Decimal | None:

@@ -15,8 +15,9 @@ the bound, for every window; it is the processor demand criterion of real-time s
 Rosier and Howell 1990). The window with the largest quotient is the busiest: no length has to be
 chosen, because a window that is short against the time a request may take counts for little.
 
-Windows are looked for on a grid (lengths in steps of a quarter, starts in steps of an eighth of
-the length, then finer about the best); any of them gives a bound.
+Lengths are tried in steps of a quarter, then finer about the best; any window gives a bound. For a
+length the best start is found exactly: a window is the better for beginning as early as its last
+deadline allows, so it ends at the deadline of a request.
 
 *Load of a window*: its arrivals over its length, as if they went on for ever. Above ``N`` the
 priced backlog grows by the difference, all through the window.
@@ -41,7 +42,9 @@ __all__ = ["Window", "busiest", "demanded", "latest", "usual"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-STEP, STARTS, FINER, MOST = 1.25, 8, 17, 60
+STEP, FINER, MOST = 1.25, 17, 60
+# A window is this much longer than asked for, so that rounding does not shut out its own requests.
+SLACK = 1e-9
 LONG = 10.0
 
 
@@ -195,12 +198,11 @@ def busiest(trace: Trace, engine: Engine, stay: Floats, misses: int = 0) -> Wind
     weight, spared = prices.largest()
     whole = float(due.max())
     steps = min(math.ceil(math.log(whole / min(float(stay.min()), whole)) / math.log(STEP)), MOST)
-    grid = [whole / STEP**i for i in range(steps + 1)]
-    found = max(_best(came, due, weight, length, STARTS, spared) for length in grid)
+    search = _Search(came, due, weight, spared)
+    found = max(search.best(whole / STEP**i) for i in range(steps + 1))
     near = [min(whole, found[1] * STEP**x) for x in np.linspace(-1, 1, FINER)]
-    finer = [_best(came, due, weight, length, STARTS * FINER, spared) for length in near]
-    _, length, start = max(found, *finer)
-    held = (came >= start) & (due <= start + length)
+    _, length, end = max(found, *(search.best(one) for one in near))
+    held = (came >= end - length) & (due <= end)
     if held.any():
         # No request of the window begins earlier or is due later: a shorter window asks for more.
         start, end = float(came[held].min()), float(due[held].max())
@@ -276,18 +278,22 @@ class _Prices:
         return max(0.0, float(demands.max() / (end - start)))
 
 
-def _best(
-    came: Floats, due: Floats, weight: Floats, length: float, starts: int, spared: float
-) -> tuple[float, float, float]:
-    """Engines, length and start of the window of a length with the largest demand."""
-    step = length / starts
-    last = max(0, math.ceil((float(due.max()) - length) / step - 1e-9))
-    # Request i is in the window that starts at k steps if due_i - length <= k step <= came_i.
-    low = np.maximum(np.ceil((due - length) / step - 1e-9), 0).astype(np.int64)
-    high = np.minimum(np.floor(came / step + 1e-9), last).astype(np.int64)
-    fits = low <= high
-    changes = np.bincount(low[fits], weight[fits], last + 2)
-    changes -= np.bincount(high[fits] + 1, weight[fits], last + 2)
-    demands = np.cumsum(changes)[: last + 1]
-    best = int(np.argmax(demands))
-    return float(demands[best] - spared) / length, length, best * step
+class _Search:
+    """The windows of a length, all of them at once."""
+
+    def __init__(self, came: Floats, due: Floats, weight: Floats, spared: float) -> None:
+        order = np.argsort(due, kind="stable")
+        self.came, self.stay, self.weight = came, due - came, weight
+        self.order, self.due, self.spared = order, due[order], spared
+
+    def best(self, length: float) -> tuple[float, float, float]:
+        """Engines, length and end of the window with the largest demand."""
+        length *= 1 + SLACK
+        priced = np.where(self.stay <= length, self.weight, 0.0)
+        # Of what is due by the end of a window, what came before its start lies outside it: whoever
+        # fits and came before the start is due by the end.
+        before = np.concatenate([[0.0], np.cumsum(priced)])
+        early = before[np.searchsorted(self.came, self.due - length)]
+        demands = np.cumsum(priced[self.order]) - early
+        best = int(np.argmax(demands))
+        return float(demands[best] - self.spared) / length, length, float(self.due[best])

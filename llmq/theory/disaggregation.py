@@ -185,7 +185,7 @@ def _is_exact(prefill: Engine, decode: Engine) -> bool:
 
 def _parts(mix: Mix, shares: Rates | None) -> dict[str, Fraction]:
     given = dict.fromkeys(mix, 1.0) if shares is None else shares
-    rate_vector(given, tuple(mix))
+    rate_vector(given, tuple(mix), partial=True)
     part = {name: as_fraction(given.get(name, 0)) for name in mix}
     if not (total := sum(part.values())):
         raise InputError("shares are all 0: at least one class must arrive")

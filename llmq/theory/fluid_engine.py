@@ -264,7 +264,7 @@ class FluidModel:
     def _start(self, q0: Mapping[str, float] | npt.ArrayLike) -> Floats:
         classes, size = len(self.classes), len(self.classes) * (2 + self.stages)
         if isinstance(q0, Mapping):
-            q0 = rate_vector(q0, self.classes)
+            q0 = rate_vector(q0, self.classes, partial=True)
         start = np.array(q0, dtype=np.float64)
         if start.shape == (classes,):
             start = np.concatenate((start, np.zeros(size - classes)))
@@ -299,7 +299,7 @@ def fluid_model(
     mix : mapping of str to RequestClass
         The classes.
     rates : mapping of str to float or Fraction
-        Requests per second; a class that is not named has rate 0.
+        Requests per second of every class.
     stages : int
         Decode stages: 1 is right for geometric outputs, many for outputs of one length.
 

@@ -97,7 +97,7 @@ class StabilityRegion(abc.ABC):
         Parameters
         ----------
         rates : mapping of str to float or Fraction
-            Requests per second by class; a class that is not named has rate 0.
+            Requests per second of every class.
         exact : bool
             Compute with Fractions; a rate of 0.1 is 1/10.
 
@@ -283,7 +283,7 @@ class StabilityRegion(abc.ABC):
         Parameters
         ----------
         direction : mapping of str to float or Fraction
-            Proportions of the classes, not all 0.
+            Proportions of the classes, 0 for those not named, and not all 0.
 
         Returns
         -------
@@ -295,9 +295,10 @@ class StabilityRegion(abc.ABC):
         InputError
             All proportions are 0 or bad.
         """
-        if not any(rate_vector(direction, self.classes)):
+        if not any(rate_vector(direction, self.classes, partial=True)):
             raise InputError("a direction needs at least one class with a positive rate")
-        load, rates = self.load(direction), {n: float(direction.get(n, 0)) for n in self.classes}
+        rates = {name: float(direction.get(name, 0)) for name in self.classes}
+        load = self.load(rates)
         return {name: rate / load if load else rate and math.inf for name, rate in rates.items()}
 
     def certificate(self, rates: Rates) -> Certificate:

@@ -157,8 +157,11 @@ def recompute_load(
     (1.251..., 0.561...)
     """
     region = stability_region(engine, mix)
-    rate, again = rate_vector(rates, region.classes), rate_vector(recomputed, region.classes)
-    moved = rate_vector(swapped or {}, region.classes)
+    rate, again = (
+        rate_vector(rates, region.classes),
+        rate_vector(recomputed, region.classes, partial=True),
+    )
+    moved = rate_vector(swapped or {}, region.classes, partial=True)
     tokens = sum(x * y for x, y in zip(rate, again, strict=True))
     # A bound that others imply may bind once tokens are added; the last one is none, see bounds.py.
     facets = region.facets(dominated=not shares_slot(engine))

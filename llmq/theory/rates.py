@@ -19,15 +19,17 @@ Rate: TypeAlias = float | Fraction
 Rates: TypeAlias = Mapping[str, Rate]
 
 
-def rate_vector(rates: Rates, classes: Sequence[str]) -> list[float]:
+def rate_vector(rates: Rates, classes: Sequence[str], *, partial: bool = False) -> list[float]:
     """Return the rates in the order of the classes.
 
     Parameters
     ----------
     rates : mapping of str to float or Fraction
-        Requests per second; a class that is not named has rate 0.
+        Requests per second.
     classes : sequence of str
         Known classes.
+    partial : bool
+        Whether a class that is not named has rate 0.
 
     Returns
     -------
@@ -37,12 +39,16 @@ def rate_vector(rates: Rates, classes: Sequence[str]) -> list[float]:
     Raises
     ------
     InputError
-        No mapping, an unknown class, or a rate that is negative, infinite or no number.
+        No mapping, an unknown or a missing class, or a rate that is negative, infinite or no
+        number.
 
     Examples
     --------
-    >>> rate_vector({"code": 2}, ("chat", "code"))
+    >>> rate_vector({"code": 2, "chat": 0}, ("chat", "code"))
     [0.0, 2.0]
+    >>> rate_vector({"code": 2}, ("chat", "code"))
+    Traceback (most recent call last):
+    llmq.errors.InputError: the rate of class 'chat' is missing: give it, 0 if it has no requests
     """
     if not isinstance(rates, Mapping):
         raise InputError(
@@ -61,6 +67,12 @@ def rate_vector(rates: Rates, classes: Sequence[str]) -> list[float]:
                 f"got {shown(value)}",
                 value=value,
             )
+    missing = [] if partial else [name for name in classes if name not in rates]
+    if missing:
+        raise InputError(
+            f"the rate of class {shown(missing[0])} is missing: give it, 0 if it has no requests",
+            value=missing[0],
+        )
     return [float(rates.get(name, 0)) for name in classes]
 
 

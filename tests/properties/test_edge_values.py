@@ -158,8 +158,8 @@ def limited(function: Callable[..., Any], given: tuple[list[Any], dict[str, Any]
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     old = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**32, old[1]))
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, 20)
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, 20)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -168,8 +168,8 @@ def limited(function: Callable[..., Any], given: tuple[list[Any], dict[str, Any]
     except LlmqError as error:
         return str(error)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
         resource.setrlimit(resource.RLIMIT_AS, old)
     return ""
 

@@ -303,7 +303,7 @@ def nie(
     engine = Engine(BatchTime.affine(base=1, per_token=0), size, conventions=THEORY)
     if not mix:
         raise InputError("nie needs at least one request class in its mix", value=mix)
-    weights = np.asarray(rate_vector(shares, tuple(mix)))
+    weights = np.asarray(rate_vector(shares, tuple(mix), partial=True))
     if not weights.sum() > 0:
         raise InputError("shares must hold at least one positive proportion", value=shares)
     served = [request for request, w in zip(mix.values(), weights, strict=True) if w > 0]
