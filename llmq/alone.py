@@ -23,13 +23,13 @@ from llmq.policies import Policy
 from llmq.rng import RngLike
 from llmq.sim.record import Run
 from llmq.sim.run import simulate
-from llmq.units import format_seconds, parse_duration
+from llmq.units import MILLISECOND, format_seconds, parse_duration
 
 __all__ = ["hopeless", "nearest_targets", "run_alone", "warn_of_units"]
 
 QUEUEING = 0.1
 # A time to first token of 40 s at 4 ms an iteration is a target of batch jobs; 500 s is a slip.
-DOUBTFUL = {"ttft": 10_000, "tpot": 1_000}
+DOUBTFUL = {"ttft": 8192, "tpot": 1024}
 
 
 def warn_of_units(engine: Engine, slo: SLO) -> None:
@@ -45,7 +45,7 @@ def warn_of_units(engine: Engine, slo: SLO) -> None:
     Warns
     -----
     UnitWarning
-        A time to first token of 10,000 such iterations, a time per token of 1,000.
+        A time to first token of 8,192 such iterations, a time per token of 1,024.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def warn_of_units(engine: Engine, slo: SLO) -> None:
                 UnitWarning(
                     f"{name.upper()} <= {format_seconds(value)} is {value / one:,.0f} iterations "
                     f"of one token ({format_seconds(one)}): targets are in seconds; if "
-                    f"milliseconds were meant, write {name}={value / 1000:g}"
+                    f"milliseconds were meant, write {name}={value * MILLISECOND:g}"
                 ),
                 stacklevel=4,
             )

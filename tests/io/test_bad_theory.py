@@ -74,7 +74,7 @@ def test_bad_rates_of_the_tiling_lp(rates: Any, message: str) -> None:
 @pytest.mark.parametrize("question", ["prices", "binding", "boundary", "certificate"])
 def test_nothing_comes(make: Callable[[], Any], question: str) -> None:
     with pytest.raises(InputError, match=r"all rates are 0|positive rate"):
-        getattr(make(), question)({"chat": 0})
+        getattr(make(), question)({"chat": 0, "code": 0})
 
 
 @every_region

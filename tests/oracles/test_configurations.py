@@ -245,6 +245,6 @@ def test_bad_rates_are_refused(rates: dict[str, float], reason: str) -> None:
 
 def test_nothing_arrives() -> None:
     region = fleet_region(dai(512), {"x": RequestClass(10, 10)})
-    assert region.load({}) == 0
+    assert region.load({"x": 0}) == 0
     with pytest.raises(InputError, match="all rates are 0"):
-        region.prices({})
+        region.prices({"x": 0})

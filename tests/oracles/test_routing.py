@@ -65,12 +65,12 @@ def test_o6_binding_names_the_pool() -> None:
     assert resource == "tokens"
     more = "a larger token_budget or a faster GPU raises it"
     assert sentence == f"the token budget binds in pool fast: 65 % of the price; {more}"
-    only_rag = region.binding({"rag": 0.001})
+    only_rag = region.binding({"chat": 0, "rag": 0.001})
     assert only_rag == (
         "tokens",
         f"the token budget binds in pool fast: 100 % of the price; {more}; slow has time to spare",
     )
-    assert region.weights({"rag": 0.001})["slow"] == 0
+    assert region.weights({"chat": 0, "rag": 0.001})["slow"] == 0
     assert region.flows(O6_RATES)["rag"] == {("fast",): pytest.approx(0.005)}
 
 

@@ -144,7 +144,12 @@ def test_disaggregation_never_beats_the_colocated_bound(
     apart = Fleet({"p": (engine, n), "d": (engine, m)}, roles={"p": "prefill", "d": "decode"})
     together = stability_region(Fleet({"all": (engine, 5)}), MIX)
     region = stability_region(apart, MIX)
-    for rates in (RATES, {"chat": 1.0}, {"code": 1.0}, {"chat": 1.0, "code": 9.0}):
+    for rates in (
+        RATES,
+        {"chat": 1.0, "code": 0.0},
+        {"chat": 0.0, "code": 1.0},
+        {"chat": 1.0, "code": 9.0},
+    ):
         assert exact(together, rates) <= exact(region, rates)
     for point in region.exact_vertices():
         assert exact(together, dict(zip(MIX, point, strict=True))) <= 1  # type: ignore[arg-type]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
 
 import llmq
+from llmq.calibrate.catalogue import load_engine
 from llmq.capacity import Candidate, PlanInterrupted, plan_capacity
-from llmq.errors import InputError
+from llmq.errors import InputError, UnitWarning
 from llmq.model.arrivals import Deterministic
 from llmq.model.batchtime import BatchTime
+from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.model.slo import SLO
@@ -22,6 +25,7 @@ from llmq.model.workload import Workload
 from llmq.plan_json import plan_to_dict
 from llmq.policies import Sarathi
 from llmq.theory.busiest import busiest, demanded, latest
+from llmq.theory.region import stability_region
 
 # A prompt of 100 tokens by itself takes 0.2 s and has one token of output.
 CHIP = Engine(BatchTime.affine(base=0.1, per_token=1e-3), token_budget=512, name="chip")
@@ -110,6 +114,47 @@ def test_b4_the_bound_of_the_window_holds_for_the_trace():
     stay = latest(day, slo)
     assert demanded(day, twice, stay, found, misses) == pytest.approx(2 * found.due, rel=1e-9)
     assert demanded(day, CHIP, stay, found, misses) == found.due
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_b4_no_window_is_missed_by_more_than_a_step_of_the_lengths(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 30))
+    trace = Trace(np.sort(rng.exponential(10.0, n).cumsum() % 60.0), rng.integers(1, 500, n), 1)
+    came, stay = trace.arrival - trace.arrival[0], rng.uniform(0.5, 20.0, n)
+    due = came + stay
+    # The price of a prompt token in a full batch; every window between an arrival and an end.
+    weight = 0.612 / 512 * trace.prompt
+    most = max(weight[(came >= s) & (due <= e)].sum() / (e - s) for s in came for e in due if e > s)
+    assert most / 1.25 <= busiest(trace, CHIP, stay).due <= most * (1 + 1e-9)
+
+
+def test_b4_a_window_of_one_request_asks_for_its_price():
+    # Whatever binds: the demand of a lone request is its weight in the region.
+    chips = [
+        load_engine(H100), load_engine("llama-3.1-8b/a100"), CHIP.with_(max_seqs=3),
+        CHIP.with_(kv_tokens=4096, prefill_chunk=100), CHIP.with_(conventions=THEORY, max_seqs=2),
+    ]  # fmt: skip
+    for chip in chips:
+        for prompt, output in [(1, 1), (700, 40), (3000, 1), (513, 999)]:
+            trace = Trace([0.0, 1e6], [prompt, 1], [output, 1])
+            region = stability_region(chip, {"one": RequestClass(prompt, output)})
+            found = busiest(trace, chip, np.array([7.0, 1e5]))
+            assert found.due == pytest.approx(region.load({"one": 1 / 7}), rel=1e-9)
+
+
+def test_b18_targets_in_milliseconds_are_asked_about():
+    work = Workload.poisson(1.0, ONE)
+    slow = SLO(ttft=500.0, quantile=0.9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnitWarning)  # 4,950 iterations: a target of batch jobs
+        plan_capacity(work, slow, CHIP, **FEW)
+    fast = CHIP.with_(law=BatchTime.affine(base=0.01, per_token=1e-4))
+    words = "TTFT <= 8.33 min is 49,505 iterations .* targets are in seconds; .* write ttft=0.5"
+    with pytest.warns(UnitWarning, match=words):
+        plan_capacity(work, slow, fast, **FEW)
+    with pytest.warns(UnitWarning, match="TPOT <= 50 s .* write tpot=0.05"):
+        llmq.max_rate(fast, work, SLO(tpot=50.0, quantile=0.9), requests=50, probes=1, rng=1)
 
 
 def test_b4_demand_of_a_window_by_hand():

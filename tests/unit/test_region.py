@@ -303,12 +303,21 @@ def test_vertices_of_the_example(region: Region) -> None:
     assert region.vertices() == pytest.approx(np.asarray(expected), rel=1e-9)
 
 
-def test_missing_classes_have_rate_zero(region: Region) -> None:
-    assert region.load({}) == 0
-    assert region.margin({}) == math.inf
-    assert region.contains({})
-    assert region.load({"chat": 10}) == region.load({"chat": 10, "code": 0})
+def test_rates_of_zero(region: Region) -> None:
+    none = {"chat": 0, "code": 0}
+    assert region.load(none) == 0
+    assert region.margin(none) == math.inf
+    assert region.contains(none)
+    # A direction is a ray: classes that are not named stay at 0.
     assert region.boundary({"code": 3}) == pytest.approx({"chat": 0, "code": 8.37146255})
+
+
+@pytest.mark.parametrize(
+    "method", ["load", "margin", "contains", "binding", "prices", "load_bracket", "certificate"]
+)
+def test_b18_a_missing_rate_is_refused(region: Region, method: str) -> None:
+    with pytest.raises(InputError, match="the rate of class 'code' is missing: give it, 0 if"):
+        getattr(region, method)({"chat": 10})
 
 
 def test_rates_may_be_fractions_or_numpy(region: Region) -> None:
