@@ -13,7 +13,7 @@ HEAVY = ("scipy", "matplotlib", "cvxpy", "sympy", "pandas", "hypothesis", "pytes
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done

@@ -262,7 +262,7 @@ def test_binding_in_words(changes: dict[str, object], resource: str, sentence: s
 
 
 def test_binding_names_only_classes_that_come(region: Region) -> None:
-    assert "chat request" in region.binding({"chat": 1.0})[1]
+    assert "chat request" in region.binding({"chat": 1.0, "code": 0})[1]
 
 
 def test_repr_is_one_line(region: Region) -> None:
@@ -321,7 +321,8 @@ def test_b18_a_missing_rate_is_refused(region: Region, method: str) -> None:
 
 
 def test_rates_may_be_fractions_or_numpy(region: Region) -> None:
-    assert region.load({"chat": F(1, 3)}, exact=True) == region.load({"chat": 1}, exact=True) / 3
+    third, one = {"chat": F(1, 3), "code": 0}, {"chat": 1, "code": 0}
+    assert region.load(third, exact=True) == region.load(one, exact=True) / 3
     assert region.load({"chat": np.float64(10.0), "code": np.int64(2)}) == region.load(RATES)
 
 
@@ -410,7 +411,7 @@ def test_bad_rates(region: Region, method: str, rates: object, message: str) -> 
 @pytest.mark.parametrize("method", ["prices", "binding", "boundary"])
 def test_nothing_comes(region: Region, method: str) -> None:
     with pytest.raises(InputError, match=r"all rates are 0|positive rate"):
-        getattr(region, method)({"chat": 0})
+        getattr(region, method)({"chat": 0, "code": 0})
 
 
 # Inner bound.
@@ -472,7 +473,8 @@ def test_inner_bound_mixes_what_needs_different_resources() -> None:
     assert wide.load_bracket({"a": 0.5, "b": 0.5})[1] == pytest.approx(
         area / 2 / (4000 - 303 - 41 + 1), rel=1e-12
     )
-    assert high < region.load_bracket({"a": 0.5})[1] + region.load_bracket({"b": 0.5})[1]
+    alone = [region.load_bracket(rates)[1] for rates in ({"a": 0.5, "b": 0}, {"a": 0, "b": 0.5})]
+    assert high < sum(alone)
 
 
 def test_many_kinds_are_rounded_up() -> None:
