@@ -263,7 +263,7 @@ def test_no_equilibrium_above_the_capacity() -> None:
 
 
 def test_nothing_arrives() -> None:
-    model = fluid.fluid_model(LIMITS["tokens"], MIX, {})
+    model = fluid.fluid_model(LIMITS["tokens"], MIX, dict.fromkeys(MIX, 0))
     assert (model.load, model.overload_slope().tokens) == (0, 0)
     assert model.equilibrium().iteration == pytest.approx(0.012 + 0, rel=1e-12)
 
@@ -281,7 +281,12 @@ def test_nothing_arrives() -> None:
     ],
 )
 def test_model_refuses(change: dict[str, object], words: str) -> None:
-    given = {"engine": LIMITS["tokens"], "mix": MIX, "rates": {"chat": 1.0}, "stages": 2} | change
+    given = {
+        "engine": LIMITS["tokens"],
+        "mix": MIX,
+        "rates": {"chat": 1.0, "code": 0},
+        "stages": 2,
+    } | change
     with pytest.raises(InputError, match=words):
         fluid.fluid_model(**given)  # type: ignore[arg-type]
 
@@ -341,14 +346,17 @@ def test_exponent_is_a_root_above_hoeffding(n1: int, p: float, x: float) -> None
     assert theta >= float(fluid.hoeffding_exponent(n1, n2, p)) * (1 - 1e-9) > 0
 
 
+ONE = {"chat": 1.0, "code": 0}
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
         (lambda: fluid.nested_wait_exponent(40, 10, 0.4), InputError, r"p < n2 / n1 < 1"),
         (lambda: fluid.nested_wait_exponent(40, 40, 0.4), InputError, r"p < n2 / n1 < 1"),
         (lambda: fluid.nested_wait_exponent(40, 20, 0.0), InputError, "p must be a finite"),
-        (lambda: fluid.wait_equilibrium(MIX, {"chat": 1.0}, 0.0, 0.0), InputError, "d0 must be"),
-        (lambda: fluid.wait_equilibrium(MIX, {"chat": 1.0}, 0.01, 1e-3), UnstableError, "KV takes"),
+        (lambda: fluid.wait_equilibrium(MIX, ONE, 0.0, 0.0), InputError, "d0 must be"),
+        (lambda: fluid.wait_equilibrium(MIX, ONE, 0.01, 1e-3), UnstableError, "KV takes"),
         (lambda: fluid.wait_equilibrium({}, {}, 0.01, 0.0), InputError, "at least one request"),
         (lambda: nested(thresholds=(8,)), InputError, "need as many thresholds, got 1"),
         (lambda: nested(thresholds=(1, 0.6)), UnstableError, "first threshold is 1: raise it"),

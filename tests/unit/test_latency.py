@@ -391,7 +391,7 @@ def test_priced_workload_refuses() -> None:
     with pytest.raises(InputError, match="mix is not that of the region"):
         latency.priced_workload(region, {"x": 1.0}, {"x": llmq.RequestClass(402, 100)})
     with pytest.raises(InputError, match="all rates are 0"):
-        latency.priced_workload(region, {}, MIX)
+        latency.priced_workload(region, {"x": 0}, MIX)
     with pytest.raises(InputError, match="unknown class 'z'"):
         latency.priced_workload(region, {"z": 1.0}, MIX)
     with pytest.raises(UnstableError, match=r"margin 0\.5") as info:

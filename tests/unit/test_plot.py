@@ -115,7 +115,7 @@ def test_the_two_classes_with_most_of_the_load_are_shown() -> None:
 
 def test_other_classes_that_use_everything_leave_an_empty_slice() -> None:
     region = stability_region(CHIP, MIX)
-    rates = {"rag": 1000.0, "chat": 1.0}
+    rates = {"rag": 1000.0, "chat": 1.0, "code": 0}
     assert len(cut(region, rates, classes=("chat", "code")).outer) == 0
     ax = draw_region(region, rates, classes=("chat", "code"))
     assert "use the whole capacity" in ax.texts[0].get_text()
