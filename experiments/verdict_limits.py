@@ -6,9 +6,9 @@ r"""Verdicts with limits of slots and memory, and both of vLLM's schedulers.
 ``example``: the smallest network that refutes vLLM v0 without a limit of slots, given 4 to 256 of
 them (``--max-num-seqs``; 256 was its default), at 0.9 and 0.95 of the capacity. ``tests``: random
 networks with slots, memory or both (:func:`llmq.networks_limited.suited_limited`) at 0.9 of what
-the best explicit schedule carries; vLLM v1 also without limits. ``reach``: the load carried on the
-first networks of the standard set, with slots and without; v0 on ``short`` ones, v1 on ``split``
-ones, where they are at home.
+the best explicit schedule carries; vLLM v1 also without limits, and on the short prompts of v0's
+networks. ``reach``: the load carried on the networks of the standard set, with slots and without;
+both on ``short`` ones, v1 also on ``split`` ones.
 
 With a limit load 1 is where an explicit schedule ends that knows the output lengths; ``least`` is
 the outer bound there.
@@ -41,9 +41,14 @@ UNITS = {"load": "share of capacity", "low": "share of capacity", "high": "share
          "least": "share of capacity"}  # fmt: skip
 V0, V1 = "vllm:version=v0", "vllm:version=v1"
 NAMES = {"sarathi": "sarathi", "vllm v1": V1, "vllm v0": V0}
-# Networks of the tests; v0 falls back to the reference simulator where slots exceed the budget.
-COUNTS = {"sarathi": 15, "vllm v1": 15, "vllm v0": 5}
-HOME = {"vllm v1": "split", "vllm v0": "short"}
+# Networks of the tests; those of v0, which does not split prompts, have short ones.
+SHORT, FREE = "limits, short prompts", "no limits"
+SETS = {
+    ("sarathi", "limits"): 50, ("vllm v1", "limits"): 50, ("vllm v1", SHORT): 50,
+    ("vllm v0", SHORT): 5, ("vllm v1", FREE): 50,
+}  # fmt: skip
+# Networks of the standard set. Those of v0 are few, here and in the tests: it is slow.
+REACH = {("vllm v1", "split"): 8, ("vllm v1", "short"): 8, ("vllm v0", "short"): 5}
 TEST: dict[str, Any] = {"replications": 4, "looks": 4, "alpha": ALPHA}
 STEPS = 5
 
@@ -64,8 +69,9 @@ def tests(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     """Count the answers at 0.9 on networks drawn by number, with limits or without."""
     policy, said, least = policies.parse(NAMES[point["policy"]]), Counter[str](), []
     for number in range(point["first"], point["first"] + point["n"]):
-        free = point["set"] == "no limits"
-        network = suited(policy, number) if free else suited_limited(policy, number)
+        drawn_for = policies.parse(V0) if point["set"] == SHORT else policy
+        draw = suited if point["set"] == FREE else suited_limited
+        network = draw(drawn_for, number)
         least.append(getattr(network, "least", 1.0))
         seed = np.random.SeedSequence((6, number))
         chosen = fitted(policy, network.engine)
@@ -79,7 +85,7 @@ def tests(point: Point, rng: np.random.SeedSequence) -> list[Row]:
 
 def reach(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     """Bisect the load that a scheduler of vLLM carries with so many slots (0: no limit)."""
-    policy, sort = policies.parse(NAMES[point["policy"]]), HOME[point["policy"]]
+    policy, sort = policies.parse(NAMES[point["policy"]]), point["set"]
     network = standard(sort)[point["network"]]
     if point["slots"]:
         network = limited(network, max_seqs=point["slots"])
@@ -120,14 +126,15 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     full = scale == "full"
     shown: list[Point] = [{"slots": slots, "load": load} for slots in SLOTS[: None if full else 1]
                           for load in (0.9, 0.95)]  # fmt: skip
-    sets = [(name, "limits") for name in NAMES] + [("vllm v1", "no limits")]
     some: list[Point] = [
         {"policy": name, "set": set_, "first": first, "n": 5 if full else 1}
-        for name, set_ in sets for first in range(0, COUNTS[name] if full else 1, 5)
+        for (name, set_), count in SETS.items() for first in range(0, count if full else 1, 5)
     ]  # fmt: skip
-    carried: list[Point] = [{"policy": name, "slots": slots, "network": i} for name in HOME
-                            for slots in ((0, 4) if full else (4,))
-                            for i in range(2 if full else 1)]  # fmt: skip
+    carried: list[Point] = [
+        {"policy": name, "set": sort, "slots": slots, "network": i}
+        for (name, sort), count in REACH.items() for slots in ((0, 4) if full else (4,))
+        for i in range(count if full else 1)
+    ]  # fmt: skip
     rows = [*runner.run(example, shown, rng), *runner.run(tests, some, rng),
             *runner.run(reach, carried, rng)]  # fmt: skip
     about = {"source": SOURCE, "test": f"each wrong answer at most {ALPHA:g}"}
@@ -168,11 +175,11 @@ def page(table: Table) -> str:
     head = "| vLLM | networks | slots | reach: mean, worst (networks) |"
     lines += ["", head, "|---|---|---|---|"]
     rows = table.where(quantity="reach")
-    for name in dict.fromkeys(rows["policy"]):
-        for slots in sorted(set(rows.where(policy=name)["slots"])):
-            some = rows.where(policy=name, slots=int(slots))
+    for name, sort in dict.fromkeys(zip(rows["policy"], rows["set"], strict=True)):
+        for slots in sorted(set(rows.where(policy=name, set=sort)["slots"])):
+            some = rows.where(policy=name, set=sort, slots=int(slots))
             low, high, worst = some["low"].mean(), some["high"].mean(), some["low"].min()
-            lines.append(f"| {name[5:]} | {some['set'][0]} | {slots or 'no limit'} | {low:.3f} to "
+            lines.append(f"| {name[5:]} | {sort} | {slots or 'no limit'} | {low:.3f} to "
                          f"{high:.3f}, worst {worst:.3f} ({len(some)}) |")  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -206,7 +213,7 @@ CLAIMS = (
     ),
     Claim(
         id="VERDICT-6", band=Band.RESULTS, source=SOURCE,
-        judge=_v1, least=Status.DIRECTION, test=_TEST,
+        judge=_v1, conjecture=True, least=Status.NOT, test=_TEST,
         text="vLLM v1 carries 0.9 on random networks, without limits and with slots and memory",
     ),
 )  # fmt: skip

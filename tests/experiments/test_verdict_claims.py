@@ -117,13 +117,23 @@ def test_e4_judges_with_limits_can_fail():
     table = read_table(TABLES / "verdict_limits.csv")
     shown, carried = verdict_limits._example, verdict_limits._v1
     assert shown(table).status is Status.VERIFIED
-    assert carried(table).status is Status.DIRECTION
-    for judge, row in ((shown, {"quantity": "example"}), (carried, {"policy": "vllm v1"})):
+    # On fifty networks each the conjecture fails: backlogs grow where prompts are short.
+    assert carried(table).status is Status.NOT
+    n = {
+        name: table.where(quantity="tests", policy=name)["n"].sum()
+        for name in ("sarathi", "vllm v1")
+    }
+    assert n == {"sarathi": 50, "vllm v1": 150}
+    for judge, row, status in (
+        (shown, {"quantity": "example"}, Status.NOT), (carried, {"policy": "vllm v1"}, Status.NOT)
+    ):  # fmt: skip
         rows = [
             one | ({"stable": 0, "grows": one["n"]} if row.items() <= one.items() else {})
             for one in table.rows()
         ]
-        assert judge(Table.of("verdict_limits", rows)).status is Status.NOT
+        assert judge(Table.of("verdict_limits", rows)).status is status
+    fine = [one | {"stable": one["n"], "grows": 0, "undecided": 0} for one in table.rows()]
+    assert carried(Table.of("verdict_limits", fine)).status is Status.DIRECTION
 
 
 def test_the_page_with_limits_is_current():
