@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from llmq.rng import RngLike, seed_sequence
 from llmq.sim.agents_path import AgentPath, Choice, serve_agents
 from llmq.sim.agents_run import AgentRun
 from llmq.sim.agents_time import peaks
+from llmq.sim.relaxation import Relaxation, unit
 from llmq.sim.stability import judge, slopes
 from llmq.sim.stats import warm_up
 from llmq.sim.workers import Workers, mapped
@@ -103,7 +105,7 @@ def simulate_agents(
     >>> chip = Engine(BatchTime.affine(base=0.01, per_token=1e-5))
     >>> hop = RequestClass(512, 64)
     >>> work = AgentWorkload.poisson(20.0, {"a": Agent.chain(("large", hop), ("small", hop))})
-    >>> run = simulate_agents({"large": chip, "small": chip}, work, replications=4, agents=500,
+    >>> run = simulate_agents({"large": chip, "small": chip}, work, replications=4, agents=800,
     ...                       rng=7)
     >>> run.verdict.status
     'stable'
@@ -183,18 +185,21 @@ def _as_run(
     tables |= {name: np.stack([getattr(path, name) for path in paths]) for name in _EVENTS}
     arrival, end = tables["arrival"], np.nanmax(tables["finish"], axis=2)
     finite = isinstance(task.traffic, AgentTrace)
-    measured = _measured(arrival, end, warmup, whole=finite)
     kinds, rates = task.traffic.agents, task.traffic.rates
     known = all(np.isfinite(rate) for rate in rates.values())
     load = agent_load(kinds, task.engines, rates if known else dict.fromkeys(kinds, 0.0))
     bounds = (load.load, load.load_inner) if known else (np.inf, np.inf)
+    relax = _relaxation(task.traffic, tables, bounds[0])
+    measured = _measured(arrival, end, warmup, relax, whole=finite)
     names = tuple(task.engines)
     return AgentRun(
         agents=kinds, engines=task.engines, **tables,
         policies={name: task.policies[name].name for name in names},
         tallies=tuple(path.tallies for path in paths), steps=tuple(path.steps for path in paths),
         measured=measured, finite=finite, load=load,
-        verdict=judge(slopes(arrival, end), bounds),
+        # Given agents are as many as they are.
+        verdict=judge(slopes(arrival, end, end, measured), bounds, None if finite else relax),
+        look=relax.look if math.isfinite(relax.look) else 0.0,
         kind=Kind.SIMULATED,
         assumptions=(
             f"conventions: {', '.join({e.conventions.name for e in task.engines.values()})}",
@@ -209,7 +214,26 @@ def _as_run(
     )  # fmt: skip
 
 
-def _measured(arrival: Any, end: Any, warmup: int | str, *, whole: bool) -> tuple[int, int]:
+def _relaxation(traffic: AgentWorkload | AgentTrace, tables: Any, load: float) -> Relaxation:
+    """How many agents a path needs, as for requests: the work of an agent is that of its calls."""
+    arrival, finish = tables["arrival"], tables["finish"]
+    tokens = np.sum(tables["prompt"] + tables["output"], axis=2)
+    spread = float(tokens.var() / tokens.mean() ** 2)
+    # Without the waits in queues: those are what the looks are for.
+    decoding = np.nansum(finish - tables["prefill_end"] + tables["pause"], axis=2)
+    stays = np.minimum(decoding, np.nanmax(finish, axis=2) - arrival)
+    rate = sum(traffic.rates.values())
+    stay = float(np.quantile(stays, 0.99, axis=1).mean()) * rate if math.isfinite(rate) else 0.0
+    if isinstance(traffic, AgentTrace):
+        # Its times are facts; only whether it overloads the stations is asked.
+        return Relaxation(look=0.0, stay=stay, dispersion=1 + spread)
+    spread += traffic.arrivals.dispersion
+    return Relaxation(look=unit(load, spread), stay=stay, dispersion=spread)
+
+
+def _measured(
+    arrival: Any, end: Any, warmup: int | str, relax: Relaxation, *, whole: bool
+) -> tuple[int, int]:
     """First measured agent and the one after the last, as for requests."""
     n = arrival.shape[1]
     if isinstance(warmup, str):
@@ -218,7 +242,9 @@ def _measured(arrival: Any, end: Any, warmup: int | str, *, whole: bool) -> tupl
         if whole:
             return 0, n
         stays = end - arrival
-        start = warm_up(stays.mean(axis=0))
+        # Of a path too short for its warm-up the second half is as good as it gets.
+        relaxed = relax.start(len(arrival)) if math.isfinite(relax.look) else 0
+        start = max(warm_up(stays.mean(axis=0)), min(relaxed, n // 2))
         # Who arrives within a long stay of the last arrival sees the network drain.
         lasts = arrival[:, -1] - np.quantile(stays, 0.99, axis=1)
         stop = int(min(np.searchsorted(row, t) for row, t in zip(arrival, lasts, strict=True)))

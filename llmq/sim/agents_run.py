@@ -65,6 +65,8 @@ class AgentRun:
         Whether a stationary mean exists.
     kind, assumptions, source, provenance
         As in every result.
+    look : float
+        Agents after which the network looks anew (:mod:`llmq.sim.relaxation`); 0 for a trace.
     """
 
     agents: Mapping[str, Agent]
@@ -90,6 +92,7 @@ class AgentRun:
     assumptions: tuple[str, ...]
     source: str
     provenance: Provenance
+    look: float = 0.0
 
     @property
     def end(self) -> Floats:
@@ -153,12 +156,13 @@ class AgentRun:
                 margin=1 / load if load > 0 else math.inf, metric=name,
             )  # fmt: skip
         window = slice(*self.measured)
+        short = self.verdict.short and not (self.finite or anyway)
         if call is None:
             if name != "e2e":
                 raise InputError(f"{name} is a latency of a call: name agent= and call=")
             values = self.end - self.arrival
             mine = self.klass >= 0 if agent is None else self.klass == self._code(agent)
-            return Metric(name, np.where(mine, values, np.nan)[:, window])
+            return Metric(name, np.where(mine, values, np.nan)[:, window], self.look, short)
         code, c = self._call(agent, call)
         times = RequestTimes(
             arrival=self.release[:, :, c], prefill_end=self.prefill_end[:, :, c],
@@ -166,7 +170,8 @@ class AgentRun:
             output=np.maximum(self.output[:, :, c], 1), reasoning=self.reasoning[:, :, c],
         )  # fmt: skip
         mine = self.klass == code
-        return Metric(name, np.where(mine, _METRICS[name](times), np.nan)[:, window])
+        values = np.where(mine, _METRICS[name](times), np.nan)
+        return Metric(name, values[:, window], self.look, short)
 
     def _code(self, agent: str) -> int:
         if agent not in self.agents:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -622,3 +623,27 @@ def test_the_reverse_and_first_come_first_served_calm_down(make):
         # A tenth of 768 tokens a second is spare: 150 calls of 544 tokens are gone after 1,063 s.
         assert tokens[time > 1200.0].max() < 12_000.0
     assert run.verdict.status == "stable"
+
+
+def test_b13_agents_obey_the_relaxation_time_as_requests_do():
+    """B13's kind: two queues in a row at load 0.95, 8 x 500 agents, were "stable" (12.4 s)."""
+    one = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), max_seqs=1)
+    hop = llmq.RequestClass(1, 1)
+    pair = {"a": Agent.chain(("x", hop), ("y", hop))}
+
+    def run(load: float, agents: int):
+        return simulate_agents({"x": one, "y": one}, AgentWorkload.poisson(load, pair),
+                               replications=8, agents=agents, rng=1)  # fmt: skip
+
+    short = run(0.95, 500)
+    assert short.verdict.status == "undecided"
+    # 100 looks and the warm-up of requests at this load, and the stay of an agent beside them.
+    assert short.look == pytest.approx(0.95**2 / 0.05**2 + 2)
+    assert 6000 < short.verdict.needed < 6100
+    assert short.measured[0] == 250
+    assert math.isinf(short.e2e.half_width)
+    assert math.isfinite(short.metric("e2e", anyway=True).half_width)
+    # The second queue is never waited in: 2 s of service and the wait of M/D/1, 0.5 s.
+    calm = run(0.5, 600)
+    assert calm.verdict.status == "stable"
+    assert calm.e2e.low < 2.5 < calm.e2e.high
