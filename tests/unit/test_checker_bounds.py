@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 from fractions import Fraction as F
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proofs import check_lengths, check_reading
+from proofs import check, check_lengths, check_reading
 from proofs.check_lengths import Lengths, held, steps_down
 from proofs.check_planning import Problem
 from proofs.check_pool import Pool
@@ -219,3 +223,42 @@ def test_f_as_many_pairs_of_lengths_as_allowed(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(Rejected, match="too many different lengths"):
         more.mean(lambda x, y: x + y, 0)
     assert ratio(F(5, 2)) == "5/2"
+
+
+# The command. ------------------------------------------------------------------------------------
+
+
+def test_f_the_command_runs_by_itself(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text(json.dumps(plain()))
+    bad.write_text("{}")
+    command = [sys.executable, "-I", "-S", check.__file__]
+    done = subprocess.run(
+        [*command, good, bad], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (4, "")
+    assert done.stdout.startswith(f"{good}: accepted: unstable, load 3/2: no policy is stable")
+    assert f"\n{bad}: rejected: not of format" in done.stdout
+    none = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (none.returncode, none.stdout) == (2, "")
+    assert none.stderr.startswith("usage: python -I -S proofs/check.py FILE")
+
+
+def test_f_whatever_goes_wrong_proves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.json"
+    file.write_text("1234567890")
+    monkeypatch.setattr(check, "LARGEST_FILE", 10)
+    assert check.read(str(file)) == "1234567890"
+    monkeypatch.setattr(check, "LARGEST_FILE", 9)
+    assert check.verdict(str(file)) == (2, "rejected: larger than 9 bytes")
+    monkeypatch.setattr(check, "LARGEST_FILE", 10)
+
+    def broken(text: str) -> str:
+        raise ZeroDivisionError(text)
+
+    monkeypatch.setattr(check, "check", broken)
+    assert check.verdict(str(file)) == (4, "rejected: ZeroDivisionError('1234567890')")
+    monkeypatch.setattr(check, "MOST_SAID", 4)
+    assert [check.plain(x) for x in ("a\nb", "abcd", "abcde")] == ["a\\nb", "abcd", "abcd..."]

@@ -315,6 +315,8 @@ def test_f_short_paths() -> None:
     assert (none.n, none.observations, none.method) == (0, 0, "none")
     start = np.array([9.0] * 10 + [0.0, 1.0, 0.5, 1.0, 0.0] * 2)
     assert mser5(start) == warm_up(start) == 10
+    # Two later windows do not say what is usual.
+    assert warm_up(np.array([3.0] * 10 + [0.0] * 5 + [0.1] * 5)) == 10
     # Windows of five: of nine later means the first ten differ as little as they do.
     draw, seen = random.Random(8), [0, 0]
     for _ in range(80):
