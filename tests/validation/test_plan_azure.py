@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 
 from llmq.cli import main
+from llmq.io.traces import read_trace
 
 # The trace: 19,366 requests in 3501.7 s.
 REQUESTS, RATE = 19_366, 5.53
+BUSY = 10  # requests a second, no more
 
 
 @pytest.fixture
@@ -34,11 +37,22 @@ def plan(data_dir: Path, capsys):
     return call
 
 
-def test_the_trace_as_it_was(plan):
+def test_the_trace_as_it_was(plan, data_dir):
     found = plan()
     best = found["chosen"]
     assert found["verdict"] == "feasible"
-    assert found["rates"]["all"] == pytest.approx(RATE, rel=1e-3)
+    # Rates, prices and load are those of the busiest window, counted here from the file.
+    count, *clock = re.match(
+        r"([0-9,]+) requests in .* from (\S+) to (\S+) after the first", found["window"]
+    ).groups()
+    start, end = (
+        sum(60**i * int(x) for i, x in enumerate(reversed(one.split(":")))) for one in clock
+    )
+    came = read_trace(data_dir / "traces" / "azure_llm_2023_conv.csv").arrival
+    inside = int(((came >= came[0] + start) & (came <= came[0] + end)).sum())
+    assert inside == pytest.approx(int(count.replace(",", "")), abs=2 * BUSY)
+    assert found["rates"]["all"] == pytest.approx(inside / (end - start), rel=0.01)
+    assert found["rates"]["all"] > RATE
     assert best["gpus_lower_bound"] == math.ceil(best["load_one"])
     assert best["attainment"]["n"] == REQUESTS
     assert best["attainment"]["low"] >= 0.99
@@ -51,7 +65,10 @@ def test_the_trace_as_it_was(plan):
 
 def test_ten_times_the_rate(plan):
     one, ten = plan()["chosen"], plan("--rate", str(10 * RATE))["chosen"]
-    assert ten["load_one"] == pytest.approx(10 * one["load_one"], rel=1e-3)
+    # The clock runs ten times as fast but targets do not, so another window is the busiest; its
+    # load lies between that of the mean rate and ten times that of the first window.
+    mean = RATE * one["prices"]["all"]
+    assert 10 * mean < ten["load_one"] < 10 * one["load_one"]
     # The load is of endless traffic; the bound is of this trace, in which one request in a hundred
     # may miss each target, so it asks for a few per cent less: 2 engines here for a load of 2.05.
     assert one["gpus_lower_bound"] < ten["gpus_lower_bound"] <= math.ceil(ten["load_one"])
@@ -66,7 +83,7 @@ def test_a_hundred_times_the_rate_and_another_engine(plan):
     words = ["--rate", str(100 * RATE), "--engine", "llama-3.1-8b/a100"]
     h100, a100 = plan(*words)["candidates"]
     for one in (h100, a100):
-        assert one["gpus_lower_bound"] == math.ceil(one["load_one"])
+        assert one["gpus_lower_bound"] <= math.ceil(one["load_one"])
         assert one["attainment"]["low"] >= 0.99
         # One count less was tried and was not enough.
         below = {probe["engines"]: probe["attainment"] for probe in one["probes"]}
