@@ -18,6 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import llmq
 from experiments.book import HERE
 from experiments.coverage_cells import LEAST, METRICS, REQUIRED, cell, points
 from experiments.coverage_paths import LOADS, SYSTEMS
@@ -154,7 +157,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in new:
             print(_line(row), flush=True)
     if args.write:
-        about = {"what": "coverage of the 95 % intervals that are printed under 'stable'"}
+        about = {
+            "source": "exact laws (M/D/1, M/G/1), one long run (Sarathi, PASCAL)",
+            "command": "python -m experiments.coverage_saturation --write",
+            "seed": "0", "scale": "full", "llmq": llmq.__version__, "numpy": np.__version__,
+            "what": "coverage of the 95 % intervals that are printed under 'stable'",
+        }  # fmt: skip
         table = Table.of("coverage_saturation", rows, about=about)
         write_table(table, TABLES / "coverage_saturation.csv")
         write_text(HERE.parent / "docs" / "coverage.md", page(table))

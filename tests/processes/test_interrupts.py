@@ -40,10 +40,17 @@ FOREVER = """
 """
 
 
+def as_in_a_terminal() -> None:
+    """Let SIGINT end the process: what a shell runs in the background ignores it, and so do we."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(script: str, *arguments: str) -> subprocess.Popen[str]:
     words = [sys.executable, "-c", textwrap.dedent(script), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(words, **pipes, text=True, start_new_session=True)
+    return subprocess.Popen(
+        words, **pipes, text=True, start_new_session=True, preexec_fn=as_in_a_terminal
+    )
 
 
 def children(pid: int) -> list[int]:
@@ -87,7 +94,9 @@ def test_b6_an_interrupted_plan_ends_at_once_with_130(tmp_path, after, more, twi
     (tmp_path / "chat.toml").write_text(CHAT)
     words = (*PLAN, "--requests", "200000", *more)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(words, cwd=tmp_path, **pipes, start_new_session=True) as process:
+    with subprocess.Popen(
+        words, cwd=tmp_path, **pipes, start_new_session=True, preexec_fn=as_in_a_terminal
+    ) as process:
         time.sleep(after)
         assert process.poll() is None, process.communicate()
         since = time.monotonic()
