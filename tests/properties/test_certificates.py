@@ -576,24 +576,27 @@ def test_mutations_of_shipped_certificates_are_rejected() -> None:
 # Engines and regions.
 
 
+ONE = {"chat": 1.0, "code": 0}
+
+
 def test_region_and_certificate_agree() -> None:
     law = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8)
     engine = Engine(law, token_budget=512, max_seqs=128, kv_tokens=235_728)
     mix = {"chat": RequestClass(512, 128), "code": RequestClass(2048, 256)}
     for rates, claim in (
         ({"chat": 10.0, "code": 2.0}, "optimal_load"),
-        ({"chat": 60.0}, "unstable"),
+        ({"chat": 60.0, "code": 0}, "unstable"),
     ):
         made = certify(engine, mix, rates)
         assert made.claim == claim
         assert made.load == stability_region(engine, mix).load(rates, exact=True)
         assert rejection(made.text()) == ""
     with pytest.raises(InputError, match="only a bound"):
-        certify(engine, mix, {"chat": 1.0}, "stable_rate")
+        certify(engine, mix, ONE, "stable_rate")
     with pytest.raises(InputError, match="all rates are 0"):
-        certify(engine, mix, {})
+        certify(engine, mix, dict.fromkeys(mix, 0))
     with pytest.raises(InputError, match="unknown claim 'maybe'"):
-        certify(engine, mix, {"chat": 1.0}, "maybe")  # type: ignore[arg-type]
+        certify(engine, mix, ONE, "maybe")  # type: ignore[arg-type]
 
 
 @given(engines(), st.lists(st.tuples(lengths, lengths), min_size=1, max_size=2))
