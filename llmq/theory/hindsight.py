@@ -191,7 +191,7 @@ def heuristic(jobs: Jobs, memory: int, key: Key = "output") -> Schedule:
     if isinstance(key, str) and key not in _KEYS:
         raise InputError(f"no key {key!r}{nearest(key, _KEYS)}", value=key)
     rank = _KEYS[key] if isinstance(key, str) else key
-    ranks = [rank(job) if isinstance(key, str) else number("key(job)", rank(job)) for job in known]
+    ranks = [rank(job) if isinstance(key, str) else _ranked(rank, job) for job in known]
     waiting = sorted(range(len(known)), key=ranks.__getitem__)
     starts: dict[int, int] = {}
     now = 0
@@ -208,6 +208,19 @@ def heuristic(jobs: Jobs, memory: int, key: Key = "output") -> Schedule:
         assumptions=("unit time for each token, no preemption, outputs known", "greedy"),
         source=_SOURCE,
     )  # fmt: skip
+
+
+def _ranked(rank: Callable[[Job], float], job: Job) -> float:
+    """Rank of a job by a function of the caller, which may fail or return anything."""
+    try:
+        value = rank(job)
+    except Exception as error:
+        raise InputError(
+            f"key({shown(job)}) failed with {type(error).__name__}: {shown(str(error))}; "
+            "key takes a job and returns a number",
+            value=job,
+        ) from error
+    return number("key(job)", value)
 
 
 @checked

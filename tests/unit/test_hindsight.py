@@ -131,3 +131,8 @@ def test_refuses_keys_and_limits() -> None:
         heuristic([(1, 1)], 4, "outputs")
     with pytest.raises(InputError, match="time_limit must be seconds > 0, got 0"):
         solve([(1, 1)], 4, time_limit=0)
+
+
+def test_c_a_key_that_fails_is_named() -> None:
+    with pytest.raises(InputError, match=r"key\(Job\(.*failed with TypeError: .*returns a number"):
+        heuristic([(2, 3)], 12, int)
