@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import llmq
+from experiments.speed import capacity_case
 from llmq import policies
 from llmq.sim.clusters import ratio_error, tails
 from llmq.sim.relaxation import Relaxation, unit
@@ -89,15 +90,8 @@ def test_b24_the_interval_is_one_of_the_pooled_quantile():
 
 def test_b22_slots_that_still_fill_are_not_overload():
     """B22: load 0.8, 64 x 500 requests were called overloaded."""
-    law = llmq.RequestClass(
-        llmq.Lengths.lognormal(mean=500, sigma=0.9, low=4, high=2048),
-        llmq.Lengths.lognormal(mean=260, sigma=0.8, low=4, high=1024),
-    )
-    chip = llmq.Engine(
-        llmq.BatchTime.affine(base=0.011, per_token=4e-5, per_kv=2.9e-7, per_kv_mixed=2.9e-7),
-        token_budget=512, max_seqs=128,
-    )  # fmt: skip
-    traffic = llmq.Workload.poisson(7.8612, {"chat": law})
+    work, chip = capacity_case()
+    traffic = work.at_rate(7.8612)
     run = llmq.simulate(chip, traffic, policies.Sarathi(), replications=64, requests=500, rng=1005)
     assert run.verdict.status == "undecided"
     assert run.verdict.needed > 20 * 500 // 4

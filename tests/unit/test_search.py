@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import llmq
+from experiments.speed import capacity_case
 from llmq.search import max_rate
 
 SLO = llmq.SLO(ttft=1.0, tpot=0.05, quantile=0.95)
@@ -68,15 +69,7 @@ def test_m_d_1():
 @pytest.mark.slow
 def test_b23_the_interval_holds_the_rate_of_long_runs():
     """B23: 8.56 by long runs; it was 8.75 with an interval that missed it, in 6 of 8 seeds."""
-    law = llmq.RequestClass(
-        llmq.Lengths.lognormal(mean=500, sigma=0.9, low=4, high=2048),
-        llmq.Lengths.lognormal(mean=260, sigma=0.8, low=4, high=1024),
-    )
-    chip = llmq.Engine(
-        llmq.BatchTime.affine(base=0.011, per_token=4e-5, per_kv=2.9e-7, per_kv_mixed=2.9e-7),
-        token_budget=512, max_seqs=128,
-    )  # fmt: skip
-    work = llmq.Workload.poisson(6.0, {"chat": law})
+    work, chip = capacity_case()
     answer = max_rate(chip, work, llmq.SLO(ttft=1.0, tpot=0.05, quantile=0.99), rng=1)
     assert answer.low <= 8.56 <= answer.high
     assert answer.rate == pytest.approx(8.56, abs=0.1)
