@@ -12,6 +12,7 @@ from experiments import (
     accuracy,
     bracket,
     decode_occupancy,
+    plan_study,
     price_gpus,
     speed_table,
     tile_staircase,
@@ -71,6 +72,41 @@ def test_prices_can_fail() -> None:
     assert price_gpus.adds_up(doctored("price_gpus", kept)).status is Status.PROVED
     wrong = doctored("price_gpus", scaled(1.01, gpu="h100", klass="chat", part="prompt"))
     assert price_gpus.adds_up(wrong).status is Status.NOT
+
+
+def test_the_judge_of_plans_can_fail() -> None:
+    judge, none = plan_study.large_enough, {"too small": 0, "too large": 0, "close": 0}
+    table = doctored("plan_study", kept)
+    assert judge(table).status is Status.BAND
+    assert len(table) == 20
+    first = table.where(workload="azure-conv", tp=4, slots=256, seed=0)
+    assert (len(first), first["gpus"][0], first["less_status"][0]) == (1, 16, "undecided")
+    # One plan more is too small: its count is not stable, or misses the target by a little.
+    for change in ({"status": "undecided"}, {"status": "overloaded"}, {"share": 0.9899}):
+        wrong = Table.of("plan_study", [one | change for one in first.rows()])
+        assert plan_study.counted(wrong) == none | {"too small": 1}
+        assert judge(wrong).status is Status.NOT
+    # One engine fewer is enough, with confidence or by its share alone; or an idle engine is.
+    spare = {"less_status": "stable", "less_share": 0.995}
+    for more, name in (
+        (spare | {"less_low": 0.99}, "too large"),
+        (spare | {"less_low": 0.9899}, "close"),
+        ({"gpus": 0, "less_status": "not run"}, "too large"),
+    ):
+        large = Table.of("plan_study", [one | more for one in first.rows()])
+        assert plan_study.counted(large) == none | {name: 1}
+    assert plan_study.counted(first) == none
+
+
+def test_the_readme_counts_the_plans_of_the_table() -> None:
+    table = read_table(TABLES / "plan_study.csv")
+    found = plan_study.counted(table)
+    said = (TABLES.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"[{len(table)} plans](experiments/tables/plan_study.csv)" in said
+    assert (
+        f"{found['too small']} are too small and {found['too large']} too large in 4 x 30,000 "
+        f"requests; in {found['close']} one engine fewer is too close"
+    ) in said
 
 
 def test_tiles_can_fail() -> None:
