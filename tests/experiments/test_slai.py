@@ -15,6 +15,7 @@ from experiments import (
 )
 from experiments.claim import Status
 from experiments.table import TABLES, Table, read_table
+from llmq import policies
 from llmq.sim.slots import count_late
 
 HEAVY = np.array([1.0, 1.5, 2.0])
@@ -165,6 +166,72 @@ def test_capacity_can_fail():
     assert judged(slai_capacity, 3, worse) is Status.NOT
     turned = doctored(table, times(20.0), what="ttft", policy="SLAI SPF dynamic")
     assert judged(slai_capacity, 4, turned) is Status.NOT
+
+
+def test_the_origin_of_the_gain_can_fail():
+    table = committed("slai_capacity")
+    (claim,) = (c for c in slai_capacity.CLAIMS if c.id == "SLAI-CAPACITY-ORIGIN")
+    quick, order = slai_capacity.QUICK, "Sarathi SPF"
+    assert claim.judge(table).status is Status.BAND
+    for where, change, status in (
+        # The order brings nothing for sure.
+        ({"what": "gain_median", "policy": order}, {"low": -0.01}, Status.DIRECTION),
+        # Free users at 0.2 s gain something beside the order, or lose.
+        ({"what": "over_order", "policy": quick}, {"value": 0.021}, Status.DIRECTION),
+        ({"what": "over_order", "policy": quick}, {"value": -0.021}, Status.DIRECTION),
+        # Five batches do not reach 0.2 s, so not every decode is critical.
+        ({"what": "batch", "policy": quick}, {"value": 0.039}, Status.DIRECTION),
+        # Free users at 0.2 s carry as much as at 0.5 s, or those at 0.5 s no more than the order.
+        ({"what": "over_order", "policy": quick}, {"high": 0.2}, Status.NOT),
+        ({"what": "over_order", "policy": "SLAI SPF dynamic"}, {"low": 0.0}, Status.NOT),
+    ):
+        wrong = doctored(table, lambda row, change=change: change, **where)
+        assert claim.judge(wrong).status is status, (where, change)
+    with pytest.raises(LookupError, match="a policy is missing"):
+        claim.judge(table.where(policy=[order, "SLAI SPF dynamic"]))
+
+
+def test_the_offset_is_interpolated_at_the_capacity():
+    cells = {"policy": "p", "efficiency": 0.6, "n": 2}
+    rows = [
+        cells | {"what": "batch", "load": load, "value": value}
+        for load, value in ((1.0, 0.04), (1.2, 0.06), (1.4, 9.0))
+    ]
+    rows[2]["n"] = 1  # a path is left out
+    rows.append(cells | {"what": "capacity_median", "load": np.nan, "value": 1.15})
+    # Three quarters of the way from 0.04 s to 0.06 s, five times.
+    assert slai_capacity.offset(Table.of("t", rows), "p", 0.6) == pytest.approx(5 * 0.055)
+
+
+@pytest.mark.parametrize(("deadline", "alike"), [(0.1125, True), (0.5, False)])
+def test_where_the_offset_reaches_the_deadline_slai_is_sarathi_in_its_order(deadline, alike):
+    # No batch is shorter than 22.5 ms: five of them are 0.1125 s, and every decode is critical.
+    lanes, klass = slai_setting.traffic(150, np.random.SeedSequence(5).spawn(2), HEAVY)
+    chip = slai_setting.engine(0.6)
+    both = {"free": deadline, "paying": 0.1}
+    logs = [
+        count_late(chip, policy, lanes, klass, slai_setting.CLASSES)[0]
+        for policy in (policies.SLAI(deadlines=both), slai_setting.POLICIES["Sarathi SPF"])
+    ]
+    for name in ("prefill_end", "first_token", "finish"):
+        mine, theirs = (getattr(log, name) for log in logs)
+        assert np.isfinite(mine).all()
+        assert np.array_equal(mine, theirs) is alike
+
+
+def test_the_readme_tells_the_four_numbers_of_the_table():
+    table = committed("slai_capacity")
+    said = " ".join((TABLES.parents[1] / "README.md").read_text(encoding="utf-8").split())
+    dynamic, order, quick = "SLAI SPF dynamic", "Sarathi SPF", slai_capacity.QUICK
+    for policy, what, words in (
+        (dynamic, "gain_median", "% in the authors' metric"),
+        (dynamic, "gain_first_token", "% to the first token"),
+        (order, "gain_median", "% by the order alone"),
+        (quick, "gain_median", "% with free users at 0.2 s"),
+    ):
+        gains = 100 * table.where(policy=policy, what=what)["value"]
+        ends = sorted({f"{gains.min():.0f}", f"{gains.max():.0f}"}, key=int)
+        assert f"+{' to +'.join(ends)} {words}" in said, words
 
 
 def test_a_lane_is_measured_as_the_reference_does():
