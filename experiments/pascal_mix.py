@@ -104,14 +104,22 @@ def against_rr(table: Table) -> Finding:
 
 
 def violations(table: Table) -> Finding:
-    """Judge: PASCAL late at most 1.5 points above RR and below FCFS; not above FCFS: direction."""
-    near, below, parts = True, True, []
+    """Judge: PASCAL late at most 1.5 points above RR, and below FCFS with intervals apart.
+
+    Direction: not above FCFS at either load.
+    """
+    near, apart, below, parts = True, True, True, []
     for rho, rows in loads(table, "mix"):
-        fcfs, rr, mine = (float(one(rows, "late", policy=p)["value"]) for p in BASE)
-        near &= mine <= rr + 0.015 and mine < fcfs
-        below &= mine <= fcfs
-        parts.append(f"{place(rho, rows)}: FCFS {fcfs:.2%}, RR {rr:.2%}, PASCAL {mine:.2%}")
-    status = Status.BAND if near else Status.DIRECTION if below else Status.NOT
+        fcfs, rr, mine = (one(rows, "late", policy=p) for p in BASE)
+        near &= mine["value"] <= rr["value"] + 0.015
+        apart &= mine["high"] < fcfs["low"]
+        below &= mine["value"] <= fcfs["value"]
+        words = ", ".join(
+            f"{policy} {row['value']:.2%} ({row['low']:.2%} to {row['high']:.2%})"
+            for policy, row in zip(BASE, (fcfs, rr, mine), strict=True)
+        )
+        parts.append(f"{place(rho, rows)}: {words}")
+    status = Status.BAND if near and apart else Status.DIRECTION if below else Status.NOT
     return Finding(status, "; ".join(parts))
 
 
@@ -133,7 +141,7 @@ CLAIMS = (
     Claim(
         id="PASCAL-H13-SLO", band=Band.RESULTS,
         text="There its SLO violations are similar to RR's and below FCFS's; band: at most 1.5 "
-        "points above RR.",
+        "points above RR, and below FCFS with intervals apart.",
         source=f"{SOURCE}, figure 16", judge=violations, figure="pascal_fig16",
         least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
     ),

@@ -282,6 +282,8 @@ CASES = [
                                   ({"metric": "loss_100 vs FCFS"}, 0.2)]),
     ("PASCAL-H13", "value", NOT, [({"metric": "cut vs RR"}, 0.3)]),
     ("PASCAL-H13-SLO", "value", NOT, [({"metric": "late", "policy": "PASCAL"}, 0.5)]),
+    ("PASCAL-H13-SLO", "low", DIRECTION, [({"metric": "late", "policy": "FCFS"}, 0.0)]),
+    ("PASCAL-H13-SLO", "low", BAND, [({"metric": "late", "policy": "FCFS"}, 0.03)]),
     ("PASCAL-H14", "ttft", NOT, [({}, 5.0)]),
     ("PASCAL-H14", "ttft", DIRECTION, [({"rho": 0.6}, 0.5), ({"rho": 1.1}, 50.0)]),
     ("PASCAL-4", "value", NOT, [({"metric": "latency", "policy": "FCFS"}, 1.0)]),
