@@ -186,7 +186,14 @@ def later(study: str, level: int, than: tuple[str, int]) -> Callable[[Table], Fi
         if level not in low or other not in high:
             return Finding(Status.NOT, "not run at this scale")
         mine, base = (curve(table, study, p, "late") for p in ("PASCAL", policy))
-        words = f"PASCAL at {level}: {mine[level]:.2%}; {policy} at {other}: {base[other]:.2%}"
+        highest, lowest = (
+            curve(table, study, "PASCAL", "late", "high"),
+            curve(table, study, policy, "late", "low"),
+        )
+        words = (
+            f"PASCAL at {level}: {mine[level]:.2%} ({low[level]:.2%} to {highest[level]:.2%}); "
+            f"{policy} at {other}: {base[other]:.2%} ({lowest[other]:.2%} to {high[other]:.2%})"
+        )
         return Finding(Status.BAND if low[level] > high[other] else Status.NOT, words)
 
     return judge

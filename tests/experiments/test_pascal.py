@@ -305,7 +305,8 @@ CASES = [
     ("PASCAL-S3", "value", BAND, [({"study": "memory", "policy": "PASCAL"}, 1.0)]),
     ("PASCAL-S4", "value", NOT, [({"study": "engines", "policy": "PASCAL"}, 1e3)]),
     ("PASCAL-S5", "value", NOT, [({"study": "engines", "policy": "RR"}, 0.03)]),
-    ("PASCAL-S6", "value", NOT, [({"study": "quantum", "level": 2000}, 0.0)]),
+    ("PASCAL-S6", "low", NOT, [({"study": "quantum", "level": 2000}, 0.002)]),
+    ("PASCAL-S6", "low", BAND, [({"study": "quantum", "level": 2000}, 0.0022)]),
 ]  # fmt: skip
 
 
