@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 TABLE = "pascal_scatter"
 GROUP = "PASCAL"
 CAPTION = (
-    "Figure 9: at low load FCFS and RR coincide and the median request is 4 % (AlpacaEval-like) and "
-    "2 % faster under PASCAL; at the high load (a transient: 4,000 and 3,000 requests) FCFS keeps "
-    "short reasoning waiting. 50 requests of each path, single observations."
+    "Figure 9: at low load FCFS and RR coincide and the median request is 4 % (AlpacaEval-like) "
+    "and 2 % faster under PASCAL; at the high load (a transient: 4,000 and 3,000 requests) FCFS "
+    "keeps short reasoning waiting. 50 requests of each path, single observations."
 )
 SIZE = (2.33, 2.4)
 COLUMNS = 3
