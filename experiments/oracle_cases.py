@@ -75,7 +75,8 @@ def draw_engine(
     machine = Machine(seconds, budget, slots, blocks, block, chunk, shared=lag > 0)
     engine = llmq.Engine(
         law, token_budget=budget, max_seqs=slots, prefill_chunk=chunk, kv_block=block,
-        kv_tokens=None if blocks is None else blocks * block,
+        # With a rest that fills no block.
+        kv_tokens=None if blocks is None else blocks * block + budget % block,
         conventions=llmq.THEORY if lag else llmq.ENGINE,
     )  # fmt: skip
     return Drawn(engine, machine, lag)

@@ -43,7 +43,10 @@ def system(
     """
     rng = np.random.default_rng(number)
     kind = policies.ALL[rng.integers(len(policies.ALL))]
-    attention = {"per_kv": rng.choice([0.0, 1e-7]), "per_work": rng.choice([0.0, 1e-8])}
+    read = rng.choice([0.0, 1e-7])
+    attention = {
+        "per_kv": read, "per_kv_mixed": rng.choice([read, 5e-6]), "per_work": rng.choice([0, 1e-8])
+    }  # fmt: skip
     base, slope = rng.uniform(0.002, 0.02), rng.uniform(0, 2e-4)
     laws = (
         llmq.BatchTime.affine(base=base, per_token=slope, **attention),
@@ -56,7 +59,7 @@ def system(
         token_budget=int(rng.choice([64, 256])),
         max_seqs=[None, 4, 16][rng.integers(3)],
         kv_tokens=[None, 160, 320][rng.integers(3)],
-        kv_block=int(rng.choice([1, 16])),
+        kv_block=int(rng.choice([1, 3, 16])),
         per_swap=float(rng.choice([0.0, 1e-5])),
         conventions=(llmq.ENGINE, llmq.THEORY)[rng.integers(2)],
     )

@@ -20,7 +20,6 @@ a request holds in a phase fits into the memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -51,15 +50,21 @@ class Lengths:
         """Return the decodes of each output."""
         return [x - 1 + lag for x in self.o]
 
-    def mean(self, value: Callable[[int, int], int], lag: int) -> Fraction:
-        """Mean over requests of a function of prompt and decodes, by trying all pairs."""
+    def decode_blocks(self, lag: int, block: int) -> Fraction:
+        """Mean tokens in whole blocks that the decodes hold, summed over these."""
         d = self.decodes(lag)
         if self.paired:
-            return Fraction(sum(map(value, self.s, d)), len(d))
-        s, t = Counter(self.s), Counter(d)
+            pairs = zip(self.s, d, strict=True)
+            return average([blocks_to(x + y, block) - blocks_to(x, block) for x, y in pairs])
+        # Each decode holds the full blocks of the prompt, and those of its broken block and on.
+        full = average([x - x % block for x in self.s]) * average(d)
+        s, t = Counter(x % block for x in self.s), Counter(d)
         require(len(s) * len(t) <= MOST, f"{self.what}: too many different lengths for blocks")
-        total = sum(n * m * value(x, y) for x, n in s.items() for y, m in t.items())
-        return Fraction(total, len(self.s) * len(d))
+        total = sum(
+            n * m * (blocks_to(x + y, block) - blocks_to(x, block))
+            for x, n in s.items() for y, m in t.items()
+        )  # fmt: skip
+        return full + Fraction(total, len(self.s) * len(d))
 
     def moved(self, lag: int) -> Fraction:
         """Mean prompt tokens of requests that decode, 0 for the others."""
@@ -139,7 +144,7 @@ def held(pool: Pool, rules: dict[str, Any], one: Lengths, block: int) -> tuple[F
         "decode_only": lambda: Fraction(0),
     }[rules["area"]]()
     if block > 1:
-        second = one.mean(lambda x, y: blocks_to(x + y, block) - blocks_to(x, block), rules["lag"])
+        second = one.decode_blocks(rules["lag"], block)
     else:
         triangle = average([y * (y + 1) for y in d]) / 2
         cross = one.paired and average([x * y for x, y in zip(one.s, d, strict=True)])

@@ -101,6 +101,11 @@ class Engine:
         """Whole KV blocks; infinite without a limit."""
         return math.inf if self.kv_tokens is None else self.kv_tokens // self.kv_block
 
+    @property
+    def kv_room(self) -> float:
+        """Tokens in the whole KV blocks; infinite without a limit."""
+        return self.kv_blocks * self.kv_block
+
     @checked
     def with_(self, **changes: Any) -> Engine:
         """Return the engine with some fields changed.

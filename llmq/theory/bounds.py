@@ -16,7 +16,8 @@ Theorem U with :math:`(d + s / (b_{max} - k_{max} + 1)) / k_{max}` iterations fo
 U as it is printed, with a slot for each chunk, is then no bound for policies that share the slot
 (:func:`outer_facets` has it for comparison).
 
-KV is counted in tokens against ``kv_tokens``; whole blocks cost more and enter the inner bound.
+KV memory is counted in whole blocks, and prompts read KV at the rate of mixed iterations
+(:mod:`llmq.theory.held`); peaks enter the inner bound.
 """
 
 from __future__ import annotations
@@ -32,13 +33,20 @@ from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
 from llmq.theory.configurations import TwoPhase
-from llmq.theory.demand import Demand, demand, prefill_area
+from llmq.theory.demand import Demand, demand
 from llmq.theory.envelope import envelope
 from llmq.theory.facets import Facet, Prices, Weights, build_facets, facet
 from llmq.theory.hardware import scope
+from llmq.theory.held import (
+    decode_area,
+    decode_blocks,
+    prefill_area,
+    prefill_blocks,
+    read_rates,
+)
 from llmq.theory.polytope import corner_points
 from llmq.theory.reuse import said_of_hits
-from llmq.units import as_fraction, format_count
+from llmq.units import format_count
 
 __all__ = [
     "assumptions", "check_fits", "has_one_pool", "is_exact", "no_bound", "one_pool",
@@ -94,7 +102,7 @@ def _by_iterations(
     if slots is not None:
         iterations["slots"] = slots
     if engine.kv_tokens is not None:
-        iterations["memory"] = Prices(_ZERO, _ZERO, area=Fraction(1, engine.kv_tokens))
+        iterations["memory"] = Prices(_ZERO, _ZERO, area=Fraction(1, int(engine.kv_room)))
     curve = envelope(engine.law, engine.token_budget)
     return build_facets(curve, _needs(demands), _attention(engine, demands), iterations)
 
@@ -133,9 +141,10 @@ def shared_facets(engine: Engine, demands: Sequence[Demand]) -> tuple[Facet, ...
     tuple of Facet
         Dominated ones included; the largest is the least load of the planning problem.
     """
-    budget, slots, memory = engine.token_budget, engine.max_seqs or 1, engine.kv_tokens
+    budget, slots = engine.token_budget, engine.max_seqs or 1
+    memory = 0 if engine.kv_tokens is None else int(engine.kv_room)
     batches = TwoPhase(budget, slots).columns(engine.law)
-    if memory is not None and len(batches) > _MOST_BATCHES:
+    if memory and len(batches) > _MOST_BATCHES:
         slot = Fraction(1, slots)
         return _by_iterations(engine, demands, Prices(slot / max(budget - slots + 1, 1), slot))
     rows = [(*(x / t for x in batch), *([memory / t] if memory else [])) for batch, t in batches]
@@ -163,14 +172,11 @@ def _dual(
 
 
 def _needs(demands: Sequence[Demand]) -> list[Prices]:
-    return [Prices(d.prompt, d.decodes, d.chunks, d.least_area) for d in demands]
+    return [Prices(d.prompt, d.decodes, d.chunks, d.memory) for d in demands]
 
 
 def _attention(engine: Engine, demands: Sequence[Demand]) -> Weights:
-    law = engine.law
-    read = as_fraction(min(law.per_kv, law.per_kv_mixed))
-    work = as_fraction(law.per_work)
-    return tuple(read * d.least_area + work * d.work for d in demands)
+    return tuple(d.attention(engine.law) for d in demands)
 
 
 def request_prices(
@@ -202,12 +208,16 @@ def request_prices(
     any_class = [demand(RequestClass(1, 1), engine)]
     bounds = (shared_facets if shares_slot(engine) else outer_facets)(engine, any_class)
     found = bounds or (no_bound(engine, any_class),)
-    rules, law = engine.conventions, engine.law
-    s, steps = prompt.astype(np.float64), output.astype(np.float64) - 1 + rules.lag
-    least = prefill_area(prompt, engine.chunk, rules.area)[1]
-    area = least + s * steps + steps * (steps + 1) / 2
-    attention = min(law.per_kv, law.per_kv_mixed) * area + law.per_work * s * s / 2
-    brings = np.array([s, steps, -(-prompt // engine.chunk), area])
+    rules, law, block = engine.conventions, engine.law, engine.kv_block
+    steps = rules.decode_iterations(output)
+    first, then = read_rates(law)
+    least, later = prefill_area(prompt, engine.chunk, rules.area)[1], decode_area(prompt, steps)
+    attention = first * least + then * later + law.per_work * prompt.astype(np.float64) ** 2 / 2
+    held = least + later
+    if engine.kv_tokens is not None and block > 1:
+        blocks = prefill_blocks(prompt, engine.chunk, rules.area, block)
+        held = block * (blocks + decode_blocks(prompt, steps, block))
+    brings = np.array([prompt, steps, -(-prompt // engine.chunk), held], dtype=np.float64)
     prices = np.array(
         [[float(getattr(f.prices, name)) for name in Prices.__slots__] for f in found]
     )
@@ -353,9 +363,12 @@ def assumptions(
     if slots is not None and shares_slot(engine):
         said.append("all prompts of an iteration share one slot; a decode takes one each")
     if law.per_kv != law.per_kv_mixed:
-        said.append("KV reads at the smaller of the two rates; the inner bound at the larger")
+        said.append(
+            "prompts read KV at the rate of mixed iterations, decodes at the smaller of the two; "
+            "the inner bound at the larger"
+        )
     if engine.kv_tokens is not None:
-        said.append("KV counted in tokens; whole blocks and peaks enter the inner bound")
+        said.append("KV counted in whole blocks; peaks enter the inner bound")
     if any(hits.values()) or not is_exact(engine.with_(max_seqs=slots)):
         said.append(
             "inner bound: schedules that know the output lengths and leave room for a chunk, a "

@@ -254,7 +254,8 @@ def _pool(pool: Pool) -> dict[str, Any]:
 def _rules(rules: Rules | LinkRules) -> dict[str, Any]:
     if isinstance(rules, LinkRules):
         return {"seconds_per_token": ratio(rules.per_token), "lag": rules.lag}
-    return {"chunk": rules.chunk, "lag": rules.lag, "area": rules.area, "phases": rules.phases}
+    found = {"chunk": rules.chunk, "lag": rules.lag, "area": rules.area, "phases": rules.phases}
+    return found | ({"block": rules.block} if rules.block > 1 else {})
 
 
 def _dual(problem: PlanningProblem, found: Optimum) -> dict[str, Any]:

@@ -5,15 +5,12 @@ For a request with prompt ``s``, output ``o``, chunk ``ch`` and ``d`` decode ite
 
 * tokens :math:`v = s + d`;
 * slot-iterations :math:`k = \lceil s / ch \rceil + d`;
-* KV area :math:`g`, the KV tokens it holds summed over the iterations that serve it. Decode ``j``
-  holds ``s + j``; the prefill adds :math:`\sum_{i=1}^{\lceil s/ch \rceil} \min(i\,ch, s)` (area
-  "chunked"), ``s`` ("wait": one stage) or nothing ("decode_only");
+* KV area :math:`g`, the KV tokens it holds summed over the iterations that serve it, apart for
+  prompt and decodes; and the memory that they take in whole blocks (:mod:`llmq.theory.held`). A
+  bound for *every* policy is charged the least of any order of chunks; an achievable schedule is
+  charged ``area``, full chunks first;
 * attention work :math:`W = s^2 / 2`, however the prompt is chunked;
 * peak, the most KV it ever holds, ``s + d``.
-
-Full chunks first (what engines do) are not the least area: a policy may start with the remainder
-and then holds :math:`\sum_{i \ge 0} (s - i\,ch)^+`, less where ``ch`` does not divide ``s``. A
-bound for *every* policy needs that ``least_area``; an achievable schedule is charged ``area``.
 
 Means over the laws of a class: independent prompt and output factorise
 (:math:`E[\sum_{j \le d} (s + j)] = E[s] E[d] + E[d (d+1)] / 2`), paired ones are averaged row by
@@ -26,23 +23,30 @@ which ask for more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
+from llmq.theory.held import (
+    Ints,
+    decode_area,
+    decode_blocks,
+    parts_of_blocks,
+    prefill_area,
+    prefill_blocks,
+    read_rates,
+)
 from llmq.units import as_fraction
 
-__all__ = ["Demand", "demand", "has_exact_mean", "moved_tokens", "phase_peak", "prefill_area"]
+__all__ = ["Demand", "demand", "has_exact_mean", "moved_tokens", "phase_peak"]
 
-# Object arrays where int64 could overflow: same expressions, Python integers inside.
-Ints: TypeAlias = npt.NDArray[Any]
+_ZERO = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,11 @@ class Demand:
         Prefill iterations.
     area : fractions.Fraction
         KV tokens held, summed over its iterations; full chunks first.
-    least_area : fractions.Fraction
-        The same with the remainder of the prompt first: no policy holds less.
+    prefill_area, decode_area : fractions.Fraction
+        The same for prompt and decodes, with the remainder of the prompt first: no policy holds
+        less.
+    prefill_memory, decode_memory : fractions.Fraction
+        The same in whole blocks of the engine; without a memory limit in tokens.
     work : fractions.Fraction
         Prefill attention, tokens^2.
     peak : int
@@ -75,7 +82,10 @@ class Demand:
     decodes: Fraction
     chunks: Fraction
     area: Fraction
-    least_area: Fraction
+    prefill_area: Fraction
+    decode_area: Fraction
+    prefill_memory: Fraction
+    decode_memory: Fraction
     work: Fraction
     peak: int
     chunk: int
@@ -90,6 +100,63 @@ class Demand:
     def slots(self) -> Fraction:
         """Iterations in which the request takes a slot."""
         return self.chunks + self.decodes
+
+    @property
+    def least_area(self) -> Fraction:
+        """KV tokens that it holds, summed over its iterations, at the least."""
+        return self.prefill_area + self.decode_area
+
+    @property
+    def memory(self) -> Fraction:
+        """The same in the tokens of whole blocks."""
+        return self.prefill_memory + self.decode_memory
+
+    def of(self, phases: str) -> Demand:
+        """Return what an engine of some phases has to do of it.
+
+        Parameters
+        ----------
+        phases : {"both", "prefill", "decode"}
+            What the engine does.
+
+        Returns
+        -------
+        Demand
+            Nothing of the other phase; ``area`` and ``peak`` are those of both.
+        """
+        if phases == "prefill":
+            return replace(self, decodes=_ZERO, decode_area=_ZERO, decode_memory=_ZERO)
+        if phases == "decode":
+            return replace(
+                self, prompt=_ZERO, chunks=_ZERO, prefill_area=_ZERO, prefill_memory=_ZERO,
+                work=_ZERO,
+            )  # fmt: skip
+        return self
+
+    def attention(self, law: BatchTime, phases: str = "both") -> Fraction:
+        """Return the least seconds of attention that it takes.
+
+        Parameters
+        ----------
+        law : BatchTime
+            The law.
+        phases : {"both", "prefill", "decode"}
+            What the engine does.
+
+        Returns
+        -------
+        fractions.Fraction
+            Reading KV, and the work of its prompt.
+
+        Examples
+        --------
+        >>> law = BatchTime.affine(base=1, per_token=1, per_kv=1, per_kv_mixed=3)
+        >>> demand(RequestClass(4, 3), Engine(law)).attention(law)  # 3 times 4, and 5 + 6
+        Fraction(23, 1)
+        """
+        first, then = map(as_fraction, read_rates(law, phases))
+        reads = first * self.prefill_area + then * self.decode_area
+        return reads + as_fraction(law.per_work) * self.work
 
 
 def demand(request: RequestClass, engine: Engine, *, chunk: int | None = None) -> Demand:
@@ -135,19 +202,29 @@ def demand(request: RequestClass, engine: Engine, *, chunk: int | None = None) -
         raise InputError(f"chunk must be at least 1 token, got {size}", value=size)
     lag = engine.conventions.lag
     prompt, steps = _columns(request, lag)
-    area, least = prefill_area(prompt, size, engine.conventions.area)
-    square = steps * (steps + 1)
+    rules = engine.conventions.area
+    area, least = prefill_area(prompt, size, rules)
     s, d = request.prompt, request.output
     if request.paired:
-        cross = _mean(prompt * steps, s) + _mean(square, s) / 2
+        cross = _mean(decode_area(prompt, steps), s)
     else:
-        cross = _mean(prompt, s) * _mean(steps, d) + _mean(square, d) / 2
+        cross = _mean(prompt, s) * _mean(steps, d) + _mean(steps * (steps + 1), d) / 2
+    first, then = _mean(least, s), cross
+    # Without a limit nobody asks for memory, and blocks of one token are tokens.
+    if engine.kv_tokens is not None and engine.kv_block > 1:
+        # Who holds fewer tokens than a block has, has one: any larger block counts as many.
+        block = min(engine.kv_block, s.high + d.high + 1)
+        first = engine.kv_block * _mean(prefill_blocks(prompt, size, rules, block), s)
+        then = engine.kv_block * _mean_blocks(request, prompt, steps, block)
     return Demand(
         prompt=_mean(prompt, s),
         decodes=_mean(steps, d),
         chunks=_mean(-(-prompt // size), s),
         area=_mean(area, s) + cross,
-        least_area=_mean(least, s) + cross,
+        prefill_area=_mean(least, s),
+        decode_area=cross,
+        prefill_memory=first,
+        decode_memory=then,
         work=_mean(prompt * prompt, s) / 2,
         peak=request.peak - 1 + lag,
         chunk=size,
@@ -228,39 +305,6 @@ def _columns(request: RequestClass, lag: int) -> tuple[Ints, Ints]:
     return prompt, output - 1 + lag
 
 
-def prefill_area(prompt: Ints, chunk: int, area: str) -> tuple[Ints, Ints]:
-    """Return the KV area of the prefill iterations.
-
-    Parameters
-    ----------
-    prompt : ndarray of int
-        Prompt tokens.
-    chunk : int
-        Most prompt tokens in one iteration.
-    area : {"chunked", "wait", "decode_only"}
-        Convention.
-
-    Returns
-    -------
-    tuple of ndarray of int
-        With full chunks first, and with the remainder first.
-
-    Examples
-    --------
-    >>> full, least = prefill_area(np.asarray([600]), 512, "chunked")
-    >>> int(full[0]), int(least[0])
-    (1112, 688)
-    """
-    if area != "chunked":
-        once = prompt if area == "wait" else prompt * 0
-        return once, once
-    full, n = prompt // chunk, -(-prompt // chunk)
-    return (
-        chunk * (full * (full + 1) // 2) + prompt * (n - full),
-        n * prompt - chunk * (n * (n - 1) // 2),
-    )
-
-
 def has_exact_mean(request: RequestClass) -> bool:
     """Say whether the means of a class are exact.
 
@@ -282,3 +326,36 @@ def _mean(values: Ints, law: Lengths) -> Fraction:
     if law.weights is None or len(values) == 1:
         return Fraction(int(values.sum()), len(values))
     return as_fraction(float(values.astype(np.float64) @ law.weights))
+
+
+def _mean_blocks(request: RequestClass, prompt: Ints, steps: Ints, block: int) -> Fraction:
+    """Mean of the blocks that the decodes hold."""
+    s, d = request.prompt, request.output
+    if request.paired:
+        return _mean(decode_blocks(prompt, steps, block), s)
+    (full, rest), (rounds, some, alone) = parts_of_blocks(prompt, steps, block)
+    apart = _mean(full, s) * _mean(steps, d) + _mean(rest, s) * _mean(rounds, d) + _mean(alone, d)
+    return apart + _mean_excess(block - rest, some, s, d)
+
+
+def _mean_excess(least: Ints, value: Ints, first: Lengths, second: Lengths) -> Fraction:
+    """Mean of how far the second value of an independent pair lies above the first, or 0."""
+    order = np.argsort(value, kind="stable")
+    value = value[order]
+    exact = all(law.weights is None or len(law.values) == 1 for law in (first, second))
+    if exact:
+        weight = np.ones_like(value)
+    else:
+        value, weight = value.astype(np.float64), _shares(second)[order]
+    # Of the values from each place on: how many, and their sum.
+    count, total = (np.append(np.cumsum(x[::-1])[::-1], 0) for x in (weight, weight * value))
+    place = np.searchsorted(value, least, side="right")
+    excess = total[place] - least * count[place]
+    if exact:
+        return Fraction(int(excess.sum()), len(value) * len(least))
+    return as_fraction(float(excess @ _shares(first)))
+
+
+def _shares(law: Lengths) -> Ints:
+    n = len(law.values)
+    return np.full(n, 1 / n) if law.weights is None else law.weights

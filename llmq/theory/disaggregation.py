@@ -211,8 +211,7 @@ def _decode_rate(engine: Engine, mix: Mix, part: Mapping[str, Fraction]) -> tupl
     for name, request in mix.items():
         need = replace(demand(request, engine), peak=phase_peak(request, engine, "decode"))
         check_fits(engine, name, need)
-        held = engine.with_(kv_tokens=engine.kv_tokens or need.peak + engine.kv_block)
-        area += part[name] * need_of(request, held, "decode").limits["memory"]
+        area += part[name] * need.decode_area
         steps += part[name] * need.decodes
     if not steps:
         raise InputError("no class decodes: every output is one token, made by the prefill")

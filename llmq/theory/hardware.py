@@ -6,7 +6,7 @@ settings. The bound *of the hardware* leaves out what a flag can change; the law
 
 * No slots, and chunks as long as a batch: charges for slots vanish, and the KV area of a prompt is
   least where it is computed in one piece.
-* With a KV limit the budget is all KV tokens. *Proof:* each token that an
+* With a KV limit the budget is all KV tokens, those of whole blocks. *Proof:* each token that an
   iteration computes is written to KV and held when it ends, so no iteration computes more tokens
   than the memory holds.
 * Without a KV limit no budget bounds a batch. Then ``n`` tokens take at least :math:`a^* n` with
@@ -127,21 +127,19 @@ def counted(engine: Engine, mix: Mapping[str, RequestClass], limits: str) -> Eng
     Examples
     --------
     >>> chip = Engine(BatchTime.affine(base=1, per_token=0.01), token_budget=64, kv_tokens=1000)
-    >>> counted(chip, {"x": RequestClass(200, 20)}, "hardware").token_budget
-    1000
+    >>> counted(chip, {"x": RequestClass(200, 20)}, "hardware").token_budget  # 62 blocks of 16
+    992
     >>> counted(chip.with_(kv_tokens=None), {"x": RequestClass(200, 20)}, "hardware").law.base
     0.0
     """
-    held = math.inf if engine.kv_tokens is None else engine.kv_blocks * engine.kv_block
+    held = engine.kv_room
     # Where the area does not count prompts, the bound does not count their memory either.
     held = max(held, engine.token_budget) if engine.conventions.area == "decode_only" else held
     if limits == "settings":
         return engine if held >= engine.token_budget else engine.with_(token_budget=int(held))
     free = engine.with_(max_seqs=None, prefill_chunk=None)
     if engine.kv_tokens is not None:
-        # All KV tokens, a few more than whole blocks hold: a larger budget only weakens the bound,
-        # and the checker compares it with the memory of the problem, which counts tokens.
-        return free.with_(token_budget=max(int(held), engine.kv_tokens))
+        return free.with_(token_budget=int(held))
     if not token_price(engine.law):
         return free.with_(token_budget=max(LARGE, engine.token_budget))
     law = _cheapest(engine.law)
@@ -165,7 +163,7 @@ def tried(engine: Engine) -> Engine:
     """
     held = max(LARGE, engine.token_budget)
     if engine.kv_tokens is not None:
-        held = int(engine.kv_blocks) * engine.kv_block
+        held = int(engine.kv_room)
     return engine.with_(max_seqs=None, prefill_chunk=None, token_budget=held)
 
 
@@ -231,7 +229,7 @@ def scope(engine: Engine, limits: str) -> str:
             f"of at most {engine.chunk} tokens"
         )
     if engine.kv_tokens is not None:
-        held = int(engine.kv_blocks) * engine.kv_block
+        held = int(engine.kv_room)
         return (
             "of the hardware: token budget, slots and prefill chunk are free; a batch holds no "
             f"more tokens than the KV memory, {held}"

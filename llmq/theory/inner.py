@@ -52,9 +52,10 @@ import numpy.typing as npt
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
-from llmq.theory.demand import phase_peak, prefill_area
+from llmq.theory.demand import phase_peak
 from llmq.theory.envelope import corners
 from llmq.theory.hardware import Limits, tried
+from llmq.theory.held import prefill_area
 
 __all__ = ["InnerBound", "Schedule", "inner_bound"]
 
@@ -142,7 +143,7 @@ class InnerBound:
         if len(served) < 2 or not all(self.fixed[j] for j in served):
             return best
         engine = self.engine
-        room = engine.kv_blocks * engine.kv_block - sum(self.peaks[j] for j in served)
+        room = engine.kv_room - sum(self.peaks[j] for j in served)
         free = math.inf if engine.max_seqs is None else engine.max_seqs - len(served) + 1
         if room < 0 or free < 1:
             return best
@@ -313,7 +314,7 @@ def _alone(
     needed = slots / (engine.max_seqs or math.inf)
     if engine.kv_tokens is not None:
         peak = np.ceil((prompt + steps + received) / block) * block
-        needed = np.maximum(needed, area / (engine.kv_blocks * block - peak + block))
+        needed = np.maximum(needed, area / (engine.kv_room - peak + block))
     tokens = np.broadcast_to(prompt + steps, slots.shape)
     paced = _token_time(engine, caps, tokens, needed, largest - 1) + attention
     step_time = law.token_time(1)

@@ -320,7 +320,7 @@ def ranked_load(engine: Engine, mix: Mix, rates: Rates) -> PolicyLoad:
     needs = [demand(kind, engine, chunk=kind.prompt.high) for kind in mix.values()]
     # A row that is served asks for all its tokens, the next one too, in whole blocks.
     peak = max(kind.prompt.high + kind.output.high for kind in mix.values()) + engine.kv_block - 1
-    room = engine.kv_blocks * engine.kv_block - peak
+    room = engine.kv_room - peak
     if room <= 0:
         raise InputError(f"a request of {peak} tokens fills the memory of {memory}")
     spare = _spare(engine, max(kind.prompt.high for kind in mix.values()))
@@ -352,7 +352,7 @@ def _spare(engine: Engine, prompt: int) -> float:
             field="token_budget", value=budget,
         )  # fmt: skip
     # No iteration has more tokens than the memory holds.
-    return math.inf if budget >= engine.kv_blocks * engine.kv_block else budget - prompt + 1
+    return math.inf if budget >= engine.kv_room else budget - prompt + 1
 
 
 def _reading(engine: Engine, need: Demand) -> float:

@@ -8,8 +8,8 @@ by the prefill) ends in the prefill pool and crosses no link. An engine must hol
 holds there: a prefill pool the prompt, the others prompt and decodes.
 
 Prompts that share one slot (conventions "one") enter the configurations exactly; otherwise slots
-are a limit per iteration, like KV memory. KV area is the least of any policy, KV reads are charged
-at the smaller of the two rates where a pool mixes phases: lower bounds of what is needed.
+are a limit per iteration, like KV memory. KV memory is counted in whole blocks, and KV is read at
+the least rates of the pool's phases (:mod:`llmq.theory.held`): lower bounds of what is needed.
 
 Not covered, and said in the assumptions: prefix reuse; KV that waits between the pools or is on its
 way; a request that is prefilled in one pool of both phases and decoded in another; a router that
@@ -23,6 +23,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from typing import TypeAlias
+
+import numpy as np
 
 from llmq.errors import InputError
 from llmq.model.engine import Engine
@@ -45,8 +47,9 @@ Mix: TypeAlias = Mapping[str, RequestClass]
 LINK = "link"
 # Name of the pool where a single engine was given.
 ONE_POOL = "engine"
-# Longer lists of lengths are not repeated in a certificate: their means are.
-_MOST_LENGTHS = 4096
+# Longer lists of lengths are not repeated in a certificate: their means are. Nor are lists of which
+# the checker would have to try more pairs of a broken block and a number of decodes.
+_MOST_LENGTHS, _MOST_PAIRS = 4096, 200_000
 _NOTHING = Fraction(0)
 
 
@@ -76,33 +79,19 @@ def need_of(
     >>> from llmq.model.batchtime import BatchTime
     >>> engine = Engine(BatchTime.affine(base=1, per_token=1), 512, kv_tokens=9600)
     >>> need_of(RequestClass(512, 2), engine).limits["memory"]
-    Fraction(1025, 1)
+    Fraction(1040, 1)
     """
-    law, whole = engine.law, demand(request, engine)
-    first = replace(engine.conventions, first_token="prefill_end")
-    # One output token at the end of the prefill: nothing but the prefill is left.
-    only = RequestClass(request.prompt, 1)
-    prompt = demand(only, engine.with_(conventions=first))
+    rules, need = engine.conventions, demand(request, engine)
     if hits and engine.prefix_cache:
-        rules = engine.conventions
-        whole = reused(whole, request, hits, rules.lag, rules.area)
-        prompt = reused(prompt, only, hits, 0, rules.area)
-    prefill, decode = phases != "decode", phases != "prefill"
-    area = prompt.least_area * prefill + (whole.least_area - prompt.least_area) * decode
-    read = {
-        "both": min(law.per_kv, law.per_kv_mixed), "prefill": law.per_kv_mixed,
-        "decode": law.per_kv,
-    }[phases]  # fmt: skip
+        need = reused(need, request, hits, rules.lag, rules.area)
+    need = need.of(phases)
     limits = {}
     if engine.max_seqs is not None and not shares_slot(engine):
-        limits["slots"] = whole.chunks * prefill + whole.decodes * decode
+        limits["slots"] = need.slots
     if engine.kv_tokens is not None:
-        limits["memory"] = area
-    return Need(
-        {"prefill": whole.prompt * prefill, "decode": whole.decodes * decode},
-        as_fraction(read) * area + as_fraction(law.per_work) * whole.work * prefill,
-        limits,
-    )
+        limits["memory"] = need.memory
+    tokens = {"prefill": need.prompt, "decode": need.decodes}
+    return Need(tokens, need.attention(engine.law, phases), limits)
 
 
 def engine_pool(
@@ -131,9 +120,10 @@ def engine_pool(
     if engine.max_seqs is not None and not shared:
         limits["slots"] = engine.max_seqs
     if engine.kv_tokens is not None:
-        limits["memory"] = engine.kv_tokens
+        limits["memory"] = int(engine.kv_room)
     batches = TwoPhase(engine.token_budget, engine.max_seqs if shared else None)
-    rules = Rules(engine.chunk, engine.conventions.lag, engine.conventions.area, phases)
+    block = 1 if engine.kv_tokens is None else engine.kv_block
+    rules = Rules(engine.chunk, engine.conventions.lag, engine.conventions.area, phases, block)
     return Pool(engines, engine.law, batches, limits, needs, rules)
 
 
@@ -213,9 +203,12 @@ def planning_problem(
         pools,
         dict.fromkeys(mix, Fraction(1)) if rates is None else dict(rates),
         routes,
-        {n: request for n, request in mix.items() if _is_listed(request) and not shares[n]},
+        {
+            n: request for n, request in mix.items()
+            if not shares[n] and _is_listed(request, max(_blocks(pools)))
+        },
         limits,
-    )
+    )  # fmt: skip
 
 
 def _check_names(fleet: Fleet) -> None:
@@ -297,9 +290,16 @@ def _first(fleet: Fleet) -> Engine:
     return next(iter(fleet.pools.values()))[0]
 
 
-def _is_listed(request: RequestClass) -> bool:
+def _is_listed(request: RequestClass, block: int) -> bool:
     laws = (request.prompt, request.output)
-    return has_exact_mean(request) and all(len(law.values) <= _MOST_LENGTHS for law in laws)
+    if not has_exact_mean(request) or any(len(law.values) > _MOST_LENGTHS for law in laws):
+        return False
+    pairs = np.unique(laws[0].values % block).size * np.unique(laws[1].values).size
+    return request.paired or block == 1 or pairs <= _MOST_PAIRS
+
+
+def _blocks(pools: Mapping[str, Pool]) -> list[int]:
+    return [pool.rules.block for pool in pools.values() if isinstance(pool.rules, Rules)]
 
 
 def fleet_assumptions(

@@ -7,7 +7,8 @@ other need is bounded from below, so the load stays a bound for every policy tha
 * *chunks*: each holds at most ``ch`` of the ``r`` tokens;
 * *KV area*: what is found may be held for several requests at once and is not counted. A computed
   token is held in the iteration that computes it and in all decodes of its request, so the area is
-  at least :math:`r + d_{min} r + E[d (d + 1)] / 2`;
+  at least :math:`r + d_{min} r + E[d (d + 1)] / 2`. Its memory is counted in tokens, not in whole
+  blocks: the block in which the tokens that were found end may belong to several requests;
 * *attention*: :math:`E[r_i^2] / 2 \ge r^2 / 2`, by Jensen's inequality; what is found is only read.
 
 Explicit schedules (the inner bound) use no cache. A region of an engine with ``prefix_cache=True``
@@ -130,10 +131,12 @@ def reused(need: Demand, request: RequestClass, share: Fraction, lag: int, area:
         tail = Fraction(int(square.sum()), 2 * len(steps))
     else:
         tail = as_fraction(float(square.astype(float) @ law.weights)) / 2
-    held = rest * (area != "decode_only") + int(steps.min()) * rest + tail
+    first, then = rest * (area != "decode_only"), int(steps.min()) * rest + tail
     return replace(
-        need, prompt=rest, chunks=rest / need.chunk, area=held, least_area=held, work=rest**2 / 2
-    )
+        need, prompt=rest, chunks=rest / need.chunk, area=first + then,
+        prefill_area=first, decode_area=then, prefill_memory=first, decode_memory=then,
+        work=rest**2 / 2,
+    )  # fmt: skip
 
 
 def said_of_hits(hits: Mapping[str, Fraction]) -> str:

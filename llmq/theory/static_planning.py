@@ -70,12 +70,15 @@ class Rules:
         KV area convention.
     phases : {"both", "prefill", "decode"}
         What the pool does.
+    block : int
+        Tokens of a KV block: memory is taken in whole ones.
     """
 
     chunk: int
     lag: int
     area: str
     phases: str = "both"
+    block: int = 1
 
 
 @dataclass(frozen=True, slots=True)

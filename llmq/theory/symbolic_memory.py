@@ -7,7 +7,12 @@ tokens in :math:`k = \lceil s/h \rceil + d` iterations. It holds, over these ite
           + s (\lceil s/h \rceil - \lfloor s/h \rfloor) + s d + \frac{d (d + 1)}{2}
 
 token-iterations with full chunks first; the remainder first is the least of any policy,
-:math:`n s - h n (n - 1) / 2` with :math:`n = \lceil s/h \rceil` in the place of the first two.
+:math:`n s - h n (n - 1) / 2` with :math:`n = \lceil s/h \rceil` in the place of the first two. In
+whole blocks of :math:`\beta` tokens each of these numbers is rounded up (:mod:`llmq.theory.held`):
+
+.. math:: \bar g = \beta \sum_{i < n} \lceil (s - i h) / \beta \rceil + B(s + d) - B(s), \qquad
+          B(x) = \beta \sum_{i \le x} \lceil i / \beta \rceil
+               = \beta (q + 1) (x - \tfrac{\beta}{2} q), \quad q = \lfloor x / \beta \rfloor .
 
 Numeric twins: :func:`llmq.theory.demand.demand`, :func:`llmq.latency.kv_occupancy`,
 :func:`llmq.latency.nie`. Not covered: the whole law of the KV in use (a Fourier inverse).
@@ -29,22 +34,22 @@ __all__ = ["demands", "kv_occupancy", "nie", "request_demand"]
 
 
 def request_demand(
-    prompt: Expr, output: Expr, chunk: Expr, conventions: Conventions
+    prompt: Expr, output: Expr, chunk: Expr, block: Expr, conventions: Conventions
 ) -> dict[str, Expr]:
     """Return what a request asks for.
 
     Parameters
     ----------
-    prompt, output, chunk : sympy.Expr
-        Prompt and output tokens, and most prompt tokens in an iteration.
+    prompt, output, chunk, block : sympy.Expr
+        Prompt and output tokens, most prompt tokens in an iteration, and tokens of a KV block.
     conventions : Conventions
         First token and KV area.
 
     Returns
     -------
     dict of str to sympy.Expr
-        ``tokens``, ``slots``, ``area``, ``least_area``, ``decodes``, ``work``, ``prompt`` and
-        ``peak``.
+        ``tokens``, ``slots``, ``area``, ``least_area``, ``held``, ``decodes``, ``work``,
+        ``prompt`` and ``peak``.
     """
     import sympy
 
@@ -53,11 +58,19 @@ def request_demand(
     decode = prompt * steps + steps * (steps + 1) / 2
     first = chunk * full * (full + 1) / 2 + prompt * (n - full)
     least = n * prompt - chunk * n * (n - 1) / 2
+    # Not a positive symbol, so that printing leaves its name alone.
+    i = sympy.Symbol("i", integer=True)
+    rounded = sympy.Sum(sympy.ceiling((prompt - i * chunk) / block), (i, 0, n - 1))
     if conventions.area != "chunked":
         first = least = prompt if conventions.area == "wait" else sympy.Integer(0)
+        rounded = sympy.ceiling(least / block)
+    ends, begins = (
+        block * (q + 1) * (x - block * q / 2)
+        for x in (prompt + steps, prompt) for q in (sympy.floor(x / block),)
+    )  # fmt: skip
     return {
         "tokens": prompt + steps, "slots": n + steps, "area": first + decode,
-        "least_area": least + decode, "decodes": steps, "prompt": prompt, "work": prompt**2 / 2,
+        "least_area": least + decode, "held": block * rounded + ends - begins, "decodes": steps, "prompt": prompt, "work": prompt**2 / 2,
         "peak": prompt + steps,
     }  # fmt: skip
 
@@ -68,18 +81,17 @@ def demands() -> Formulas:
     Returns
     -------
     Formulas
-        ``tokens``, ``slots``, ``area``, ``least_area``, ``work``, ``peak``. Engines that emit the
-        first token at the end of the prefill need one decode less: ``subs(output=...)``.
+        ``tokens``, ``slots``, ``area``, ``least_area``, ``held``, ``work``, ``peak``. Engines that
+        emit the first token at the end of the prefill need one decode less: ``subs(output=...)``.
 
     Examples
     --------
     >>> demands().area.exact(prompt=2048, output=256, chunk=512)
     Fraction(562304, 1)
     """
-    prompt, output, chunk = symbols("prompt", "output", "chunk")
-    need = request_demand(prompt, output, chunk, THEORY)
-    letters = {"tokens": "v", "slots": "k", "area": "g", "least_area": "g_{min}", "work": "W",
-               "peak": "s_{max}"}  # fmt: skip
+    need = request_demand(*symbols("prompt", "output", "chunk", "kv_block"), THEORY)
+    letters = {"tokens": "v", "slots": "k", "area": "g", "least_area": "g_{min}",
+               "held": r"\bar g", "work": "W", "peak": "s_{max}"}  # fmt: skip
     return family(
         "demand", {name: (letter, need[name]) for name, letter in letters.items()},
         kind=Kind.EXACT, assumptions=("conventions: theory", "no prefix reuse"),

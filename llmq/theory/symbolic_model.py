@@ -30,7 +30,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "roofline": ("base", "per_token", "floor", "floor_per_token"),
 }
 _LIMITS = ("token_budget", "max_seqs", "kv_tokens", "kv_block", "chunk")
-_DEMANDS = ("tokens", "slots", "area", "decodes", "prompt", "work")
+_DEMANDS = ("tokens", "slots", "area", "held", "decodes", "prompt", "work")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,12 @@ class Model:
         Returns
         -------
         dict of str to sympy.Expr
-            ``tokens``, ``slots``, ``area``, ``decodes``, ``prompt``, ``work``.
+            ``tokens``, ``slots``, ``area``, ``held``, ``decodes``, ``prompt``, ``work``.
         """
         if not self.lengths:
             return {field: symbols(f"{field}_{klass}")[0] for field in _DEMANDS}
-        s, o, chunk = symbols(f"prompt_{klass}", f"output_{klass}", "chunk")
-        need = request_demand(s, o, chunk, self.conventions)
+        shape = symbols(f"prompt_{klass}", f"output_{klass}", "chunk", "kv_block")
+        need = request_demand(*shape, self.conventions)
         return need | {"area": need["least_area" if self.least else "area"]}
 
     def total(self, field: str, flow: str = "rate") -> Expr:
@@ -134,7 +134,7 @@ class Model:
         if self.form == "tiled":
             budget = tile * sympy.floor(budget / tile)
         field, limit = {
-            "tokens": ("tokens", budget), "slots": ("slots", seqs), "memory": ("area", memory)
+            "tokens": ("tokens", budget), "slots": ("slots", seqs), "memory": ("held", memory)
         }[resource]  # fmt: skip
         return self.total(field, flow) / limit
 
@@ -206,6 +206,7 @@ class Model:
         names = (*FORMS[self.form], "per_kv", "per_work")
         found = {name: as_fraction(getattr(engine.law, name)) for name in names}
         found |= {name: as_fraction(getattr(engine, name)) for name in _LIMITS}
+        found["kv_tokens"] = as_fraction(engine.kv_room)
         found["engines"] = as_fraction(engines)
         for name, rate in zip(self.classes, vector, strict=True):
             found[f"rate_{name}"] = rate
@@ -220,8 +221,9 @@ class Model:
             pair = {"prompt": request.prompt.low, "output": request.output.low}
             return {f"{key}_{name}": as_fraction(value) for key, value in pair.items()}
         need = demand(request, engine)
-        area = {"area": need.least_area}
-        fields = {field: getattr(need, field) for field in _DEMANDS} | area
+        least = {"area": need.least_area, "held": need.memory}
+        fields = {field: least[field] if field in least else getattr(need, field)
+                  for field in _DEMANDS}  # fmt: skip
         return {f"{field}_{name}": value for field, value in fields.items()}
 
     def _check(self, engine: Engine, mix: Mapping[str, RequestClass]) -> None:

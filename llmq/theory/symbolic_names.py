@@ -28,6 +28,7 @@ NOTATION: dict[str, tuple[str, str]] = {
     "tokens": ("v", "tokens computed"),
     "slots": ("k", "iterations in a slot"),
     "area": ("g", "KV area, token-iterations"),
+    "held": (r"\bar g", "KV area in whole blocks, token-iterations"),
     "decodes": ("d", "decode iterations"),
     "work": ("W", "prefill attention, tokens squared"),
     "price": ("w", "engine time of a request"),
@@ -43,7 +44,7 @@ NOTATION: dict[str, tuple[str, str]] = {
     "floor_per_token": ("a_{0}", "time of a token in the memory branch"),
     "token_budget": ("b_{max}", "tokens of an iteration, at most"),
     "max_seqs": ("k_{max}", "requests resident, at most"),
-    "kv_tokens": ("M", "KV capacity, tokens"),
+    "kv_tokens": ("M", "KV capacity, tokens of whole blocks"),
     "kv_block": (r"\beta", "tokens of a KV block"),
     "chunk": ("h", "prompt tokens of a request in an iteration, at most"),
     "engines": ("N", "equal engines"),
@@ -90,8 +91,8 @@ NOTATION: dict[str, tuple[str, str]] = {
     "prefills": ("n_{c}", "prefills in a cycle of RAD, at most"),
 }
 _BY_CLASS = (
-    "rate", "share", "prompt", "output", "tokens", "slots", "area", "decodes", "work", "price",
-    "square",
+    "rate", "share", "prompt", "output", "tokens", "slots", "area", "held", "decodes", "work",
+    "price", "square",
 )  # fmt: skip
 
 

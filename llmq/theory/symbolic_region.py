@@ -1,11 +1,12 @@
 r"""Theorem U in symbols: load, facets, prices, what more of something buys, fluid equilibrium.
 
 ``N`` equal engines serve class ``j`` at rate :math:`\lambda_j`; a request computes ``v`` tokens,
-takes a slot in ``k`` iterations and holds ``g`` token-iterations of KV. With an iteration time
+takes a slot in ``k`` iterations and holds ``g`` token-iterations of KV, in whole blocks
+:math:`\bar g` (``area`` and ``held``). With an iteration time
 :math:`\max_i (c_i + a_i b) + e \kappa` the load is the largest of
 
 .. math:: \rho^f_i = \frac1N \sum_j \lambda_j (a_i v_j + e g_j + c_i n^f_j), \qquad
-          n^{tokens} = v / b_{max}, \quad n^{slots} = k / k_{max}, \quad n^{memory} = g / M .
+          n^{tokens} = v / b_{max}, \quad n^{slots} = k / k_{max}, \quad n^{memory} = \bar g / M .
 
 The laws are *affine* (one piece ``c, a``: the three facets of Theorem U), *roofline* (two pieces)
 and *tiled*. Tiles are the pieces of the lower convex envelope: full tiles cost ``c`` and
@@ -122,7 +123,7 @@ class SymbolicRegion:
         Examples
         --------
         >>> region(("chat",)).sensitivity("memory", "kv_tokens").expression
-        -area_chat*base*rate_chat/(engines*kv_tokens**2)
+        -base*held_chat*rate_chat/(engines*kv_tokens**2)
         """
         return self.facets[facet].derivative(parameter)
 
@@ -200,7 +201,7 @@ class SymbolicRegion:
         >>> rest = region(("chat",), lengths=True).equilibrium()
         >>> rest.iteration(rate_chat=8, prompt_chat=512, output_chat=128, chunk=1024, base=0.012,
         ...     per_token=1e-4, per_kv=0, engines=1, token_budget=1024, max_seqs=200,
-        ...     kv_tokens=10**9)
+        ...     kv_tokens=10**9, kv_block=1)
         0.0245901639344
         """
         return _equilibrium(self.model)
@@ -367,7 +368,7 @@ def region(
     >>> print(two.prices["slots"].chat.subs(per_kv=0).expression)
     (base*slots_chat + max_seqs*per_token*tokens_chat)/(engines*max_seqs)
     >>> print(region("chat").facets.memory.derivative("kv_tokens").latex())
-    \frac{\partial \rho_{memory}}{\partial M} = - \frac{g_{chat} c \lambda_{chat}}{N M^{2}}
+    \frac{\partial \rho_{memory}}{\partial M} = - \frac{c \bar g_{chat} \lambda_{chat}}{N M^{2}}
     """
     if others:
         named = (classes, *others) if isinstance(classes, str) else (*classes, *others)

@@ -97,8 +97,9 @@ NIE = {"short": RequestClass(1024, 256), "long": RequestClass(2048, 512)}
 
 
 def nie(**changes: int) -> Engine:
+    # The papers count memory in tokens: blocks of one token.
     engine = Engine(
-        BatchTime.affine(base=0.03, per_token=0), token_budget=8192, kv_tokens=60_000,
+        BatchTime.affine(base=0.03, per_token=0), token_budget=8192, kv_tokens=60_000, kv_block=1,
         prefill_chunk=512, conventions=THEORY,
     )  # fmt: skip
     return engine.with_(**changes)
@@ -135,7 +136,7 @@ def test_o8_nie_inner_capacity_for_one_class_list() -> None:
     # The two kinds as one class: sorted into gangs, each leaves one of its own peaks free
     # (Nie: the largest peak), so the inner load lies between mu and mu (1 - delta).
     law = [Lengths([a, b], [0.7, 0.3]) for a, b in ((1024, 2048), (256, 512))]
-    region = stability_region(nie(kv_block=1), {"all": RequestClass(*law, paired=True)})
+    region = stability_region(nie(), {"all": RequestClass(*law, paired=True)})
     low, high = region.load_bracket({"all": 1.0})
     assert 1 / low == pytest.approx(3.5517014070, rel=1e-10)
     by_hand = 0.03 * (0.7 * 296_576 / (60_001 - 1280) + 0.3 * 1_185_024 / (60_001 - 2560))
@@ -148,7 +149,8 @@ def test_o8_nie_inner_capacity_for_one_class_list() -> None:
 U_MIX = {"a": RequestClass(512, 128), "b": RequestClass(2048, 256)}
 U_ENGINE = Engine(
     BatchTime.affine(base=0.012, per_token=1 / 40 * 1e-3, per_kv=1e-8),
-    token_budget=2048, max_seqs=128, kv_tokens=120_000, prefill_chunk=512, conventions=THEORY,
+    token_budget=2048, max_seqs=128, kv_tokens=120_000, kv_block=1, prefill_chunk=512,
+    conventions=THEORY,
 )  # fmt: skip
 U_RATES = {"a": 10.0, "b": 2.0}
 
@@ -196,7 +198,7 @@ def test_o25_load_and_binding() -> None:
 )
 def test_theorem_u_brackets_the_paced_simulation(memory: int, bound: float, paced: float) -> None:
     law = BatchTime.affine(base=0.012, per_token=2.5e-5)
-    engine = Engine(law, token_budget=2048, kv_tokens=memory, conventions=THEORY)
+    engine = Engine(law, token_budget=2048, kv_tokens=memory, kv_block=1, conventions=THEORY)
     region = one(engine, 512, 128)
     low, high = region.load_bracket({"x": 1.0})
     assert 1 / low == pytest.approx(bound, rel=1e-4)
@@ -221,7 +223,7 @@ def test_case_wait_is_the_memory_facet() -> None:
     # d0 = 1/100, d1 = 1e-7, area counts the prefill once: sum_{j=0}^{o} (s + j).
     engine = Engine(
         BatchTime.affine(base=0.01, per_token=0, per_kv=1e-7), token_budget=4096,
-        kv_tokens=100_000, conventions=replace(THEORY, area="wait"), prefill_chunk=64,
+        kv_tokens=100_000, kv_block=1, conventions=replace(THEORY, area="wait"), prefill_chunk=64,
     )  # fmt: skip
     mix = {"a": RequestClass(100, 50), "b": RequestClass(200, 100)}
     region = stability_region(engine, mix)

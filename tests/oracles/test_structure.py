@@ -92,7 +92,7 @@ def test_without_an_intercept_memory_and_slots_never_bind() -> None:
         parts = {f.resource: f.exact for f in facets}
         for j, one in enumerate(need):
             work = one.tokens * F(1, 40_000) + one.least_area * F(1, 10**8)
-            assert parts["memory"][j] - work == c * one.least_area / 120_000
+            assert parts["memory"][j] - work == c * one.memory / 120_000
             assert parts["slots"][j] - work == c * one.slots / 128
     law = BatchTime.affine(base=0, per_token=2.5e-5, per_kv=1e-8)
     region = stability_region(ONE.with_(law=law), MIX)

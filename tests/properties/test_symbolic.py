@@ -215,14 +215,20 @@ def test_the_equilibrium_is_that_of_the_fluid_model(form, data):
 
 
 @FEW
-@given(prompt=st.integers(1, 500), output=st.integers(1, 300), chunk=st.integers(1, 200))
-def test_demand(prompt, output, chunk):
-    engine = Engine(BatchTime.affine(base=1, per_token=1), chunk, conventions=THEORY)
-    need, at = demand(RequestClass(prompt, output), engine), (prompt, output, chunk)
-    values = dict(zip(("prompt", "output", "chunk"), at, strict=True))
+@given(prompt=st.integers(1, 500), output=st.integers(1, 300), chunk=st.integers(1, 200),
+       block=st.integers(1, 40))  # fmt: skip
+def test_demand(prompt, output, chunk, block):
+    engine = Engine(
+        BatchTime.affine(base=1, per_token=1), chunk, kv_tokens=9999, kv_block=block,
+        conventions=THEORY,
+    )  # fmt: skip
+    need = demand(RequestClass(prompt, output), engine)
+    values = {"prompt": prompt, "output": output, "chunk": chunk, "kv_block": block}
     for name, formula in law("demand").items():
-        assert formula.exact(**values) == getattr(need, name)
-        assert formula(**values) == float(getattr(need, name))
+        value = need.memory if name == "held" else getattr(need, name)
+        assert fixed(formula, values) == value
+        given = {key: values[key] for key in formula.arguments}
+        assert formula(**given) == float(value)
 
 
 @FEW

@@ -218,10 +218,14 @@ def test_f_blocks_of_two_tokens() -> None:
 def test_f_as_many_pairs_of_lengths_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_lengths, "MOST", 6)
     one = Lengths({"prompt": [1, 2], "output": [1, 2, 3], "paired": False}, "class x")
-    assert one.mean(lambda x, y: x + y, 0) == F(5, 2)
+    # Decodes 0, 1 and 2 hold nothing, one block, two blocks of a prompt of 1; then 0, 2 and 4.
+    assert one.decode_blocks(0, 2) == F(2 * (0 + 1 + 3) + 2 * (0 + 2 + 4), 6)
     more = Lengths({"prompt": [1, 2], "output": [1, 2, 3, 4], "paired": False}, "class x")
     with pytest.raises(Rejected, match="too many different lengths"):
-        more.mean(lambda x, y: x + y, 0)
+        more.decode_blocks(0, 2)
+    # Prompts that are as long beyond their whole blocks count once.
+    alike = Lengths({"prompt": [1, 3], "output": [1, 2, 3, 4], "paired": False}, "class x")
+    assert alike.decode_blocks(0, 2) == F(2 * (1 + 3 + 5) + 2 * (2 + 5 + 8), 8)
     assert ratio(F(5, 2)) == "5/2"
 
 

@@ -230,9 +230,9 @@ def test_f_blocks_need_few_different_lengths() -> None:
     area = F(sum(s), 500) + F(sum(s), 500) * F(sum(o) - 500, 500)
     area += F(sum((y - 1) * y for y in o), 1000)
     needs = need(F(501, 2), F(499, 2), 0, memory=area)
-    given = pool({"x": needs}, limits={"memory": 1600}, chunk=500, budget=500)
+    given = pool({"x": needs}, limits={"memory": 1500}, chunk=500, budget=500)
     check_needs(made := Pool("e", given), made.needs["x"], one)
-    given["rules"]["block"] = 16
+    given["rules"]["block"] = 500
     with pytest.raises(Rejected, match="too many different lengths"):
         check_needs(made := Pool("e", given), made.needs["x"], one)
     # A block without a memory limit asks for nothing.

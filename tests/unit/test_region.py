@@ -29,8 +29,9 @@ from llmq.theory.tiling import best_batch
 
 LAW = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8)
 ENGINE_U = Engine(
-    LAW, token_budget=2048, max_seqs=128, kv_tokens=120_000, prefill_chunk=512, conventions=THEORY
-)
+    LAW, token_budget=2048, max_seqs=128, kv_tokens=120_000, kv_block=1, prefill_chunk=512,
+    conventions=THEORY,
+)  # fmt: skip
 MIX = {"chat": RequestClass(512, 128), "code": RequestClass(2048, 256)}
 RATES = {"chat": 10.0, "code": 2.0}
 
@@ -180,7 +181,10 @@ def test_exact_region_decides_everywhere() -> None:
 def test_two_kv_rates_bracket() -> None:
     law = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8, per_kv_mixed=4e-8)
     both = stability_region(ENGINE_U.with_(law=law), MIX)
-    assert both.load(RATES) == stability_region(ENGINE_U, MIX).load(RATES)
+    # Decodes read at 1e-8; the chunks hold 512, and 512 + 1024 + 1536 + 2048: at 4e-8.
+    exact = {name: F(rate) for name, rate in RATES.items()}
+    more = F(3, 10**8) * (10 * 512 + 2 * 5120)
+    assert both.load(exact, exact=True) == F("0.48064128") + more == F("0.48110208")
     slow = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=4e-8)
     worse = stability_region(ENGINE_U.with_(law=slow), MIX)
     assert both.load_bracket(RATES)[1] == worse.load_bracket(RATES)[1]
@@ -379,7 +383,7 @@ POOL = {"a": (ENGINE_U, 1), "b": (ENGINE_U, 2)}
         ),
         (ENGINE_U, MIX, {"method": "closed"}, r"did you mean 'closed_form'\?"),
         (
-            ENGINE_U.with_(kv_tokens=2300), MIX, {},
+            ENGINE_U.with_(kv_tokens=2300, kv_block=16), MIX, {},
             r"class 'code' does not fit: a request holds up to 2,304 KV tokens \(144 blocks of "
             r"16\), the engine has 2,300 \(143 blocks\); raise kv_tokens",
         ),

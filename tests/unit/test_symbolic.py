@@ -23,7 +23,7 @@ TWO = region(classes=("chat", "code"))
 # Oracle O25, times in milliseconds.
 ENGINE = Engine(
     BatchTime.affine(base=12, per_token=1 / 40, per_kv=1e-5), token_budget=2048, max_seqs=128,
-    kv_tokens=120_000, prefill_chunk=512, conventions=THEORY,
+    kv_tokens=120_000, kv_block=1, prefill_chunk=512, conventions=THEORY,
 )  # fmt: skip
 MIX = {"chat": RequestClass(512, 128), "code": RequestClass(2048, 256)}
 RATES = {"chat": F(10, 1000), "code": F(2, 1000)}
@@ -72,19 +72,19 @@ def test_prices_are_gradients_and_rates_times_prices_the_load():
 
 
 def test_special_cases_of_theorem_u():
-    c, lam, memory, g, v, budget = symbols(
-        "base", "rate_chat", "kv_tokens", "area_chat", "tokens_chat", "token_budget"
+    c, lam, memory, g, held, v, budget = symbols(
+        "base", "rate_chat", "kv_tokens", "area_chat", "held_chat", "tokens_chat", "token_budget"
     )
     alone = {"engines": 1, "per_kv": 0}
     # Nie et al.: memory with a = e = 0 and c the mean batch time.
-    nie = law("nie").rate.subs(batch_time=c, mean_area=g).expression
+    nie = law("nie").rate.subs(batch_time=c, mean_area=held).expression
     assert is_zero(CHAT.facets.memory.subs(per_token=0, **alone).expression - lam / nie)
     # WAIT: memory with a = 0, e = d1, c = d0.
     d0, d1 = symbols("d0", "d1")
     facet = CHAT.facets.memory.subs(per_token=0, per_kv=d1, base=d0, engines=1).expression
     wait = law("wait").load.expression
     area = law("wait").area_rate.expression
-    assert is_zero(facet.xreplace({g: area / lam}) - wait)
+    assert is_zero(facet.xreplace({g: area / lam, held: area / lam}) - wait)
     # Dai et al.: tokens with a := alpha / b0; the token rate is b_max / t(b_max).
     tiled = region("chat", law="tiled").facets.tokens.subs(per_token=0, **alone)
     whole = law("tile").whole.subs(per_token=0).expression
@@ -268,7 +268,8 @@ def test_latex_is_stable():
     assert [formula.latex() for formula in found] == [
         r"\rho_{tokens} = \frac{g_{chat} e \lambda_{chat} + a \lambda_{chat} v_{chat}"
         r" + \frac{c \lambda_{chat} v_{chat}}{b_{max}}}{N}",
-        r"\frac{\partial \rho_{memory}}{\partial M} = - \frac{g_{chat} c \lambda_{chat}}{N M^{2}}",
+        r"\frac{\partial \rho_{memory}}{\partial M} = - \frac{c \bar g_{chat} \lambda_{chat}}"
+        r"{N M^{2}}",
         r"E[W] = \frac{\lambda E[S^{2}]}{2 - 2 E[S] \lambda}",
         r"E[N] = \frac{c E[o] \lambda + E[o] a \lambda}{1 - E[o] a \lambda}",
         r"\Delta T^{*} = \frac{d_{0}}{1 - d_{1} \lambda_{chat} \left(s_{chat}"
@@ -299,7 +300,7 @@ def test_a_coefficient_called_floor_does_not_hide_the_function():
     whole = region("chat", law="roofline", lengths=True).load
     at = {"floor": 5, "floor_per_token": 0, "base": 1, "per_token": 1, "per_kv": 1, "engines": 1,
           "rate_chat": F(1, 10), "prompt_chat": 5, "output_chat": 1, "chunk": 2, "max_seqs": 9,
-          "kv_tokens": 99, "token_budget": 2}  # fmt: skip
+          "kv_tokens": 99, "kv_block": 1, "token_budget": 2}  # fmt: skip
     assert whole(**at) == pytest.approx(float(whole.exact(**at)), rel=1e-14)
 
 
@@ -321,7 +322,7 @@ def test_substitution_keeps_what_is_left():
     wait = law("mg1").wait.subs(second_moment=2, mean=law("mg1").utilisation)
     assert wait.symbols.keys() == {"mean", "rate"}
     assert wait.exact(rate=F(1, 2), mean=1) == F(2, 3)
-    area = CHAT.facets.memory.subs(area_chat=law("demand").area)
+    area = CHAT.facets.memory.subs(held_chat=law("demand").area)
     assert {"prompt", "output", "chunk"} <= set(area.arguments)
 
 

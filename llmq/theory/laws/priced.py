@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,8 @@ from llmq.model.checked import checked
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.result import Kind
-from llmq.theory.demand import prefill_area
 from llmq.theory.facets import Facet
+from llmq.theory.held import parts_of_blocks, prefill_area, prefill_blocks, read_rates
 from llmq.theory.laws.base import Law, check_number, check_share, check_stable
 from llmq.theory.rates import Rates, rate_vector
 from llmq.theory.region import Region
@@ -192,34 +192,73 @@ def priced_workload(
 
 def _moments(region: Region, facet: Facet, request: RequestClass) -> tuple[float, float]:
     """Mean and mean square of what the facet charges a request."""
-    alpha, beta, cross = _charges(region, facet, request)
     s, d = request.prompt, request.output
-    steps = d.values - 1 + region.engine.conventions.lag
     if request.paired:
-        price = alpha + beta + cross * s.values * steps
-        share = s.weights if s.weights is not None else np.full(len(price), 1 / len(price))
+        steps = region.engine.conventions.decode_iterations(d.values)
+        alpha, beta, cross = _charges(region, facet, s.values, steps)
+        price = alpha + beta + cross * steps
+        if _block(region, facet) > 1:
+            price += _ahead(region, facet, s.values, steps)
+        share = _share(s)
         return float(share @ price), float(share @ price**2)
-
-    def over(law: Lengths, values: npt.NDArray[Any]) -> float:
-        return float(values.mean() if law.weights is None else values @ law.weights)
-
-    prompt, step = over(s, s.values), over(d, steps)
-    a, b = over(s, alpha), over(d, beta)
-    square = over(s, alpha**2) + over(d, beta**2) + 2 * a * b
-    square += cross**2 * over(s, s.values.astype(float) ** 2) * over(d, steps.astype(float) ** 2)
-    square += 2 * cross * over(s, alpha * s.values) * step
-    square += 2 * cross * prompt * over(d, beta * steps)
-    return a + b + cross * prompt * step, square
+    # Prompts alike beyond their whole blocks: what they cost is linear in what the decodes cost.
+    residues = s.values % _block(region, facet)
+    found = [
+        _apart(region, facet, request, residues == rest) for rest in np.unique(residues).tolist()
+    ]
+    mean, square = np.sum(found, axis=0)
+    return float(mean), float(square)
 
 
-def _charges(region: Region, facet: Facet, request: RequestClass) -> tuple[Floats, Floats, float]:
-    """Charge of the prompts, of the decodes, and per prompt token and decode."""
-    engine, law = region.engine, region.engine.law
-    s = request.prompt.values.astype(np.float64)
-    d = request.output.values - 1.0 + engine.conventions.lag
-    area = prefill_area(request.prompt.values, engine.chunk, engine.conventions.area)[1]
-    each = facet.prices
-    per_area = float(each.area) + float(min(law.per_kv, law.per_kv_mixed))
-    prompts = float(each.prompt) * s + float(each.chunk) * np.ceil(s / engine.chunk)
-    prompts = prompts + per_area * area + float(law.per_work) * s * s / 2
-    return prompts, float(each.decode) * d + per_area * d * (d + 1) / 2, per_area
+def _apart(
+    region: Region, facet: Facet, request: RequestClass, some: npt.NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Return what prompts with one residue add to mean and mean square; independent lengths."""
+    steps = region.engine.conventions.decode_iterations(request.output.values)
+    prompt = request.prompt.values[some]
+    alpha, beta, cross = _charges(region, facet, prompt, steps)
+    if _block(region, facet) > 1:
+        beta = beta + _ahead(region, facet, prompt[:1], steps)
+    p, q = _share(request.prompt)[some], _share(request.output)
+    mean = p @ alpha + p.sum() * (q @ beta) + (p @ cross) * (q @ steps)
+    square = p @ alpha**2 + p.sum() * (q @ beta**2) + 2 * (p @ alpha) * (q @ beta)
+    square += (p @ cross**2) * (q @ steps.astype(np.float64) ** 2)
+    square += 2 * (p @ (cross * alpha)) * (q @ steps) + 2 * (p @ cross) * (q @ (beta * steps))
+    return float(mean), float(square)
+
+
+def _share(law: Lengths) -> Floats:
+    n = len(law.values)
+    return np.full(n, 1 / n) if law.weights is None else np.asarray(law.weights, np.float64)
+
+
+def _block(region: Region, facet: Facet) -> int:
+    """Tokens of the blocks that the facet charges."""
+    return region.engine.kv_block if facet.prices.area else 1
+
+
+def _charges(
+    region: Region, facet: Facet, prompt: npt.NDArray[np.int64], steps: npt.NDArray[np.int64]
+) -> tuple[Floats, Floats, Floats]:
+    """Charge of the prompts, of the decodes, and of a decode for each prompt."""
+    engine, law, each = region.engine, region.engine.law, facet.prices
+    rules, block, memory = engine.conventions.area, _block(region, facet), float(each.area)
+    first, then = read_rates(law)
+    s, d = prompt.astype(np.float64), steps.astype(np.float64)
+    held = block * prefill_blocks(prompt, engine.chunk, rules, block)
+    alpha = float(each.prompt) * s + float(each.chunk) * np.ceil(s / engine.chunk)
+    alpha += memory * held + first * prefill_area(prompt, engine.chunk, rules)[1]
+    alpha += float(law.per_work) * s * s / 2
+    beta = float(each.decode) * d + then * d * (d + 1) / 2
+    beta += memory * block * parts_of_blocks(prompt[:1], steps, block)[1][2]
+    return alpha, beta, then * s + memory * block * (prompt // block)
+
+
+def _ahead(
+    region: Region, facet: Facet, prompt: npt.NDArray[np.int64], steps: npt.NDArray[np.int64]
+) -> Floats:
+    """Charge of the blocks that decodes take earlier because the prompt ends inside a block."""
+    block = _block(region, facet)
+    (_, rest), (rounds, some, _) = parts_of_blocks(prompt, steps, block)
+    more = block * (rest * rounds + np.maximum(rest + some - block, 0))
+    return np.asarray(float(facet.prices.area) * more, dtype=np.float64)
