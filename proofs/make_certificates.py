@@ -84,7 +84,7 @@ def _fleets() -> Iterator[tuple[str, Certificate]]:
     yield "o24-unstable", certify(o24, {"x": RequestClass(1024, 256)}, {"x": 0.15})
     law = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8)
     o25 = Engine(
-        law, token_budget=2048, max_seqs=128, kv_tokens=120_000, prefill_chunk=512,
+        law, token_budget=2048, max_seqs=128, kv_tokens=120_000, kv_block=1, prefill_chunk=512,
     )  # fmt: skip
     pair = {"one": RequestClass(512, 129), "two": RequestClass(2048, 257)}
     yield "o25-optimal", certify(o25, pair, {"one": 10, "two": 2})

@@ -216,7 +216,7 @@ def request_prices(
     held = least + later
     if engine.kv_tokens is not None and block > 1:
         blocks = prefill_blocks(prompt, engine.chunk, rules.area, block)
-        held = block * (blocks + decode_blocks(prompt, steps, block))
+        held = float(block) * (blocks + decode_blocks(prompt, steps, block))
     brings = np.array([prompt, steps, -(-prompt // engine.chunk), held], dtype=np.float64)
     prices = np.array(
         [[float(getattr(f.prices, name)) for name in Prices.__slots__] for f in found]

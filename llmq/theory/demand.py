@@ -212,10 +212,9 @@ def demand(request: RequestClass, engine: Engine, *, chunk: int | None = None) -
     first, then = _mean(least, s), cross
     # Without a limit nobody asks for memory, and blocks of one token are tokens.
     if engine.kv_tokens is not None and engine.kv_block > 1:
-        # Who holds fewer tokens than a block has, has one: any larger block counts as many.
-        block = min(engine.kv_block, s.high + d.high + 1)
-        first = engine.kv_block * _mean(prefill_blocks(prompt, size, rules, block), s)
-        then = engine.kv_block * _mean_blocks(request, prompt, steps, block)
+        block = engine.kv_block
+        first = block * _mean(prefill_blocks(prompt, size, rules, block), s)
+        then = block * _mean_blocks(request, prompt, steps, block)
     return Demand(
         prompt=_mean(prompt, s),
         decodes=_mean(steps, d),

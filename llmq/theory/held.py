@@ -102,6 +102,8 @@ def prefill_blocks(prompt: Ints, chunk: int, area: str, block: int) -> Ints:
     if area != "chunked":
         return -(-prompt // block) if area == "wait" else prompt * 0
     n = -(-prompt // chunk)
+    # Any block that holds the longest prompt counts as one; a large one may overflow below.
+    block = min(block, int(prompt.max(initial=1)))
     # Upwards from the first piece of r tokens: ceil((r + i chunk) / block) for i < n.
     blocks: Ints = _floor_sum(n, block, chunk, prompt - (n - 1) * chunk + block - 1)
     return blocks

@@ -70,7 +70,8 @@ def request_demand(
     )  # fmt: skip
     return {
         "tokens": prompt + steps, "slots": n + steps, "area": first + decode,
-        "least_area": least + decode, "held": block * rounded + ends - begins, "decodes": steps, "prompt": prompt, "work": prompt**2 / 2,
+        "least_area": least + decode, "held": block * rounded + ends - begins,
+        "decodes": steps, "prompt": prompt, "work": prompt**2 / 2,
         "peak": prompt + steps,
     }  # fmt: skip
 

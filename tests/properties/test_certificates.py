@@ -307,7 +307,7 @@ def engines(draw: st.DrawFn) -> Engine:
         token_budget=draw(st.integers(1, 48)),
         max_seqs=draw(st.none() | st.integers(1, 12)),
         kv_tokens=draw(st.none() | st.integers(64, 400)),
-        kv_block=1,
+        kv_block=draw(st.sampled_from([1, 3, 16])),
         prefill_chunk=draw(st.none() | st.integers(1, 16)),
         conventions=draw(st.sampled_from([ENGINE, THEORY, replace(THEORY, area="wait")])),
     )

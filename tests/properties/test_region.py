@@ -68,7 +68,7 @@ def mixes(draw: st.DrawFn, most: int = 3, longest: int = 40) -> dict[str, Reques
 @st.composite
 def engines(draw: st.DrawFn, mix: dict[str, RequestClass], law: BatchTime | None = None) -> Engine:
     peak = max(request.peak for request in mix.values())
-    block = draw(st.sampled_from([1, 4]))
+    block = draw(st.sampled_from([1, 3, 4]))
     rules = draw(st.sampled_from([ENGINE, THEORY]))
     budget = draw(st.integers(1, 60))
     return Engine(

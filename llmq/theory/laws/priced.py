@@ -245,7 +245,7 @@ def _charges(
     rules, block, memory = engine.conventions.area, _block(region, facet), float(each.area)
     first, then = read_rates(law)
     s, d = prompt.astype(np.float64), steps.astype(np.float64)
-    held = block * prefill_blocks(prompt, engine.chunk, rules, block)
+    held = float(block) * prefill_blocks(prompt, engine.chunk, rules, block)
     alpha = float(each.prompt) * s + float(each.chunk) * np.ceil(s / engine.chunk)
     alpha += memory * held + first * prefill_area(prompt, engine.chunk, rules)[1]
     alpha += float(law.per_work) * s * s / 2
@@ -260,5 +260,5 @@ def _ahead(
     """Charge of the blocks that decodes take earlier because the prompt ends inside a block."""
     block = _block(region, facet)
     (_, rest), (rounds, some, _) = parts_of_blocks(prompt, steps, block)
-    more = block * (rest * rounds + np.maximum(rest + some - block, 0))
+    more = float(block) * (rest * rounds + np.maximum(rest + some - block, 0))
     return np.asarray(float(facet.prices.area) * more, dtype=np.float64)
