@@ -19,6 +19,7 @@ from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.rng import RngLike
 from llmq.theory.demand import demand
+from llmq.theory.held import read_rates
 from llmq.units import as_fraction
 
 TITLE = "Prices of requests on seven GPUs, taken apart"
@@ -37,7 +38,7 @@ def one(point: Point, _: np.random.SeedSequence) -> list[Row]:
     """Take the prices on one GPU apart."""
     engine = llmq.load_engine(f"llama-3.1-8b/{point['gpu']}")
     law = engine.law
-    read = min(as_fraction(law.per_kv), as_fraction(law.per_kv_mixed))
+    first, then = map(as_fraction, read_rates(law))
     region = llmq.stability_region(engine, MIX)
     rates = dict.fromkeys(MIX, 1.0)
     binds = region.binding(rates)[0]
@@ -49,9 +50,9 @@ def one(point: Point, _: np.random.SeedSequence) -> list[Row]:
             "prompt": need.prompt * price.prompt,
             "attention": need.work * as_fraction(law.per_work),
             "decode": need.decodes * price.decode,
-            "KV reads": need.least_area * read,
+            "KV reads": need.prefill_area * first + need.decode_area * then,
             "slots": need.chunks * price.chunk,
-            "memory": need.least_area * price.area,
+            "memory": need.memory * price.area,
         }
         for part, value in parts.items():
             rows.append({

@@ -11,21 +11,30 @@ rows. A request with prompt ``s`` and ``d`` decodes, chunks of at most ``ch``, i
   After the ``i``-th of ``n`` prefill iterations at least ``s - (n - i) ch`` are held, so the
   prefill holds at least ``n s - ch n (n - 1) / 2`` in sum with ``n = ceil(s / ch)`` (remainder
   first), and more iterations only add terms;
+* memory ``h``, the same in whole blocks of ``beta`` tokens: who holds ``x`` tokens takes
+  ``ceil(x / beta)`` of the blocks, and rounding up keeps the order of the bounds for each ``i``, so
+  the prefill takes at least ``beta sum_i ceil((s - i ch) / beta)``, decode ``j`` just
+  ``beta ceil((s + j) / beta)``;
 * work ``s^2 / 2``, however the prompt is cut: ``sum c (k + c / 2)`` telescopes.
 
 Eviction, recomputation, swapping and waiting while resident only add to each of these.
 
 **Proof.** Let ``C_j(T)`` requests of class ``j`` be finished by ``T``, in ``K`` iterations with
-``B`` tokens. Then ``K b >= B``, ``K k >= C . k``, ``K M >= C . g`` and ``B >= C . v``. With the
+``B`` tokens. Then ``K b >= B``, ``K k >= C . k``, ``K M >= C . h`` (``M`` the tokens of the whole
+blocks) and ``B >= C . v``. With the
 convex envelope ``max_i (c_i + a_i n)`` of ``f`` on ``1..b`` (Jensen), ``c_i`` of an active piece
 and ``a_i >= 0``,
 
     T >= sum f(B_n) + e C . g + w C . W >= c_i K + a_i B + e C . g + w C . W >= C . w
 
 for each facet ``w = c_i n^f + a_i v + e g + w W``, ``n^f`` one of ``v / b``, ``k / k_max``,
-``g / M`` where ``c_i >= 0`` (for ``c_i < 0`` the piece is dominated by the best rate
+``h / M`` where ``c_i >= 0`` (for ``c_i < 0`` the piece is dominated by the best rate
 ``f(B) >= a* B``). So at most ``T`` priced work is finished while ``T rate . w > T`` arrives: the
 number of unfinished requests grows at least at rate ``(load - 1) / max w`` almost surely.
+
+Where iterations with prompt tokens read KV at ``e_p`` and the others at ``e_d``, the chunks of a
+prompt are read in the first kind only: ``e g`` is at least ``e_p`` times the area of the prefill
+and ``min(e_p, e_d)`` times that of the decodes.
 
 Where all prompts share one slot, an iteration with ``x`` prompt tokens and ``y`` decodes has
 ``y + [x > 0] <= k`` and ``x + y <= b``, hence ``y + x / (b - k + 1) <= k``.
@@ -47,6 +56,17 @@ def least_area(s: int, ch: int, held: int = 0) -> int:
     if held == s:
         return 0
     return min(held + c + least_area(s, ch, held + c) for c in range(1, min(ch, s - held) + 1))
+
+
+@cache
+def least_blocks(s: int, ch: int, block: int, held: int = 0) -> int:
+    """Least KV blocks summed over prefill iterations, over every way to cut the prompt."""
+    if held == s:
+        return 0
+    return min(
+        -(-(held + c) // block) + least_blocks(s, ch, block, held + c)
+        for c in range(1, min(ch, s - held) + 1)
+    )
 
 
 def facets() -> None:
@@ -76,6 +96,11 @@ def counts() -> None:
         least_area(s, ch) == n[s, ch] * s - ch * n[s, ch] * (n[s, ch] - 1) // 2 for s, ch in cases
     )
     holds(area, "least prefill area = n s - ch n (n - 1) / 2, every cut, s <= 9, ch <= 4")
+    blocks = all(
+        least_blocks(s, ch, block) == sum(-(-(s - i * ch) // block) for i in range(n[s, ch]))
+        for (s, ch), block in product(cases, range(1, 6))
+    )
+    holds(blocks, "least prefill blocks: the remainder first, every cut, blocks of 1 to 5")
     held, chunk = sympy.symbols("held chunk")
     step = (held + chunk) ** 2 / 2 - held**2 / 2
     holds(sympy.expand(step - chunk * (held + chunk / 2)) == 0, "work telescopes to s^2 / 2")

@@ -54,6 +54,7 @@ def test_wrong_algebra_is_noticed(monkeypatch, capsys) -> None:
         (tile_rate, "time", lambda b, c, a, tile: c + a * (b // tile)),
         (full_tile, "offered", lambda rows, chunk: len(rows)),
         (rate_conservation, "least_area", lambda s, ch: s * -(-s // ch)),
+        (rate_conservation, "least_blocks", lambda s, ch, block: -(-s // block) * -(-s // ch)),
         (pacing, "profiles", lambda s, d, chunk, block: [[1, 0, 1]] * 3),
         (rad, "attention", lambda c, k, b, row, red: c * c * (k + 1)),
         (volume, "volume", lambda job: 2 * job[0] * job[1] + job[1] * (job[1] + 1) // 2),
