@@ -362,7 +362,7 @@ def test_prices_of_a_plan_pay_for_all_that_is_needed(case: Case) -> None:
 
 def test_the_price_of_memory_is_not_left_out() -> None:
     law = BatchTime.affine(base=0.012, per_token=2.5e-5)
-    engine = Engine(law, token_budget=2048, kv_tokens=20_000, conventions=THEORY)
+    engine = Engine(law, token_budget=2048, kv_tokens=20_000, kv_block=1, conventions=THEORY)
     plan = tiling_lp(engine, {"x": RequestClass(512, 128)}, {"x": F(10)})
     assert plan.load == pytest.approx(10 / 16.506, rel=1e-4)  # the table of theory core 2.4
     memory = need_of(RequestClass(512, 128), engine).limits["memory"]

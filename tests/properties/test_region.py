@@ -259,18 +259,22 @@ def lp_load(engine: Engine, mix: dict[str, RequestClass], rates: dict[str, float
     """min r: r >= token time of N batches + attention, N within its limits; scipy's HiGHS."""
     from scipy.optimize import linprog
 
-    law, lag = engine.law, engine.conventions.lag
-    v = k = g = w = prompts = 0.0
+    law, lag, block = engine.law, engine.conventions.lag, engine.kv_block
+    v = k = held = w = prompts = reads = 0.0
     for name, request in mix.items():
         s, d = request.prompt.low, request.output.low - 1 + lag
         chunks = -(-s // engine.chunk)
         v += rates[name] * (s + d)
         k += rates[name] * (chunks + d)
-        held = sum(s - i * engine.chunk for i in range(chunks))
-        g += rates[name] * (held + sum(s + j for j in range(1, d + 1)))
+        prefill = [s - i * engine.chunk for i in range(chunks)]
+        decode = [s + j for j in range(1, d + 1)]
+        held += rates[name] * sum(-(-x // block) * block for x in prefill + decode)
+        # Chunks are read in mixed iterations, decodes in the cheaper of the two.
+        read = law.per_kv_mixed * sum(prefill) + min(law.per_kv, law.per_kv_mixed) * sum(decode)
+        reads += rates[name] * read
         w += rates[name] * s * s / 2
         prompts += rates[name] * s
-    rest = min(law.per_kv, law.per_kv_mixed) * g + law.per_work * w
+    rest = reads + law.per_work * w
     # Weights y_x >= 0 of all batches of prompt and decode tokens, without any hull code.
     budget, slots = engine.token_budget, engine.max_seqs
     shared = slots is not None and engine.conventions.prefill_slots == "one"
@@ -280,7 +284,7 @@ def lp_load(engine: Engine, mix: dict[str, RequestClass], rates: dict[str, float
     )  # fmt: skip
     least = max(
         k / slots if slots is not None and not shared else 0.0,
-        0.0 if engine.kv_tokens is None else g / engine.kv_tokens,
+        0.0 if engine.kv_tokens is None else held / (engine.kv_tokens // block * block),
     )
     rows = [-np.ones(len(batches)), *-batches.T]
     answer = linprog(
