@@ -26,7 +26,8 @@ MIX = {"chat": RequestClass(512, 128), "code": RequestClass(2048, 256)}
 LIMITS = {
     "tokens": Engine(LAW, 512, conventions=THEORY),
     "slots": Engine(LAW, 2048, max_seqs=64, prefill_chunk=256, conventions=THEORY),
-    "memory": Engine(LAW, 2048, kv_tokens=60_000, conventions=THEORY),
+    # The fluid counts KV in tokens: blocks of one.
+    "memory": Engine(LAW, 2048, kv_tokens=60_000, kv_block=1, conventions=THEORY),
 }
 
 
