@@ -90,7 +90,8 @@ def demands() -> Formulas:
     >>> demands().area.exact(prompt=2048, output=256, chunk=512)
     Fraction(562304, 1)
     """
-    need = request_demand(*symbols("prompt", "output", "chunk", "kv_block"), THEORY)
+    prompt, output, chunk, block = symbols("prompt", "output", "chunk", "kv_block")
+    need = request_demand(prompt, output, chunk, block, THEORY)
     letters = {"tokens": "v", "slots": "k", "area": "g", "least_area": "g_{min}",
                "held": r"\bar g", "work": "W", "peak": "s_{max}"}  # fmt: skip
     return family(

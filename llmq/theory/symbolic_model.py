@@ -92,8 +92,8 @@ class Model:
         """
         if not self.lengths:
             return {field: symbols(f"{field}_{klass}")[0] for field in _DEMANDS}
-        shape = symbols(f"prompt_{klass}", f"output_{klass}", "chunk", "kv_block")
-        need = request_demand(*shape, self.conventions)
+        s, o, chunk, block = symbols(f"prompt_{klass}", f"output_{klass}", "chunk", "kv_block")
+        need = request_demand(s, o, chunk, block, self.conventions)
         return need | {"area": need["least_area" if self.least else "area"]}
 
     def total(self, field: str, flow: str = "rate") -> Expr:
