@@ -24,7 +24,7 @@ from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.plan_json import plan_to_dict
 from llmq.policies import Sarathi
-from llmq.theory.busiest import busiest, demanded, latest
+from llmq.theory.busiest import busiest, demanded, latest, usual
 from llmq.theory.region import stability_region
 
 # A prompt of 100 tokens by itself takes 0.2 s and has one token of output.
@@ -171,6 +171,26 @@ def test_b4_demand_of_a_window_by_hand():
         busiest(Trace([0.0, 0.0], 100, 1), CHIP, np.ones(2))
     with pytest.raises(InputError, match="finite time"):
         busiest(trace, CHIP, np.full(11, np.inf))
+
+
+def test_b4_a_window_says_what_arrives_in_it():
+    # Ten prompts in half a second of a trace that starts at 50 s; the eleventh comes long after.
+    burst = np.linspace(0.0, 0.5, 10)
+    trace = Trace(50 + np.r_[burst, 1000.0], 100, 1, klass=[0] * 10 + [1], classes=("a", "b"))
+    found = busiest(trace, CHIP, np.full(11, 2.5))
+    assert (found.start, found.end, found.requests) == (0.0, 3.0, 10)
+    part, rates = found.cut(trace)
+    assert (len(part), rates) == (10, {"a": pytest.approx(10 / 3)})
+    price = 0.612 * 100 / 512
+    assert demanded(trace, CHIP, np.full(11, 2.5), found) == pytest.approx(10 * price / 3)
+    short = Trace(burst, 100, 1)  # all of it within a second
+    assert busiest(short, CHIP, np.full(10, 2.5)).due == pytest.approx(10 * price / 3, rel=1e-6)
+
+
+def test_b4_how_long_a_request_usually_takes():
+    # One chunk of 8 tokens: 0.108 s; two of 512: 1.224 s, then four iterations of one token.
+    stay = usual(Trace([0.0, 1.0], [8, 1024], [1, 5]), CHIP)
+    assert stay.tolist() == pytest.approx([10 * 0.108, 10 * (1.224 + 4 * 0.101)])
 
 
 def test_b4_how_long_a_request_may_take():
