@@ -11,6 +11,7 @@ import numpy as np
 import llmq
 from experiments.coverage_paths import Truth, relaxation, trials, truth
 from experiments.runner import Point, Row
+from llmq.sim.precision import MARGIN
 
 __all__ = ["METRICS", "REQUIRED", "cell", "points", "values"]
 
@@ -19,12 +20,11 @@ REQUIRED = 0.92
 METRICS = ("mean", "median", "p99", "share")
 # Paths and requests of users.
 SHORT = ((1, 4000), (8, 500), (64, 1000))
-# Paths, and how many times the looks that a verdict asks for.
-LONG = ((1, 1.0), (8, 1.0), (32, 1.0), (8, 3.0))
-# Requests of a trial that may differ from the length a verdict asks for (stays are not known yet).
-SLACK = 300
-# Requests of a cell beyond which it gets fewer trials, or is left out below LEAST.
-MOST, LEAST = {"md1": 4e8, "mg1": 4e8, "sarathi": 6e6, "pascal": 1.5e6}, 50
+# Paths, and how many times the length that a verdict asks for; a little more, as precision= does.
+LONG = ((1, 1.0), (8, 1.0), (8, 3.0))
+# Requests of a cell beyond which it is left out, unless its paths are those of ALWAYS.
+MOST = {"md1": 2.1e8, "mg1": 2.1e8, "sarathi": 5.5e7, "pascal": 1.1e7}
+ALWAYS = (8, 1.0)
 SEED = 10_000
 
 
@@ -34,7 +34,7 @@ def points(trials_of: int, systems: Sequence[str], loads: Sequence[float]) -> li
     Parameters
     ----------
     trials_of : int
-        Runs of each, where that takes no more requests than ``MOST``.
+        Runs of each.
     systems : sequence of str
         Names.
     loads : sequence of float
@@ -43,22 +43,21 @@ def points(trials_of: int, systems: Sequence[str], loads: Sequence[float]) -> li
     Returns
     -------
     list of mapping
-        System, load, paths, requests and trials.
+        System, load, paths, requests and trials: paths just long enough, and those shapes whose
+        runs take no more requests together than ``MOST``.
     """
     found: list[Point] = []
     for name in systems:
         for load in loads:
             relax = relaxation(name, load)
-            shapes = [(paths, requests, "short") for paths, requests in SHORT]
+            shapes = [(paths, requests, "short", False) for paths, requests in SHORT]
             for paths, times in LONG:
-                start, whole = relax.start(paths), relax.length(paths)
-                length = start + math.ceil(times * (whole - start)) + SLACK
-                shapes.append((paths, length, f"{times:g} x enough"))
-            for paths, requests, kind in shapes:
-                runs = min(trials_of, int(MOST[name] / (paths * requests)))
-                if runs >= min(LEAST, trials_of):
+                length = math.ceil(MARGIN * times * relax.length(paths))
+                shapes.append((paths, length, f"{times:g} x enough", (paths, times) == ALWAYS))
+            for paths, requests, kind, always in shapes:
+                if always or trials_of * paths * requests <= MOST[name]:
                     found.append({"system": name, "load": load, "length": kind, "paths": paths,
-                                  "requests": requests, "trials": runs})  # fmt: skip
+                                  "requests": requests, "trials": trials_of})  # fmt: skip
     return found
 
 

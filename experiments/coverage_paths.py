@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,14 @@ Floats = npt.NDArray[np.float64]
 
 LOADS = (0.5, 0.8, 0.9, 0.95, 0.98)
 SERVICE = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), max_seqs=1)
-# Requests that are in memory at a time.
-TOGETHER = 6_000_000
+# Requests that are in memory at a time; a lockstep is faster with more paths side by side.
+TOGETHER, SIDE_BY_SIDE = 6_000_000, 30_000_000
 # Of the long run that stands for the truth: paths, looks dropped and looks measured of each.
-PATHS, DROPPED, MEASURED = 64, 10, 120
+PATHS, DROPPED, MEASURED = 512, 10, 15
+# Fewest requests that each path of it measures.
+LEAST = 4_000
+# Paths, requests and seed of the run that tells how long requests stay.
+PILOT = 16, 1_000, range(2, 3)
 # Steps of a second of the grid on which the law of the wait is solved.
 FINE = 200
 
@@ -93,8 +98,9 @@ SYSTEMS = {
 }
 
 
+@cache
 def relaxation(name: str, load: float) -> Relaxation:
-    """Return how long the paths of a system must be, without the stays of its requests.
+    """Return how long the paths of a system must be.
 
     Parameters
     ----------
@@ -106,11 +112,13 @@ def relaxation(name: str, load: float) -> Relaxation:
     Returns
     -------
     Relaxation
-        What ``simulate`` goes by.
+        What ``simulate`` goes by; stays are those of a short run.
     """
     work = SYSTEMS[name].work(load)
     spread = work.arrivals.dispersion + dispersion_of_work(work.mix, work.rates)
-    return Relaxation(unit(load, spread), dispersion=spread)
+    times = next(trials(name, load, *PILOT)).requests
+    stays = np.quantile(times.finish - times.prefill_end, 0.99, axis=1)
+    return Relaxation(unit(load, spread), dispersion=spread, stay=float(stays.mean()) * work.rate)
 
 
 def trials(name: str, load: float, paths: int, requests: int, seeds: range) -> Iterator[llmq.Run]:
@@ -133,7 +141,7 @@ def trials(name: str, load: float, paths: int, requests: int, seeds: range) -> I
         In order of the seeds.
     """
     system = SYSTEMS[name]
-    many = max(1, TOGETHER // (paths * requests))
+    many = max(1, (TOGETHER if system.single else SIDE_BY_SIDE) // (paths * requests))
     for first in range(0, len(seeds), many):
         roots = [np.random.SeedSequence(seed) for seed in seeds[first : first + many]]
         whole = Task(
@@ -212,7 +220,7 @@ class Truth:
         return [(name, getattr(self, name), e) for name, e in zip(names, self.errors, strict=True)]
 
 
-def truth(name: str, load: float, measured: float = MEASURED) -> Truth:
+def truth(name: str, load: float) -> Truth:
     """Return the true values of a system at a load.
 
     Parameters
@@ -221,8 +229,6 @@ def truth(name: str, load: float, measured: float = MEASURED) -> Truth:
         System.
     load : float
         Of the outer bound.
-    measured : float
-        Looks that each path of the long run measures, where there is no formula.
 
     Returns
     -------
@@ -243,7 +249,7 @@ def truth(name: str, load: float, measured: float = MEASURED) -> Truth:
         return Truth(mean, half, most)
     relax = relaxation(name, load)
     start = math.ceil(DROPPED * relax.look) + 500
-    requests = start + math.ceil(measured * relax.look) + 500
+    requests = start + max(LEAST, math.ceil(MEASURED * relax.look)) + 500
     run = next(trials(name, load, PATHS, requests, range(1, 2)))
     ttft = run.requests.first_token - run.requests.arrival
     kept = ttft[:, start : requests - 500]

@@ -133,6 +133,12 @@ class Estimate:
         """Upper end of the interval."""
         return self.mean + self.half_width
 
+    @property
+    def lacking(self) -> str:
+        """Why there is no interval, where there is none."""
+        _, _, needed = self.method.partition("; an interval takes ")
+        return f"that takes {needed}" if needed else f"n = {self.n}"
+
     def __str__(self) -> str:
         return f"{self.mean:.4g} ± {self.half_width:.2g} (n = {self.n})"
 

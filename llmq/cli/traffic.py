@@ -398,5 +398,5 @@ def interval(estimate: Estimate) -> str:
     from llmq.units import format_seconds
 
     if not math.isfinite(estimate.half_width):
-        return f"{format_seconds(estimate.mean)} (no interval: n = {estimate.n})"
+        return f"{format_seconds(estimate.mean)} (no interval: {estimate.lacking})"
     return f"{format_seconds(estimate.mean)} ± {format_seconds(estimate.half_width, 2)}"

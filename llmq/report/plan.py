@@ -141,7 +141,7 @@ def _time(at: Estimate | None) -> object:
         return "none"
     value = tag("span", format_seconds(at.mean))
     if not math.isfinite(at.half_width):
-        return Html(value + tag("small", f"no interval (n = {at.n})"))
+        return Html(value + tag("small", f"no interval ({at.lacking})"))
     ends = f"[{format_seconds(max(0.0, at.low))}, {format_seconds(at.high)}]"
     return Html(value + tag("small", ends))
 

@@ -14,6 +14,7 @@ from llmq.model.engine import Engine
 from llmq.model.metrics import RequestTimes, e2e, gaps, prefill_latency, summary, tpot, ttft
 from llmq.model.reading import blocking, qoe, reasoning
 from llmq.result import Estimate, Kind, Provenance
+from llmq.sim.clusters import company
 from llmq.sim.log import Tally
 from llmq.sim.regenerative import cycles, ratio
 from llmq.sim.stability import Verdict
@@ -156,11 +157,31 @@ class Run:
         if name == "itl":
             table = self._gaps(klass)
             count = len(self.klass) * (self.measured[1] - self.measured[0])
-            return Metric(name, table, self.look * table.size / count, short)
+            per_request = table.size / count
+            return Metric(name, table, self.look * per_request, short, self._crowd() * per_request)
         values = _METRICS[name](self.requests)[:, slice(*self.measured)]
         if klass is not None:
             values = np.where(self._of(klass)[:, slice(*self.measured)], values, np.nan)
-        return Metric(name, values, self.look, short)
+        return Metric(name, values, self.look, short, self._crowd())
+
+    def _look(self, name: str) -> float:
+        """Count the requests after which a metric looks anew."""
+        values = _METRICS[name](self.requests)[:, slice(*self.measured)]
+        rows = [row[~np.isnan(row)] for row in values]
+        return max(self.look, company(rows, self._crowd()) / 2)
+
+    def _crowd(self) -> float:
+        """Count the requests that arrive within the mean residual decode; 0 for a trace."""
+        if not self.look > 0:
+            return 0.0
+        part = (slice(None), slice(*self.measured))
+        stays = (self.requests.finish - self.requests.prefill_end)[part]
+        arrival = self.requests.arrival[part]
+        spans = float((arrival[:, -1] - arrival[:, 0]).sum())
+        whole = float(np.nansum(stays))
+        if not (spans > 0 and whole > 0):
+            return 0.0
+        return arrival.size / spans * float(np.nansum(stays**2)) / (2 * whole)
 
     def regenerative(self, name: str, *, klass: str | None = None) -> Estimate:
         """Estimate a mean from the cycles between two times at which the system is empty.
@@ -246,8 +267,8 @@ class Run:
 
     def _goals(
         self, slo: Targets, klass: str | None, measured: tuple[int, int] | None = None
-    ) -> list[tuple[str, Bools, Bools]]:
-        """Name of each target, who meets it, and whom it is for, of the measured requests."""
+    ) -> list[tuple[str, str, Bools, Bools]]:
+        """Label and metric of each target, who meets it, and whom it is for."""
         names = self.classes if klass is None else (klass,)
         window = slice(*(measured or self.measured))
         each = by_class(slo, names, self.classes)
@@ -259,7 +280,7 @@ class Run:
                 values = _METRICS[name](self.requests)[:, window]
                 # One token has no TPOT to miss.
                 good = np.isnan(values) | (values <= target)
-                goals.append((label + name, good, mine[:, window]))
+                goals.append((label + name, name, good, mine[:, window]))
         return goals
 
     def attainment(self, slo: Targets, *, klass: str | None = None) -> Share:
@@ -286,9 +307,10 @@ class Run:
             Unknown class, a class without an SLO, or SLOs with different quantiles.
         """
         goals = self._goals(slo, klass)
-        each = [(name, share(good, mine, look=self.look)) for name, good, mine in goals]
+        looks = {name: self._look(name) for name in {name for _, name, _, _ in goals}}
+        each = [(label, share(good, mine, look=looks[name])) for label, name, good, mine in goals]
         if quantile_of(slo) is None:
-            found = share(*_all(goals), look=self.look)
+            found = share(*_all(goals), look=max(looks.values()))
         else:
             # The worst of the metrics, end by end: they need not be the same one.
             shares = [one for _, one in each if one.n]
@@ -375,7 +397,7 @@ class Run:
         return shown + ")"
 
 
-def _all(goals: list[tuple[str, Bools, Bools]]) -> tuple[Bools, Bools]:
+def _all(goals: list[tuple[str, str, Bools, Bools]]) -> tuple[Bools, Bools]:
     """Who meets every target that is theirs, and who has any."""
-    good = np.logical_and.reduce([met | ~mine for _, met, mine in goals])
+    good = np.logical_and.reduce([met | ~mine for *_, met, mine in goals])
     return good, np.logical_or.reduce([mine for *_, mine in goals])

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from llmq.errors import InputError
 from llmq.result import Estimate
-from llmq.sim.clusters import ratio_half, tails
+from llmq.sim.clusters import ratio_half, tails, too_few
 
 __all__ = ["Sketch", "sketch"]
 
@@ -130,6 +130,7 @@ class Sketch:
         beyond = counts[:, place + 1 :].sum(axis=1)
         most, least = tails(1 - q, beyond.astype(np.float64), sizes, path=False, look=self.look)
         if most > 1 - 1 / n or least < 1 / n:
+            method += too_few(1 - q, n, self.look)
             return Estimate(point, math.inf, len(counts), method, n)
         low, high = (_quantile(pooled, 1 - tail)[0] for tail in (most, least))
         # An end is known no better than to half a bin.

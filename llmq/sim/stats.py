@@ -34,10 +34,12 @@ from llmq.result import Estimate
 from llmq.sim.clusters import (
     NORMAL,
     burst_share,
+    company,
     quantile_of_t,
     queue_error,
     ratio_half,
     tails,
+    too_few,
 )
 
 __all__ = ["Metric", "Share", "batch_means", "half_width", "mser5", "share", "student", "warm_up"]
@@ -214,6 +216,8 @@ class Metric:
         Entries of ``values`` after which the system looks anew; 0 where that is not known.
     short : bool
         The paths are too short for an interval.
+    crowd : float
+        Entries of ``values`` within the mean residual decode of a request.
 
     Examples
     --------
@@ -226,6 +230,7 @@ class Metric:
     values: Floats
     look: float = 0.0
     short: bool = False
+    crowd: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -309,10 +314,11 @@ class Metric:
             return Estimate(point, math.inf, len(rows), method, n)
         sizes = np.array([float(len(row)) for row in rows])
         beyond = np.array([float(np.count_nonzero(row > point)) for row in rows])
-        look = self.look * n / self.values.size
+        part = n / self.values.size
+        look = max(self.look * part, company(rows, self.crowd * part) / 2)
         most, least = tails(1 - q, beyond, sizes, path=path, look=look)
         if most > 1 - 1 / n or least < 1 / n:
-            return Estimate(point, math.inf, len(rows), method, n)
+            return Estimate(point, math.inf, len(rows), method + too_few(1 - q, n, look), n)
         low, high = np.quantile(kept, (1 - most, 1 - least))
         half = float(max(point - low, high - point))
         return Estimate(point, half, len(rows), method, n)

@@ -7,8 +7,8 @@ import pytest
 
 import llmq
 from experiments.book import HERE
-from experiments.coverage_cells import REQUIRED, cell, points
-from experiments.coverage_paths import SYSTEMS, trials, truth, wait_law
+from experiments.coverage_cells import MOST, REQUIRED, cell, points
+from experiments.coverage_paths import LOADS, SYSTEMS, trials, truth, wait_law
 from experiments.coverage_saturation import main, page, too_low
 from experiments.table import TABLES, Table, read_table
 
@@ -63,11 +63,14 @@ def test_b13_intervals_hold_where_a_verdict_is_stable() -> None:
 def test_b13_b24_just_enough_requests_at_load_0_8() -> None:
     """B13, B24: 8 paths, 100 looks; without the queue's own error the share holds in 87 %."""
     found = count(0.8, 8, 601, 200)
+    # 30 requests beyond the 99 % point are fewer than 3.7 bursts: it has no interval.
+    assert found.pop("p99")["printed"] == 0
+    found["p99"] = count(0.8, 8, 1084, 200)["p99"]
     for name, row in found.items():
         assert row["printed"] >= 180, name
         assert row["coverage"] >= REQUIRED, name
-    # Quantiles are no wider than they need be: twice the variance of theory gave 0.75.
-    assert found["p99"]["half_width"] < 0.65
+    # Quantiles are no wider than they need be.
+    assert found["p99"]["half_width"] < 0.45
 
 
 def test_b13_a_path_too_short_prints_nothing() -> None:
@@ -91,19 +94,24 @@ def _misses(point, seed):  # type: ignore[no-untyped-def]
 def test_b13_every_printed_interval_of_the_table_covers() -> None:
     """B13: 92 % of 200 runs wherever a number is printed; the page is written from this table."""
     table = read_table(TABLES / "coverage_saturation.csv")
-    assert {(row["system"], row["load"]) for row in table.rows()} >= {
-        (name, load) for name in ("md1", "mg1") for load in (0.8, 0.9, 0.95)
+    assert {(row["system"], row["load"]) for row in table.rows()} == {
+        (name, load) for name in SYSTEMS for load in LOADS
     }
-    # The 99 % point of PASCAL on short paths is the one that is not held often enough, and the page
-    # says so: an entry goes when the statistics are mended, none may come.
-    low = [(row["system"], row["load"], row["length"], row["metric"]) for row in table.rows()
-           if too_low(row)]  # fmt: skip
-    assert low == [("pascal", 0.5, "3 x enough", "p99")]
+    assert {row["trials"] for row in table.rows()} == {200}
+    assert not [row for row in table.rows() if too_low(row)]
+    # Every load prints something of every metric.
+    for name in SYSTEMS:
+        for load in LOADS:
+            rows = list(table.where(system=name, load=load).rows())
+            assert {row["metric"] for row in rows if row["printed"]} >= {"mean", "median", "share"}
     text = (HERE.parent / "docs" / "coverage.md").read_text(encoding="utf-8")
     assert text == page(table)
 
 
 def test_a_cell_with_too_many_requests_is_left_out() -> None:
-    found = points(200, ["pascal"], [0.98])
-    assert all(point["trials"] * point["paths"] * point["requests"] <= 1.5e6 for point in found)
+    found = points(200, ["pascal"], [0.95])
+    sizes = {(one["paths"], one["length"]): 200 * one["paths"] * one["requests"] for one in found}
+    assert sizes.pop((8, "1 x enough")) > MOST["pascal"]  # always there
+    assert max(sizes.values()) <= MOST["pascal"]
+    assert (8, "3 x enough") not in sizes
     assert isinstance(Table.of("x", [dict(point) for point in found]), Table)

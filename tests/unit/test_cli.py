@@ -136,8 +136,11 @@ def test_plan_json(run):
                 assert values == sorted(values)
                 for q in ("p50", "p90", "p99"):
                     at = one[name][q]
-                    assert at["low"] <= at["value"] <= at["high"]
                     assert at["n"] == 4
+                    if q == "p99" and at["low"] is at["high"] is None:
+                        assert "an interval takes about" in at["method"]
+                        continue
+                    assert at["low"] <= at["value"] <= at["high"]
     assert found["assumptions"]
     assert found["provenance"]["version"] == llmq.__version__
     assert found["provenance"]["entropy"] == "0"

@@ -15,7 +15,7 @@ from scipy.stats import t as student_t
 
 from llmq.errors import InputError
 from llmq.sim import clusters, stats
-from llmq.sim.clusters import quantile_of_t, ratio_error, ratio_half, tails, wider
+from llmq.sim.clusters import company, quantile_of_t, ratio_error, ratio_half, tails, wider
 from llmq.sim.stats import Metric, batch_means, half_width, mser5, share, student, warm_up
 
 Z = NormalDist().inv_cdf(0.975)
@@ -101,23 +101,51 @@ def test_f_correlation_is_taken_up_to_nine_tenths() -> None:
     assert ratio_error(turn, np.ones(8), path=True) == ratio_error(turn, np.ones(8), path=False)
 
 
+def in_bursts(cases: float, mean: float, burst: float) -> float:
+    """Probability of at most so many cases in exponential bursts, term by term."""
+    count = np.arange(1, 2000)
+    sums = gamma.cdf(cases, count, scale=burst)
+    return math.exp(-mean / burst) + float(np.sum(poisson.pmf(count, mean / burst) * sums))
+
+
+def spread_of(p: float, look: float) -> float:
+    """Variance of a share of reflected Brownian motion, relative to independent cases."""
+    part = 1 if p == 0 else 0 if p == 1 else 1 - p * math.log(1 / p) / (1 - p)
+    return max(1.0, 2 * look * part)
+
+
+def cases_in_bursts(mean: float, burst: float) -> list[float]:
+    """Most and fewest cases in 95 %; 0 where none at all is seen that often."""
+    far = 20 * (mean + burst)
+    most = brentq(lambda x: in_bursts(x, mean, burst) - 0.975, mean, far)
+    if in_bursts(0.0, mean, burst) >= 0.025:
+        return [most, 0.0]
+    return [most, brentq(lambda x: in_bursts(x, mean, burst) - 0.025, 0.0, far)]
+
+
 def test_f_shares_beyond_a_quantile() -> None:
-    draw, seen = random.Random(2), [0, 0]
-    for _ in range(100):
+    draw, seen = random.Random(2), [0, 0, 0]
+    for _ in range(150):
         k = draw.randint(3, 9)
-        count = [float(draw.randint(20, 60)) for _ in range(k)]
+        count = [float(draw.randint(200, 600)) for _ in range(k)]
         beyond = [float(draw.randint(0, 19)) for _ in range(k)]
         p, look = draw.choice([0.5, 0.2, 0.05, 0.01, 0.9]), draw.choice([0.0, 0.5, 3.0, 40.0])
-        path = draw.random() < 0.5
-        # Half as much again as reflected Brownian motion has.
-        excess = max(1.0, 1.5 * 2 * look * (1 - p * math.log(1 / p) / (1 - p)))
-        least = Z * math.sqrt(excess * p * (1 - p) / sum(count))
-        own = float(student_t.ppf(0.975, k - 1)) * error_of(beyond, count, path)
-        seen[own > least] += 1
-        step = max(own, least) / (p * (1 - p))
-        ends = [1 / (1 + (1 - p) / p * math.exp(-s)) for s in (step, -step)]
+        path, n = draw.random() < 0.5, sum(count)
+        own = float(student_t.ppf(0.975, k - 1)) * error_of(beyond, count, path) / (p * (1 - p))
+        seen_ends = [1 / (1 + (1 - p) / p * math.exp(-s)) for s in (own, -own)]
+        spread = spread_of(p, look)
+        burst = spread * (1 - p) / 2
+        if burst <= 1 or p > 0.5 or n * p > 400 * burst:
+            step = Z * math.sqrt(spread / (p * (1 - p) * n))
+            ends = [1 / (1 + (1 - p) / p * math.exp(-s)) for s in (step, -step)]
+        else:
+            ends = cases_in_bursts(n * p, burst)
+            ends = [ends[0] / n, ends[1] / n]
+            seen[ends[1] == 0] += 1
+        ends = [min(1.0, max(ends[0], seen_ends[0])), min(ends[1], seen_ends[1])]
         found = tails(p, np.array(beyond), np.array(count), path=path, look=look)
-        assert found == pytest.approx(ends, rel=1e-8)
+        assert found == pytest.approx(ends, rel=1e-6, abs=1e-12)
+        seen[2] += ends[1] == seen_ends[1]
     assert min(seen) > 10
     assert tails(0.1, np.ones(2), np.full(2, 9.0), path=False) == (1.0, 0.0)
     wide = tails(1e-4, np.array([0.0, 0, 9]), np.full(3, 10.0), path=False)
@@ -192,7 +220,7 @@ def test_f_a_start_is_dropped_where_it_is_surely_different() -> None:
 def metric(draw: random.Random, rows: int, n: int) -> Metric:
     values = np.array([[draw.expovariate(1) for _ in range(n)] for _ in range(rows)])
     values[0, :3] = math.nan
-    return Metric("x", values, look=draw.choice([0.0, 4.0]))
+    return Metric("x", values, look=draw.choice([0.0, 4.0]), crowd=draw.choice([0.0, 2.0]))
 
 
 @pytest.mark.parametrize("rows", [1, 6])
@@ -218,12 +246,13 @@ def test_f_a_metric_is_pooled(rows: int) -> None:
         assert found.n == found.estimate.n == len(groups)
         assert found.method == ("batch means" if rows == 1 else "replications")
         for q in (0.5, 0.9):
-            groups = parts(20)
+            groups, part = parts(20), len(every) / (240 * rows)
             point = float(np.quantile(every, q))
             ends = tails(
                 1 - q, np.array([float(sum(v > point for v in g)) for g in groups]),
                 np.array([float(len(g)) for g in groups]), path=rows == 1,
-                look=found.look * len(every) / (240 * rows),
+                look=max(found.look * part,
+                         company([np.array(g) for g in groups], found.crowd * part) / 2),
             )  # fmt: skip
             low, high = (float(np.quantile(every, 1 - e)) for e in ends)
             one = found.quantile(q)
@@ -239,6 +268,11 @@ def test_f_a_metric_is_pooled(rows: int) -> None:
             found.quantile(q)
     # An end beyond all that was seen is no end.
     assert found.quantile(0.9999).half_width == math.inf
+    # Nor is there one where fewer than log(40) bursts of a look are expected beyond it.
+    many = np.random.default_rng(1).exponential(size=(8, 500))
+    for look, known in ((8.0, True), (15.0, False)):  # 40 / 8 and 40 / 15 bursts
+        one = Metric("x", many, look=look).quantile(0.99)
+        assert math.isfinite(one.half_width) is known
     nothing = Metric("x", np.full((1, 4), math.nan))
     assert (nothing.half_width, nothing.n, nothing.observations) == (math.inf, 0, 0)
     assert math.isnan(nothing.mean)
@@ -249,27 +283,21 @@ def flat(rows: list[list[float]]) -> list[float]:
 
 
 def bursts_of(hits: int, n: int, look: float) -> tuple[float, float]:
-    """Interval of a share of cases in gamma bursts, term by term; Wilson's for single ones."""
+    """Interval of a share of cases in exponential bursts; Wilson's for single ones."""
     p = hits / n
-    spread = 2 * look * (1 if p == 0 else 0 if p == 1 else 1 - p * math.log(1 / p) / (1 - p))
-    spread = max(1.0, spread)
-    burst = spread * (1 - p) / 4
+    spread = spread_of(p, look)
+    burst = spread * (1 - p) / 2
     if burst <= 1 or p > 0.5 or hits > 400 * burst:
         m = n / (spread if hits else max(1.0, burst))
         centre = (p + Z**2 / (2 * m)) / (1 + Z**2 / m)
         half = Z * math.sqrt(p * (1 - p) / m + Z**2 / (4 * m**2)) / (1 + Z**2 / m)
         return max(0.0, centre - half), min(1.0, centre + half)
 
-    def at_most(mean: float) -> float:
-        count = np.arange(1, 2000)
-        sums = gamma.cdf(hits, count / 3, scale=3 * burst)
-        none = math.exp(-mean / burst)
-        return none + float(np.sum(poisson.pmf(count, mean / burst) * sums))
-
-    high = brentq(lambda mean: at_most(mean) - 0.025, hits + 1e-9, 20 * (hits + burst))
+    far = 20 * (hits + burst)
+    high = brentq(lambda mean: in_bursts(hits, mean, burst) - 0.025, hits + 1e-9, far)
     if not hits:
         return 0.0, min(1.0, high / n)
-    low = brentq(lambda mean: at_most(mean) - 0.975, 1e-9 * hits, hits)
+    low = brentq(lambda mean: in_bursts(hits, mean, burst) - 0.975, 1e-9 * hits, hits)
     return low / n, min(1.0, high / n)
 
 
