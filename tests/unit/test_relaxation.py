@@ -188,5 +188,5 @@ def test_f_correlation_of_batches_is_capped():
 def test_a_share_near_saturation_knows_bursts():
     good = np.ones((8, 500), dtype=bool)
     assert share(good).low > share(good, look=100.0).low
-    # Bursts of 100 are Poisson: none of 4000 in one of 40 runs where log(40) are expected.
-    assert share(good, look=100.0).low == pytest.approx(1 - math.log(40) * 100 / 4000)
+    # Bursts of 150 are Poisson: none of 4000 in one of 40 runs where log(40) are expected.
+    assert share(good, look=100.0).low == pytest.approx(1 - math.log(40) * 150 / 4000)

@@ -109,9 +109,9 @@ def in_bursts(cases: float, mean: float, burst: float) -> float:
 
 
 def spread_of(p: float, look: float) -> float:
-    """Variance of a share of reflected Brownian motion, relative to independent cases."""
+    """Variance of a share where a look is half as long again, relative to independent cases."""
     part = 1 if p == 0 else 0 if p == 1 else 1 - p * math.log(1 / p) / (1 - p)
-    return max(1.0, 2 * look * part)
+    return max(1.0, 2 * 1.5 * look * part)
 
 
 def cases_in_bursts(mean: float, burst: float) -> list[float]:
@@ -270,7 +270,7 @@ def test_f_a_metric_is_pooled(rows: int) -> None:
     assert found.quantile(0.9999).half_width == math.inf
     # Nor is there one where fewer than log(40) bursts of a look are expected beyond it.
     many = np.random.default_rng(1).exponential(size=(8, 500))
-    for look, known in ((8.0, True), (15.0, False)):  # 40 / 8 and 40 / 15 bursts
+    for look, known in ((5.0, True), (10.0, False)):  # 40 / 7.5 and 40 / 15 bursts
         one = Metric("x", many, look=look).quantile(0.99)
         assert math.isfinite(one.half_width) is known
     nothing = Metric("x", np.full((1, 4), math.nan))
