@@ -29,8 +29,8 @@ exceeds, have the variances (Poisson's equation of the diffusion, solved)
 M/D/1 and M/G/1 at loads of 0.5 to 0.95 agree: 1.7 to 2.4 for the first 2, within a fifth for the
 second. The error of a mean is not taken below the first, with the covariance of neighbours for
 :math:`\sigma^2`, since the lengths of requests vary without any queue. Requests beyond a high level
-come in bursts, and a run may have seen few of them. Bursts are taken to be exponential and of
-one and a half looks on average; those of the diffusion are half a look and vary more, those of slots
+come in bursts, and a run may have seen few of them. Bursts are taken to be exponential and of one
+and a half looks on average; those of the diffusion are half a look and vary more, those of slots
 that fill up are of this kind. The first variance is doubled, since a policy that carries less than
 the bound of its engine relaxes more slowly than the load says. A rare share has the interval of the
 compound Poisson law of such bursts, which knows what it means to have seen none, and a quantile

@@ -86,9 +86,9 @@ def test_the_judge_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _misses(point, seed):  # type: ignore[no-untyped-def]
-    return [{**point, "trials": 200, "stable": 10, "undecided": 0, "overloaded": 0,
-             "metric": "mean", "truth": 1.0, "truth_error": 0.0, "printed": 10, "held": 9,
-             "coverage": 0.9, "half_width": 0.1, "bias": 0.0, "seconds": 0.0}]  # fmt: skip
+    return [{**point, "trials": 200, "stable": 100, "undecided": 0, "overloaded": 0,
+             "metric": "mean", "truth": 1.0, "truth_error": 0.0, "printed": 100, "held": 91,
+             "coverage": 0.91, "half_width": 0.1, "bias": 0.0, "seconds": 0.0}]  # fmt: skip
 
 
 def test_b13_every_printed_interval_of_the_table_covers() -> None:
@@ -115,3 +115,10 @@ def test_a_cell_with_too_many_requests_is_left_out() -> None:
     assert max(sizes.values()) <= MOST["pascal"]
     assert (8, "3 x enough") not in sizes
     assert isinstance(Table.of("x", [dict(point) for point in found]), Table)
+
+
+def test_few_intervals_are_judged_with_chance() -> None:
+    """28 of 34 may be chance where 92 % are meant, 27 of 34 is not (one in a hundred)."""
+    for held, n, low in ((28, 34, False), (27, 34, True), (92, 100, False), (91, 100, True)):
+        assert too_low({"printed": n, "coverage": held / n}) is low
+    assert too_low({"printed": 0, "coverage": float("nan")}) is False
