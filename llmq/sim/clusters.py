@@ -353,7 +353,7 @@ def burst_share(hits: float, n: int, look: float) -> tuple[float, float]:
     share = hits / n
     spread, burst = _burst(share, look)
     if burst <= 1 or hits / burst > MANY or share > 0.5:
-        return wilson(share, n / spread if share > 0 else n / max(1.0, burst))
+        return wilson(share, n / spread if share > 0 else n)
 
     def end(low: float, high: float, goal: float, *, strict: bool) -> float:
         """Mean at which the probability falls through the goal."""
@@ -383,8 +383,8 @@ def _rare(share: float, n: float, look: float) -> tuple[float, float]:
         return high
 
     most = end(mean, 20 * (mean + burst), 1 - TAIL)
-    least = end(0.0, mean, TAIL) if math.exp(-mean / burst) < TAIL else 0.0
-    return min(1.0, most / n), least / n
+    # Where none at all is likely this ends at 0.
+    return min(1.0, most / n), end(0.0, mean, TAIL) / n
 
 
 def too_few(share: float, n: int, look: float) -> str:

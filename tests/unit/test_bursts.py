@@ -33,6 +33,14 @@ def test_b24_no_burst_seen() -> None:
     assert (low, high) == (0.0, pytest.approx(math.log(40) * 150 / 10_000, rel=1e-9))
 
 
+def test_b24_ends_of_a_share_are_shares() -> None:
+    assert burst_share(10.0, 30, 50.0)[1] == 1.0
+    assert tails(0.4, np.full(3, 4.0), np.full(3, 10.0), path=False, look=30.0)[0] == 1.0
+    assert burstiness(1.0, 5.0) == 0.0
+    assert queue_error([np.repeat([1.0, -1.0], 50)], 0.5) > 0
+    assert company([np.repeat([1.0, -1.0], 50)], 0.0) == 0.0
+
+
 def test_b24_few_bursts_know_that_they_are_few() -> None:
     for hits in (20.0, 100.0, 300.0):
         low, high = burst_share(hits, 10_000, 100.0)
