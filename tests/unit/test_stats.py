@@ -129,7 +129,10 @@ def test_f_shares_beyond_a_quantile() -> None:
         k = draw.randint(3, 9)
         count = [float(draw.randint(200, 600)) for _ in range(k)]
         beyond = [float(draw.randint(0, 19)) for _ in range(k)]
-        p, look = draw.choice([0.5, 0.2, 0.05, 0.01, 0.9, 0.6]), draw.choice([0.0, 0.5, 3.0, 40.0, 90.0])
+        p, look = (
+            draw.choice([0.5, 0.2, 0.05, 0.01, 0.9, 0.6]),
+            draw.choice([0.0, 0.5, 3.0, 40.0, 90.0]),
+        )
         path, n = draw.random() < 0.5, sum(count)
         own = float(student_t.ppf(0.975, k - 1)) * error_of(beyond, count, path) / (p * (1 - p))
         seen_ends = [1 / (1 + (1 - p) / p * math.exp(-s)) for s in (own, -own)]
