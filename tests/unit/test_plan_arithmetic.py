@@ -428,7 +428,7 @@ def test_what_the_search_of_a_candidate_is_given(monkeypatch):
 
 
 def test_time_that_runs_out_leaves_the_smallest_count_that_passed(monkeypatch):
-    good, bad = Seen(0.95, 0.9, 1.0), Seen(0.95, 0.89, 1.0)
+    good, bad = Seen(0.95, 0.9, 1.0), Seen(0.9, 0.89, 1.0)
     run = run_alone(STEADY, CHIP, Sarathi(), requests=100)
 
     def smallest(s, least, most, plenty):
@@ -437,9 +437,23 @@ def test_time_that_runs_out_leaves_the_smallest_count_that_passed(monkeypatch):
         raise OutOfTime
 
     monkeypatch.setattr(Search, "smallest", smallest)
-    plan = plan_capacity(STEADY, SLO(ttft=9.0, quantile=0.9), CHIP, requests=200, replications=4)
-    best = plan.candidates[0]
-    assert (best.engines, best.finished, best.gpus_point) == (5, False, 4)
+    slo, two = SLO(ttft=9.0, quantile=0.9), CHIP.with_(gpus=2)
+    best = plan_capacity(STEADY, slo, two, requests=200, replications=4).candidates[0]
+    # Four just reach the target, but not with confidence.
+    assert (best.engines, best.gpus, best.finished, best.gpus_point) == (5, 10, False, 8)
+    assert best.attainment == good.share
+    shares = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
+    assert [q for q, _ in best.curves["ttft"]] == shares
     assert best.load == pytest.approx(22 * 0.612 * 100 / 512 / 5)
     assert best.headroom == pytest.approx(5 / (22 * 0.612 * 100 / 512) - 1)
     assert best.hardware_headroom == pytest.approx(5 / 2.2 - 1)
+
+
+def test_a_share_of_all_is_refused_and_one_gpu_is_a_limit():
+    for share in (0.0, 1.0):
+        with pytest.raises(InputError, match=f"attainment must lie between 0 and 1, got {share}"):
+            plan_capacity(STEADY, SLO(ttft=9.0), CHIP, attainment=share)
+    slo = SLO(ttft=9.0, quantile=0.9)
+    plan = plan_capacity(STEADY, slo, CHIP, max_gpus=1, requests=200, replications=4)
+    assert plan.candidates[0].reason.startswith("the lower bound of 3 GPUs exceeds the limit of 1")
+    assert plan.verdict == "infeasible"
