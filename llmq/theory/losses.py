@@ -154,7 +154,7 @@ def recompute_load(
     >>> mix = {"chat": RequestClass(490, 268)}
     >>> found = recompute_load(engine, mix, {"chat": 5.0}, {"chat": 2300.0})
     >>> found.load, found.least
-    (1.251..., 0.561...)
+    (1.255..., 0.565...)
     """
     region = stability_region(engine, mix)
     rate, again = (
@@ -202,7 +202,7 @@ def thrash_rates(engine: Engine, request: RequestClass) -> ThrashRates:
     >>> engine = Engine(BatchTime.affine(base=0.008, per_token=60e-6), 512, kv_tokens=20_000)
     >>> found = thrash_rates(engine, RequestClass(490, 268))
     >>> found.worst, found.best
-    (3.09..., 8.90...)
+    (3.09..., 8.84...)
     """
     if engine.kv_tokens is None:
         raise InputError("thrashing needs a memory limit: give the engine kv_tokens")

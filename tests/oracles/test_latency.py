@@ -152,7 +152,7 @@ def test_mg1_and_simulation_agree() -> None:
     output = llmq.Lengths(np.array([5, 40]), np.array([0.8, 0.2]))
     law = latency.mg1_tokens(2.0, output, 0.02)
     assert law.utilisation == near(0.48)
-    run = alone(output, 2.0, replications=16, requests=1500)
+    run = alone(output, 2.0, replications=16, requests=3000)
     assert abs(run.e2e.mean - law.sojourn) <= 2 * run.e2e.half_width  # about 4 SE
     assert run.e2e.half_width < 0.05 * law.sojourn
 
