@@ -108,7 +108,7 @@ FOOT = """
   requests that is.
 * Requests that decode together see the same batch: a look is not taken below what the ranks of
   neighbours show over four residual decodes. Without it PASCAL's 99 % point at half load was held
-  in 89 to 92 %, with a look four times as long its interval was twice as wide.
+  in 89 to 92 %.
 * 100 looks suffice with these errors, so paths need not be longer.
 * A length that lies 3 % below what PASCAL's stays ask for at a load of 0.9 was tried: 13 and 43 of
   200 runs are stable there, and their means are 8 and 5 % low (held in 23 and 81 %). Such lengths

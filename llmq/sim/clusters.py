@@ -58,7 +58,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "burst_share", "burstiness", "company", "quantile_of_t", "queue_error", "ratio_error",
+    "anew", "burst_share", "burstiness", "company", "quantile_of_t", "queue_error", "ratio_error",
     "ratio_half", "tails", "too_few", "wider", "wilson",
 ]  # fmt: skip
 
@@ -240,9 +240,9 @@ def company(rows: Sequence[Floats], crowd: float) -> float:
     >>> company([calm], 5.0), company([waves], 5.0), company([waves], 0.0)
     (0.0, 10.0, 0.0)
     """
-    if not crowd > 0:
+    kept = np.sort(np.concatenate(rows)) if crowd > 0 and rows else np.empty(0)
+    if not len(kept):
         return 0.0
-    kept = np.sort(np.concatenate(rows))
     window, total, windows = max(1, round(WINDOW * crowd)), 0.0, 0
     ranks = [(kept.searchsorted(row) + kept.searchsorted(row, "right")) / 2 for row in rows]
     middle = len(kept) / 2
@@ -252,6 +252,32 @@ def company(rows: Sequence[Floats], crowd: float) -> float:
         total, windows = total + float(sums @ sums), windows + k
     one = sum(float((row - middle) @ (row - middle)) for row in ranks) / len(kept)
     return total / windows / window / one if windows and one > 0 else 0.0
+
+
+def anew(rows: Sequence[Floats], look: float, crowd: float) -> float:
+    """Count the observations after which a latency looks anew.
+
+    Parameters
+    ----------
+    rows : sequence of ndarray
+        Observations in order, of each cluster.
+    look : float
+        Observations after which the queue looks anew; 0 where that is not known.
+    crowd : float
+        Observations within the mean residual decode of a request.
+
+    Returns
+    -------
+    float
+        Those of the queue, or of the requests that decode together if these are more.
+
+    Examples
+    --------
+    >>> waves = np.repeat([1.0, -1.0, 1.0, -1.0], 25)
+    >>> anew([waves], 3.0, 5.0), anew([waves], 8.0, 5.0)
+    (5.0, 8.0)
+    """
+    return max(look, company(rows, crowd) / 2)
 
 
 def queue_error(rows: Sequence[Floats], look: float) -> float:

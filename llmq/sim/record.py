@@ -14,7 +14,7 @@ from llmq.model.engine import Engine
 from llmq.model.metrics import RequestTimes, e2e, gaps, prefill_latency, summary, tpot, ttft
 from llmq.model.reading import blocking, qoe, reasoning
 from llmq.result import Estimate, Kind, Provenance
-from llmq.sim.clusters import company
+from llmq.sim.clusters import anew
 from llmq.sim.log import Tally
 from llmq.sim.regenerative import cycles, ratio
 from llmq.sim.stability import Verdict
@@ -168,7 +168,7 @@ class Run:
         """Count the requests after which a metric looks anew."""
         values = _METRICS[name](self.requests)[:, slice(*self.measured)]
         rows = [row[~np.isnan(row)] for row in values]
-        return max(self.look, company(rows, self._crowd()) / 2)
+        return anew(rows, self.look, self._crowd())
 
     def _crowd(self) -> float:
         """Count the requests that arrive within the mean residual decode; 0 for a trace."""

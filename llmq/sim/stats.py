@@ -33,8 +33,8 @@ from llmq.errors import InputError
 from llmq.result import Estimate
 from llmq.sim.clusters import (
     NORMAL,
+    anew,
     burst_share,
-    company,
     quantile_of_t,
     queue_error,
     ratio_half,
@@ -315,7 +315,7 @@ class Metric:
         sizes = np.array([float(len(row)) for row in rows])
         beyond = np.array([float(np.count_nonzero(row > point)) for row in rows])
         part = n / self.values.size
-        look = max(self.look * part, company(rows, self.crowd * part) / 2)
+        look = anew(rows, self.look * part, self.crowd * part)
         most, least = tails(1 - q, beyond, sizes, path=path, look=look)
         if most > 1 - 1 / n or least < 1 / n:
             return Estimate(point, math.inf, len(rows), method + too_few(1 - q, n, look), n)

@@ -9,6 +9,7 @@ import pytest
 
 import llmq
 from llmq.cli.traffic import interval
+from llmq.model.conventions import THEORY
 from llmq.sim.clusters import burst_share, burstiness, company, queue_error, tails, wilson
 from llmq.sim.stats import Metric, share
 from llmq.theory.bounds import outer_facets, request_prices
@@ -31,6 +32,17 @@ def test_b24_no_burst_seen() -> None:
     """B24: bursts of 150 are Poisson; none among 10,000 has 2.5 % where 3.69 are expected."""
     low, high = burst_share(0.0, 10_000, 100.0)
     assert (low, high) == (0.0, pytest.approx(math.log(40) * 150 / 10_000, rel=1e-9))
+
+
+def test_b24_no_request_has_the_metric() -> None:
+    """One decode and no second token: requests decode together, and none has a TPOT."""
+    law = llmq.BatchTime.affine(base=0.01, per_token=1e-4)
+    engine = llmq.Engine(law, token_budget=256, max_seqs=64, conventions=THEORY)
+    work = llmq.Workload.poisson(40.0, {"x": llmq.RequestClass(32, 1)})
+    run = llmq.simulate(engine, work, llmq.policies.Sarathi(), replications=2, requests=800, rng=1)
+    found = run.attainment(llmq.SLO(ttft=1.0, tpot=0.1), klass="x")
+    assert dict(found.by_metric) == {"ttft": 1.0, "tpot": 1.0}
+    assert math.isnan(run.metric("tpot", anyway=True).quantile(0.5).mean)
 
 
 def test_b24_ends_of_a_share_are_shares() -> None:
