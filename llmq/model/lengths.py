@@ -237,6 +237,18 @@ class Lengths:
         return float(outcome.mean() if self.weights is None else outcome @ self.weights)
 
     @property
+    def probabilities(self) -> Floats:
+        """Probability of each value, shape (m,), also where all are alike.
+
+        Examples
+        --------
+        >>> Lengths.uniform(1, 4).probabilities
+        array([0.25, 0.25, 0.25, 0.25])
+        """
+        n = len(self.values)
+        return np.full(n, 1 / n) if self.weights is None else self.weights
+
+    @property
     def mean(self) -> float:
         """Mean, tokens."""
         return self.expect(lambda x: x)
@@ -301,9 +313,8 @@ class Lengths:
         if not 0 <= q <= 1:
             raise InputError(f"q must lie between 0 and 1 (0.99 for p99), got {q}", value=q)
         order = np.argsort(self.values, kind="stable")
-        weights = self.weights if self.weights is not None else np.full(len(order), 1 / len(order))
         # The slack keeps the quantile of 0.5 on the middle value though 1/m + ... rounds.
-        reached = np.searchsorted(np.cumsum(weights[order]), q - 1e-12)
+        reached = np.searchsorted(np.cumsum(self.probabilities[order]), q - 1e-12)
         return int(self.values[order[min(int(reached), len(order) - 1)]])
 
     @checked

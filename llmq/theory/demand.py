@@ -345,16 +345,11 @@ def _mean_excess(least: Ints, value: Ints, first: Lengths, second: Lengths) -> F
     if exact:
         weight = np.ones_like(value)
     else:
-        value, weight = value.astype(np.float64), _shares(second)[order]
+        value, weight = value.astype(np.float64), second.probabilities[order]
     # Of the values from each place on: how many, and their sum.
     count, total = (np.append(np.cumsum(x[::-1])[::-1], 0) for x in (weight, weight * value))
     place = np.searchsorted(value, least, side="right")
     excess = total[place] - least * count[place]
     if exact:
         return Fraction(int(excess.sum()), len(value) * len(least))
-    return as_fraction(float(excess @ _shares(first)))
-
-
-def _shares(law: Lengths) -> Ints:
-    n = len(law.values)
-    return np.full(n, 1 / n) if law.weights is None else law.weights
+    return as_fraction(float(excess @ first.probabilities))

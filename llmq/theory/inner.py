@@ -225,7 +225,7 @@ def _whole_blocks(engine: Engine, request: RequestClass, phases: str) -> int:
 def _kinds(request: RequestClass, lag: int) -> tuple[Array, Array, Array]:
     """Prompt, decodes and probability of each kind; many kinds are rounded up to fewer."""
     if request.paired:
-        s, o, p = request.prompt.values, request.output.values, _weights(request.prompt)
+        s, o, p = request.prompt.values, request.output.values, request.prompt.probabilities
         if len(s) > _KINDS**2:
             (prompt, i), (output, j) = _round_up(s, p), _round_up(o, p)
             share = np.bincount(i * len(output) + j, weights=p)
@@ -239,7 +239,7 @@ def _kinds(request: RequestClass, lag: int) -> tuple[Array, Array, Array]:
     else:
         marginals = []
         for law in (request.prompt, request.output):
-            p = _weights(law)
+            p = law.probabilities
             if len(law.values) > _KINDS:
                 value, where = _round_up(law.values, p)
             else:
@@ -249,11 +249,6 @@ def _kinds(request: RequestClass, lag: int) -> tuple[Array, Array, Array]:
         s, o = np.repeat(prompt, len(output)), np.tile(output, len(prompt))
         p = np.outer(p, q).ravel()
     return s.astype(float), o.astype(float) - 1 + lag, p
-
-
-def _weights(law: Lengths) -> Array:
-    m = len(law.values)
-    return np.full(m, 1 / m) if law.weights is None else law.weights
 
 
 def _round_up(values: Array, weights: Array) -> tuple[Array, Array]:

@@ -183,8 +183,7 @@ def _held(prompt: Lengths | int, output: Lengths | int) -> Floats:
     request = RequestClass(prompt, output)
     held, age = np.zeros(request.prompt.high + 1), np.zeros(request.output.high + 1)
     for law, array in ((request.prompt, held), (request.output, age)):
-        share = law.weights if law.weights is not None else 1 / len(law.values)
-        np.add.at(array, law.values, share)
+        np.add.at(array, law.values, law.probabilities)
     # Iteration j takes place with probability P(o >= j).
     age = np.cumsum(age[::-1])[::-1].copy()
     age[0] = 0.0

@@ -199,7 +199,7 @@ def _moments(region: Region, facet: Facet, request: RequestClass) -> tuple[float
         price = alpha + beta + cross * steps
         if _block(region, facet) > 1:
             price += _ahead(region, facet, s.values, steps)
-        share = _share(s)
+        share = s.probabilities
         return float(share @ price), float(share @ price**2)
     # Prompts alike beyond their whole blocks: what they cost is linear in what the decodes cost.
     residues = s.values % _block(region, facet)
@@ -219,17 +219,12 @@ def _apart(
     alpha, beta, cross = _charges(region, facet, prompt, steps)
     if _block(region, facet) > 1:
         beta = beta + _ahead(region, facet, prompt[:1], steps)
-    p, q = _share(request.prompt)[some], _share(request.output)
+    p, q = request.prompt.probabilities[some], request.output.probabilities
     mean = p @ alpha + p.sum() * (q @ beta) + (p @ cross) * (q @ steps)
     square = p @ alpha**2 + p.sum() * (q @ beta**2) + 2 * (p @ alpha) * (q @ beta)
     square += (p @ cross**2) * (q @ steps.astype(np.float64) ** 2)
     square += 2 * (p @ (cross * alpha)) * (q @ steps) + 2 * (p @ cross) * (q @ (beta * steps))
     return float(mean), float(square)
-
-
-def _share(law: Lengths) -> Floats:
-    n = len(law.values)
-    return np.full(n, 1 / n) if law.weights is None else np.asarray(law.weights, np.float64)
 
 
 def _block(region: Region, facet: Facet) -> int:
