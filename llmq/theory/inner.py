@@ -224,6 +224,7 @@ def _whole_blocks(engine: Engine, request: RequestClass, phases: str) -> int:
 
 def _kinds(request: RequestClass, lag: int) -> tuple[Array, Array, Array]:
     """Prompt, decodes and probability of each kind; many kinds are rounded up to fewer."""
+    p: Array
     if request.paired:
         s, o, p = request.prompt.values, request.output.values, request.prompt.probabilities
         if len(s) > _KINDS**2:
