@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from bisect import bisect_left
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def warn_of_units(engine: Engine, slo: SLO) -> None:
     one = float(engine.law(1))
     for name, most in DOUBTFUL.items():
         value = slo.targets.get(name)
-        if value is not None and value >= most * one > 0:
+        if value is not None and value >= most * one:
             warnings.warn(
                 UnitWarning(
                     f"{name.upper()} <= {format_seconds(value)} is {value / one:,.0f} iterations "
@@ -74,7 +75,7 @@ def run_alone(
     *,
     requests: int,
     replications: int = 1,
-    rng: RngLike = 0,
+    rng: RngLike,
 ) -> Run:
     """Simulate requests so far apart that none meets another.
 
@@ -102,7 +103,7 @@ def run_alone(
     >>> from llmq.model.batchtime import BatchTime
     >>> chip = Engine(BatchTime.affine(base=1, per_token=1))
     >>> burst = Trace([0, 0, 0], [8, 8, 8], [3, 3, 3])
-    >>> run_alone(burst, chip, policies.Sarathi(), requests=3).ttft.mean
+    >>> run_alone(burst, chip, policies.Sarathi(), requests=3, rng=0).ttft.mean
     9.0
     """
     if isinstance(traffic, Trace):
@@ -110,7 +111,7 @@ def run_alone(
     else:
         longest = max(one.peak for one in traffic.mix.values())
     # As if each token took an iteration of the largest size.
-    apart = longest * float(engine.law(engine.chunk, longest, longest * engine.chunk, mixed=True))
+    apart = longest * float(engine.law(engine.chunk, longest, longest * engine.chunk))
     spread: Workload | Trace
     if isinstance(traffic, Trace):
         spread = Trace(
@@ -146,7 +147,7 @@ def nearest_targets(run: Run, slo: SLO, target: float) -> dict[str, float]:
         Seconds by metric; those that need no change are as they were. The same share of the
         requests meets each one that was raised.
     """
-    found = {name: np.sort(run.metric(name, anyway=True).values, axis=None) for name in slo.targets}
+    found = {name: np.sort(run.metric(name).values, axis=None) for name in slo.targets}
     seen = {name: values[~np.isnan(values)] for name, values in found.items()}
 
     def limits(part: float) -> dict[str, float]:
@@ -158,13 +159,14 @@ def nearest_targets(run: Run, slo: SLO, target: float) -> dict[str, float]:
         return raised
 
     enough = target + QUEUEING * (1 - target)
-    low, high = 0, run.requests.arrival.size
-    n = high
-    while high - low > 1:
-        middle = (low + high) // 2
-        share = run.attainment(dataclasses.replace(slo, **limits(middle / n)))
-        low, high = (low, middle) if share.low >= enough else (middle, high)
-    return limits(high / n)
+
+    def shown(part: int) -> bool:
+        return run.attainment(dataclasses.replace(slo, **limits(part / n))).low >= enough
+
+    n = run.requests.arrival.size
+    parts = range(1, n + 1)
+    # Where no part is shown to be enough, all times are taken.
+    return limits(parts[bisect_left(parts[:-1], True, key=shown)] / n)
 
 
 def hopeless(run: Run, slo: SLO, target: float) -> str:
@@ -188,7 +190,7 @@ def hopeless(run: Run, slo: SLO, target: float) -> str:
     words, better = [], []
     for name, limit in slo.targets.items():
         if near[name] > limit:
-            need = run.metric(name, anyway=True).quantile(target).mean
+            need = run.metric(name).quantile(target).mean
             words.append(
                 f"{name.upper()} <= {format_seconds(limit)} (alone on an idle engine its "
                 f"p{100 * target:g} is {format_seconds(need)})"

@@ -255,10 +255,13 @@ def _plan(
     )
 
 
-def _rank(one: CandidatePlan, *, priced: bool) -> tuple[float, int]:
+def _rank(one: CandidatePlan, *, priced: bool) -> tuple[float, ...]:
     """Cheapest first, or fewest GPUs."""
-    gpus = one.gpus or 0
-    return (one.cost or 0.0, gpus) if priced else (float(gpus), gpus)
+    assert one.gpus is not None, "a feasible plan has a count"
+    if not priced:
+        return (one.gpus,)
+    assert one.cost is not None, "every feasible plan has a price"
+    return (one.cost, one.gpus)
 
 
 def _plan_one(s: Search, max_gpus: int) -> tuple[CandidatePlan, Need]:

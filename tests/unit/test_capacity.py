@@ -262,7 +262,7 @@ def test_requests_alone():
     # 100 prompt tokens, then two more of 0.101 s.
     trace = Trace(np.zeros(50), 100, 3)
     for traffic in (trace, Workload(Deterministic(1e6), {"x": RequestClass(100, 3)}, {"x": 1.0})):
-        run = run_alone(traffic, CHIP, Sarathi(), requests=50)
+        run = run_alone(traffic, CHIP, Sarathi(), requests=50, rng=0)
         assert run.ttft.observations == 50
         assert run.ttft.values == pytest.approx(np.full((1, 50), 0.2), rel=1e-6)
         assert run.e2e.values == pytest.approx(np.full((1, 50), 0.402), rel=1e-6)
@@ -270,7 +270,7 @@ def test_requests_alone():
 
 def test_nearest_targets_are_the_least():
     trace = Trace(np.arange(1000.0), np.arange(1, 1001) % 500 + 1, 1)
-    run = run_alone(trace, CHIP, Sarathi(), requests=1)
+    run = run_alone(trace, CHIP, Sarathi(), requests=1, rng=0)
     slo = SLO(ttft=0.01)
     found = nearest_targets(run, slo, 0.9)
     # A tenth of the misses is left to queueing; one prompt token less would be too few.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from types import SimpleNamespace
@@ -9,11 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from llmq.alone import hopeless, nearest_targets, run_alone, warn_of_units
-from llmq.capacity import plan_capacity
+from llmq.alone import _at_least, hopeless, nearest_targets, run_alone, warn_of_units
+from llmq.capacity import _headroom, plan_capacity
 from llmq.capacity_need import need_of
 from llmq.capacity_search import OutOfTime, Search, decides, reason_of
 from llmq.errors import InputError, UnitWarning
+from llmq.io.config import SimulationConfig
 from llmq.model.arrivals import Deterministic
 from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
@@ -114,7 +116,7 @@ def test_targets_of_8192_iterations_are_asked_about():
         warn_of_units(quick, SLO(tpot=0.25))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_units(chip, SLO(ttft=511.0, tpot=63.0, e2e=1e9))
+        warn_of_units(chip, SLO(ttft=511.96, tpot=63.99, e2e=1e9))
 
 
 def test_the_warning_names_the_line_of_the_caller():
@@ -129,10 +131,10 @@ def test_requests_alone_come_as_far_apart_as_the_longest_may_take():
     chip = CHIP.with_(law=law)
     apart = 103 * (0.612 + 1e-5 * 103 + 1e-6 * 103 * 512)
     trace = Trace([5.0, 5.0, 5.0], [100, 1, 2], [3, 102, 3])
-    run = run_alone(trace, chip, Sarathi(), requests=3, replications=2)
+    run = run_alone(trace, chip, Sarathi(), requests=3, replications=2, rng=0)
     assert run.requests.arrival.tolist() == [pytest.approx([0, apart, 2 * apart], abs=1e-9)]
     work = Workload.poisson(9.0, {"a": RequestClass(9, 1), "b": RequestClass(100, 3)})
-    run = run_alone(work, chip, Sarathi(), requests=4, replications=2)
+    run = run_alone(work, chip, Sarathi(), requests=4, replications=2, rng=0)
     gaps = np.diff(run.requests.arrival, prepend=0.0)
     assert gaps == pytest.approx(np.full((2, 4), 103 * (0.612 + 1.03e-3 + 1e-6 * 103 * 512)))
     assert run.ttft.observations == 8
@@ -141,7 +143,7 @@ def test_requests_alone_come_as_far_apart_as_the_longest_may_take():
 def test_the_nearest_targets_leave_a_tenth_of_the_misses_to_queueing():
     # Prompts of 1 to 400 tokens: 0.101 to 0.5 s by themselves, and as much to the end.
     trace = Trace(np.arange(400.0), np.arange(1, 401), 1)
-    run = run_alone(trace, CHIP, Sarathi(), requests=1)
+    run = run_alone(trace, CHIP, Sarathi(), requests=1, rng=0)
     slo = SLO(ttft=0.05, e2e=0.6)
     near = nearest_targets(run, slo, 0.5)
     assert near["e2e"] == 0.6
@@ -157,9 +159,35 @@ def test_the_nearest_targets_leave_a_tenth_of_the_misses_to_queueing():
     assert near["ttft"] <= shown <= 1.01 * near["ttft"]
 
 
+def test_the_nearest_targets_are_those_of_the_smallest_part_that_is_enough():
+    trace = Trace(np.arange(400.0), np.arange(1, 401), 1)
+    run = run_alone(trace, CHIP, Sarathi(), requests=1, rng=0)
+    times = np.sort(run.ttft.values, axis=None)
+    for target in (0.5, 0.81, 0.9):
+        enough = target + 0.1 * (1 - target)
+        limits = (float(times[round(part / 400 * 399)]) for part in range(1, 401))
+        first = next(t for t in limits if run.attainment(SLO(ttft=t)).low >= enough)
+        assert nearest_targets(run, SLO(ttft=0.05), target) == {"ttft": first}
+
+
 def test_where_no_target_is_shown_the_nearest_is_the_longest_time():
-    run = run_alone(Trace(np.arange(30.0), np.arange(1, 31), 1), CHIP, Sarathi(), requests=1)
+    trace = Trace(np.arange(30.0), np.arange(1, 31), 1)
+    run = run_alone(trace, CHIP, Sarathi(), requests=1, rng=0)
+    assert run.verdict.status == "undecided"
     assert nearest_targets(run, SLO(ttft=0.05), 0.9)["ttft"] == pytest.approx(0.13)
+    # So few requests have no steady state: their own 99 % point is named all the same.
+    assert "alone on an idle engine its p90 is 127 ms" in hopeless(run, SLO(ttft=0.05), 0.9)
+
+
+def test_a_target_is_written_with_few_digits_and_never_less_than_it_is():
+    for seconds in (0.5, 0.1234, 0.12345678, 1.0, 61.7):
+        shown = parse_duration(_at_least(seconds))
+        assert seconds <= shown < 1.006 * seconds
+    assert _at_least(0.5) == "500 ms"
+
+
+def test_paths_of_requests_alone():
+    assert run_alone(STEADY, CHIP, Sarathi(), requests=3, rng=0).ttft.observations == 3
 
 
 def search(traffic=STEADY, *, target=0.9, requests=200, **changed) -> Search:
@@ -429,7 +457,7 @@ def test_what_the_search_of_a_candidate_is_given(monkeypatch):
 
 def test_time_that_runs_out_leaves_the_smallest_count_that_passed(monkeypatch):
     good, bad = Seen(0.95, 0.9, 1.0), Seen(0.9, 0.89, 1.0)
-    run = run_alone(STEADY, CHIP, Sarathi(), requests=100)
+    run = run_alone(STEADY, CHIP, Sarathi(), requests=100, rng=0)
 
     def smallest(s, least, most, plenty):
         for n, seen in ((9, good), (5, good), (7, good), (4, bad)):
@@ -447,6 +475,8 @@ def test_time_that_runs_out_leaves_the_smallest_count_that_passed(monkeypatch):
     assert best.load == pytest.approx(22 * 0.612 * 100 / 512 / 5)
     assert best.headroom == pytest.approx(5 / (22 * 0.612 * 100 / 512) - 1)
     assert best.hardware_headroom == pytest.approx(5 / 2.2 - 1)
+    # Engines of two GPUs: 22 * 0.612 * 100 / 512 = 2.63 of them at these settings, 2.2 at any.
+    assert (best.gpus_lower_bound, best.hardware_lower_bound) == (6, 6)
 
 
 def test_a_share_of_all_is_refused_and_one_gpu_is_a_limit():
@@ -457,3 +487,23 @@ def test_a_share_of_all_is_refused_and_one_gpu_is_a_limit():
     plan = plan_capacity(STEADY, slo, CHIP, max_gpus=1, requests=200, replications=4)
     assert plan.candidates[0].reason.startswith("the lower bound of 3 GPUs exceeds the limit of 1")
     assert plan.verdict == "infeasible"
+
+
+def test_the_defaults_are_those_of_a_configuration():
+    given = inspect.signature(plan_capacity).parameters
+    assert given["replications"].default == SimulationConfig().replications
+    assert given["rng"].default == SimulationConfig().seed
+
+
+def test_a_trace_whose_rate_was_changed_says_so():
+    trace = Trace(np.arange(40.0), 100, 3)
+    fast = trace.scaled(factor=2.0).scaled(rate=4.0)
+    slo = SLO(ttft=9.0, quantile=0.9)
+    for given, said in ((trace, False), (fast, True)):
+        plan = plan_capacity(given, slo, CHIP, max_seconds=1e-9)
+        assert ("; its clock runs 4 times as fast, bursts and lulls too" in plan.traffic) == said
+
+
+def test_headroom_without_a_load_is_without_end():
+    assert _headroom(0.0) == math.inf
+    assert _headroom(0.8) == pytest.approx(0.25)
