@@ -312,7 +312,7 @@ class Search:
             stalled = fewer and shares[high] <= max(fewer)
             if high >= most or (high >= plenty and stalled):
                 return None
-            low, high = high, min(most, max(high + 1, math.ceil(high * 1.5)))
+            low, high = high, min(most, math.ceil(high * 1.5))
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self.ok(middle) else (middle, high)
