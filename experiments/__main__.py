@@ -14,8 +14,8 @@ from pathlib import Path
 from experiments.book import HERE, claims_page, compute, experiments, save
 from experiments.runner import Runner
 from experiments.table import TABLES
+from llmq._input.files import write_text
 from llmq.errors import InputError, LlmqError, nearest
-from llmq.text.files import write_text
 
 KEEP = HERE.parent / "out" / "experiments"
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments.table import TABLES, Table, read_table
 from experiments.validation_scatter import modern, within
-from llmq.text.files import write_text
+from llmq._input.files import write_text
 
 PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
 MARK = "<!-- table -->"

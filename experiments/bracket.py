@@ -28,11 +28,11 @@ from llmq import policies
 from llmq.model.arrivals import Batch
 from llmq.policies import Policy
 from llmq.rng import RngLike
-from llmq.sim.stats import student
+from llmq.sim.results._stats import student
 
 TITLE = "Theorem U: the bracket closes as memory grows"
 SEED = 3
-SOURCE = "llmq theory core 2.4, oracle O25; inner bound llmq.theory.inner"
+SOURCE = "llmq theory core 2.4, oracle O25; inner bound llmq.theory.region._inner"
 UNITS = {"memory": "KV tokens", "load": "share of the outer bound", "low": "as load",
          "high": "as load", "evicted": "evictions a request"}  # fmt: skip
 
@@ -76,7 +76,7 @@ def one(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     return rows
 
 
-def served(run: llmq.sim.record.Run, prices: dict[str, float]) -> np.ndarray:
+def served(run: llmq.sim.results.run.Run, prices: dict[str, float]) -> np.ndarray:
     """Priced work finished per second in the middle of each path."""
     weight = np.array([prices[name] for name in run.classes])
     paths = []

@@ -39,7 +39,7 @@ from dataclasses import dataclass, field
 
 import llmq
 from llmq.result import Estimate
-from llmq.sim.stats import batch_means, student
+from llmq.sim.results._stats import batch_means, student
 from llmq.theory import latency
 
 ENGINE = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), max_seqs=1)

@@ -11,7 +11,7 @@ import numpy as np
 import llmq
 from experiments.coverage_paths import Truth, relaxation, trials, truth
 from experiments.runner import Point, Row
-from llmq.sim.precision import MARGIN
+from llmq.sim.results._precision import MARGIN
 
 __all__ = ["METRICS", "REQUIRED", "cell", "points", "values"]
 

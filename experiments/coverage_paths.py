@@ -22,11 +22,11 @@ import numpy.typing as npt
 
 import llmq
 from llmq import policies
-from llmq.policies.settings import effective
-from llmq.sim.block import Block, Task
-from llmq.sim.collect import as_run
-from llmq.sim.relaxation import Relaxation, dispersion_of_work, unit
-from llmq.sim.replicate import run_block
+from llmq.policies.contract.settings import effective
+from llmq.sim._block import Block, Task
+from llmq.sim._collect import as_run
+from llmq.sim._replicate import run_block
+from llmq.sim.results._relaxation import Relaxation, dispersion_of_work, unit
 
 __all__ = ["LOADS", "SYSTEMS", "System", "Truth", "relaxation", "trials", "truth", "wait_law"]
 

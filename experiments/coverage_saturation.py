@@ -26,7 +26,7 @@ from experiments.coverage_cells import METRICS, REQUIRED, cell, points
 from experiments.coverage_paths import LOADS, SYSTEMS
 from experiments.runner import Row, Runner
 from experiments.table import TABLES, Table, write_table
-from llmq.text.files import write_text
+from llmq._input.files import write_text
 
 __all__ = ["main", "page", "too_low"]
 
@@ -84,10 +84,10 @@ Long paths of a load that are missing here take too many requests (`experiments/
 *Half width* is that of the mean and of the 99 % point, relative to the truth (median of the runs).
 
 "1 x enough" is the length with which `simulate(precision=)` goes on when a verdict is undecided: a
-fifth more than 100 looks at the system and its longest stays ask for (`llmq.sim.relaxation`). There
-intervals are worst. Where few runs are stable, they are the calm ones: between two lengths of which
-one is too short for all and the other enough for all, a few runs in a hundred pass because their
-requests happened to stay short.
+fifth more than 100 looks at the system and its longest stays ask for
+(`llmq.sim.results._relaxation`). There intervals are worst. Where few runs are stable, they are the
+calm ones: between two lengths of which one is too short for all and the other enough for all, a few
+runs in a hundred pass because their requests happened to stay short.
 """
 FOOT = """
 ## What was chosen by this study

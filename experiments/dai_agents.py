@@ -24,12 +24,12 @@ from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.model.agents import Agent
-from llmq.model.agents_trace import AgentTrace
+from llmq.model.agents._trace import AgentTrace
 from llmq.policies import Policy, Sarathi
 from llmq.policies.priority import Priority
 from llmq.sim.agents import simulate_agents
-from llmq.sim.agents_time import peaks
-from llmq.theory.agents_case import exit_priority_case
+from llmq.sim.agents._time import peaks
+from llmq.theory.stability._agents_case import exit_priority_case
 
 if TYPE_CHECKING:
     from llmq.rng import RngLike

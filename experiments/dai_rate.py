@@ -34,7 +34,7 @@ from llmq.model.request import RequestClass
 from llmq.model.workload import Workload
 from llmq.policies import Sarathi
 from llmq.rng import seed_sequence
-from llmq.sim.run import simulate
+from llmq.sim.simulate import simulate
 
 if TYPE_CHECKING:
     from llmq.rng import RngLike

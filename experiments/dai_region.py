@@ -29,17 +29,17 @@ import numpy as np
 from experiments.claim import Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
+from llmq.model.time.batchtime import BatchTime
 from llmq.model.trace import Trace
 from llmq.policies import VLLM, FasterTransformer, Orca, Policy, Sarathi
-from llmq.sim.run import simulate
-from llmq.theory.configurations import TwoPhase
-from llmq.theory.polytope import polytope
-from llmq.theory.static_planning import Need, PlanningProblem, Pool, optimise
-from llmq.theory.tiling_lp import tiling_lp
+from llmq.sim.simulate import simulate
+from llmq.theory.linear._polytope import polytope
+from llmq.theory.planning_lp._configurations import TwoPhase
+from llmq.theory.planning_lp._static import Need, PlanningProblem, Pool, optimise
+from llmq.theory.region._tiling_lp import tiling_lp
 
 if TYPE_CHECKING:
     from llmq.rng import RngLike

@@ -24,8 +24,8 @@ from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq import policies
 from llmq.rng import RngLike, seed_sequence
-from llmq.sim.record import Run
-from llmq.sim.stats import student
+from llmq.sim.results._stats import student
+from llmq.sim.results.run import Run
 from llmq.theory import latency
 
 TITLE = "Decode occupancy: the negative-binomial law"

@@ -19,13 +19,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from llmq.model.batchtime import BatchTime
-from llmq.networks import Network, draw_network, fitted
+from llmq.model.time.batchtime import BatchTime
+from llmq.optimality.networks import Network, draw_network, fitted
+from llmq.optimality.verdict import StabilityTest, stability_test
 from llmq.policies import RAD, Blocks, MaxWeight, Policy, RoundRobin, Sarathi
-from llmq.policies.blocks import Admit, Budget, Together, View
+from llmq.policies.contract.blocks import Admit, Budget, Together, View
 from llmq.policies.maxweight import heaviest
 from llmq.policies.vllm import OneKind
-from llmq.verdict import StabilityTest, stability_test
 
 
 @dataclass(frozen=True, slots=True)

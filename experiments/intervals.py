@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.table import Table
-from llmq.sim.stats import student
+from llmq.sim.results._stats import student
 
 __all__ = ["around", "scores", "standard_errors"]
 

@@ -15,13 +15,13 @@ import argparse
 import json
 from pathlib import Path
 
-from llmq.calibrate import package
+from llmq.calibrate._geometry import Geometry, geometry
+from llmq.calibrate.catalogue import _package as package
+from llmq.calibrate.catalogue._package import UTILISATION
+from llmq.calibrate.catalogue.gpus import SERVER, Gpu, gpu, server_defaults
 from llmq.calibrate.fit import Fit
-from llmq.calibrate.geometry import Geometry, geometry
-from llmq.calibrate.gpus import SERVER, Gpu, gpu, server_defaults
-from llmq.calibrate.package import UTILISATION
 from llmq.errors import InputError
-from llmq.model.batchtime import BatchTime
+from llmq.model.time.batchtime import BatchTime
 from llmq.units import format_count
 
 FOLDER = Path(__file__).parents[1] / "llmq" / "calibrate" / "catalogue"

@@ -19,12 +19,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.files import write_text
 from llmq.io.traces import read_trace
 from llmq.model.arrivals import Deterministic
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.model.trace import Trace
-from llmq.text.files import write_text
 
 __all__ = ["main", "tables"]
 

@@ -24,12 +24,12 @@ from experiments.claim import Band, Claim, Finding, Status
 from experiments.intervals import standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
+from llmq.optimality.verdict import served
 from llmq.policies import FCFS, PASCAL, RR, SLAI, Policy, Sarathi
 from llmq.rng import RngLike
-from llmq.sim.record import Run
-from llmq.sim.stats import student
-from llmq.theory.losses import holding_load, ranked_load, recompute_load
-from llmq.verdict import served
+from llmq.sim.results._stats import student
+from llmq.sim.results.run import Run
+from llmq.theory.stability._losses import holding_load, ranked_load, recompute_load
 
 TITLE = "Held decodes and swaps: what SLAI and PASCAL lose"
 SEED = 7

@@ -43,8 +43,8 @@ from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.model.workload import Workload
 from llmq.policies import Policy
-from llmq.sim.ranked import RankedLog, run_ranked
-from llmq.sim.stats import student
+from llmq.sim._fast.ranked.engine import RankedLog, run_ranked
+from llmq.sim.results._stats import student
 
 __all__ = [
     "BIN", "HEAVY", "POLICIES", "SOURCE", "Paths", "Runs", "capacity", "chip", "contrast",

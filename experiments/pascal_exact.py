@@ -29,7 +29,7 @@ from experiments.table import Table
 from llmq import policies
 from llmq.policies import Policy
 from llmq.rng import RngLike
-from llmq.sim.ranked import run_ranked
+from llmq.sim._fast.ranked.engine import run_ranked
 
 TITLE = "PASCAL: exact timelines of small examples"
 SEED = 7

@@ -34,8 +34,8 @@ from experiments.claim import Band, Claim, Finding, Status
 from experiments.pascal_cluster import POLICIES, SOURCE, chip, jackknife
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
-from llmq.model.reading import qoe
 from llmq.rng import RngLike, seed_sequence
+from llmq.sim.results._reading import qoe
 
 TITLE = "PASCAL: reasoning and answering latency on one engine short of memory"
 SEED = 7

@@ -25,7 +25,7 @@ from experiments.pascal_cluster import SOURCE, serve
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.rng import RngLike
-from llmq.sim.stats import share
+from llmq.sim.results._stats import share
 
 TITLE = "PASCAL: a mix with half reasoning-heavy requests"
 SEED = 7

@@ -23,8 +23,8 @@ from experiments.claim import Claim, Finding, Status
 from experiments.pascal_cluster import SOURCE
 from experiments.runner import PLAIN, Row, Runner, Scale
 from experiments.table import Table
-from llmq.model.reading import qoe_of
 from llmq.rng import RngLike
+from llmq.sim.results._reading import qoe_of
 
 TITLE = "PASCAL: QoE of example answers"
 SEED = 7

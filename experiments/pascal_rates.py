@@ -27,7 +27,7 @@ from experiments.pascal_cluster import POLICIES, SOURCE, Runs, interval, serve
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.rng import RngLike
-from llmq.sim.stats import share
+from llmq.sim.results._stats import share
 
 TITLE = "PASCAL: violations, throughput, blocking and latency by rate"
 SEED = 7

@@ -26,7 +26,7 @@ from experiments.table import Table
 from llmq import policies
 from llmq.policies import Policy
 from llmq.rng import RngLike, seed_sequence
-from llmq.sim.stats import share
+from llmq.sim.results._stats import share
 
 TITLE = "PASCAL: quantum, demotion, memory, fabric and number of engines"
 SEED = 7

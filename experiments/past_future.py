@@ -33,12 +33,12 @@ import numpy.typing as npt
 from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
+from llmq.model.time.batchtime import BatchTime
 from llmq.model.trace import Trace
 from llmq.policies import Sarathi
-from llmq.sim.run import simulate
+from llmq.sim.simulate import simulate
 
 if TYPE_CHECKING:
     from llmq.rng import RngLike

@@ -18,10 +18,10 @@ from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Row, Runner, Scale
 from experiments.table import Table
 from llmq.calibrate.catalogue import load_engine
-from llmq.capacity import Candidate, Plan, plan_capacity
 from llmq.errors import InfeasibleError
 from llmq.io.config import CandidateConfig, read_config
-from llmq.plot.region import cut
+from llmq.planning.capacity import Candidate, Plan, plan_capacity
+from llmq.plot._region import cut
 from llmq.policies import VLLM, parse
 
 if TYPE_CHECKING:

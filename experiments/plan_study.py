@@ -26,7 +26,7 @@ from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq import policies
-from llmq.model.thinning import Thinned
+from llmq.planning._thinning import Thinned
 from llmq.rng import RngLike
 
 TITLE = "Plans of the default length against long runs"

@@ -18,8 +18,8 @@ from experiments.claim import Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.rng import RngLike
-from llmq.theory.demand import demand
-from llmq.theory.held import read_rates
+from llmq.theory.needs._held import read_rates
+from llmq.theory.needs.demand import demand
 from llmq.units import as_fraction
 
 TITLE = "Prices of requests on seven GPUs, taken apart"

@@ -12,8 +12,8 @@ equal lengths it is unstable above :math:`N / (N \bar d + D t (1 - N / b))`.
 Setting: ``b = 16``, ``t = 500`` us, 5 us per token (36.25 us per token in a full tile).
 
 * ``equal``: 32 prompt and 24 output tokens. The saturated cycle is exact
-  (:func:`llmq.saturation.saturated_cycle`), so the stable rate is a fraction: ``kind`` theory,
-  ``what`` "cycle".
+  (:func:`llmq.optimality.saturation.saturated_cycle`), so the stable rate is a fraction: ``kind``
+  theory, ``what`` "cycle".
 * ``varied``: prompts of 1, 2 or 3 tiles, outputs uniform on 1 to 47. A backlog is served by the
   simulator; the rate has its 95 % interval over replications.
 
@@ -33,11 +33,11 @@ from experiments.intervals import standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.model.conventions import THEORY
+from llmq.optimality.saturation import saturated_cycle
 from llmq.policies import RAD
 from llmq.rng import RngLike
-from llmq.saturation import saturated_cycle
-from llmq.sim.run import simulate
-from llmq.sim.stats import student
+from llmq.sim.results._stats import student
+from llmq.sim.simulate import simulate
 
 TITLE = "RAD(N): capacity by the prefills of a cycle"
 SEED = 7

@@ -12,9 +12,9 @@ that no policy is stable above :math:`\sum_k \lambda_k d_k = 1`.
 
 Simulated boundary: a path starts with a backlog and goes on at 1.3 times the bound; while requests
 wait, a policy that serves in order of arrival works at a rate of its own, and is stable below it
-and unstable above (saturation rule; :mod:`llmq.verdict`). The rate, as a share of the bound, is the
-mean over replications with its 95 % interval. vLLM is not throughput-optimal in general; with slots
-and whole tiles nothing shows it.
+and unstable above (saturation rule; :mod:`llmq.optimality.verdict`). The rate, as a share of the
+bound, is the mean over replications with its 95 % interval. vLLM is not throughput-optimal in
+general; with slots and whole tiles nothing shows it.
 
 Theorems 1 and 2 are reconstructed from secondary sources; that the paper has such a figure is not
 known.
@@ -34,12 +34,12 @@ from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.model.arrivals import Poisson
 from llmq.model.conventions import Conventions
-from llmq.networks import Burst
+from llmq.optimality.networks import Burst
 from llmq.policies import RAD, VLLM, FasterTransformer, Sarathi
 from llmq.rng import RngLike, seed_sequence
-from llmq.sim.record import Run
-from llmq.sim.run import simulate
-from llmq.sim.stats import student
+from llmq.sim.results._stats import student
+from llmq.sim.results.run import Run
+from llmq.sim.simulate import simulate
 from llmq.theory.region import stability_region
 
 TITLE = "RAD: capacity region of two classes and what schedulers reach of it"

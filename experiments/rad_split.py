@@ -30,9 +30,9 @@ from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.policies import Sarathi
 from llmq.rng import RngLike
-from llmq.sim.run import simulate
-from llmq.sim.stats import student
-from llmq.theory.symbolic_rad import static_split
+from llmq.sim.results._stats import student
+from llmq.sim.simulate import simulate
+from llmq.theory.symbolic._rad import static_split
 
 TITLE = "RAD: dynamic allocation against static splits"
 SEED = 7

@@ -24,8 +24,8 @@ from experiments.claim import Claim, Finding, Status
 from experiments.runner import PLAIN, Runner, Scale
 from experiments.table import Table
 from llmq.rng import RngLike
-from llmq.sim.run import simulate
-from llmq.theory.tiling import best_batch, waves
+from llmq.sim.simulate import simulate
+from llmq.theory.region.tiling import best_batch, waves
 
 TITLE = "RAD: tiles, batch time and tiling efficiency"
 SEED = 7

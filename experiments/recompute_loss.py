@@ -25,15 +25,15 @@ from experiments.claim import Band, Claim, Finding, Status
 from experiments.intervals import standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
+from llmq.optimality.verdict import served
 from llmq.policies import Policy, Sarathi
 from llmq.policies.trail import TRAIL
 from llmq.rng import RngLike
-from llmq.sim.record import Run
-from llmq.sim.stats import student
-from llmq.theory.losses import recompute_load, thrash_rates
-from llmq.theory.losses_cycle import FILLS, full_memory_cycle
+from llmq.sim.results._stats import student
+from llmq.sim.results.run import Run
 from llmq.theory.region import stability_region
-from llmq.verdict import served
+from llmq.theory.stability._losses import recompute_load, thrash_rates
+from llmq.theory.stability._losses_cycle import FILLS, full_memory_cycle
 
 TITLE = "Rank preemption with recompute: a smaller region"
 SEED = 7

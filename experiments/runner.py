@@ -22,7 +22,7 @@ import numpy as np
 
 import llmq
 from llmq.rng import RngLike, seed_sequence
-from llmq.sim.workers import Workers, completed
+from llmq.sim._parallel.workers import Workers, completed
 
 __all__ = ["PLAIN", "Point", "Row", "Runner", "Scale"]
 

@@ -54,9 +54,9 @@ from experiments.slai_setting import (
 )  # fmt: skip
 from experiments.table import Table
 from llmq.rng import RngLike
-from llmq.sim.dispatch import serve
-from llmq.sim.slots import count_late
-from llmq.sim.vector import Lanes
+from llmq.sim._dispatch import serve
+from llmq.sim._fast.slots.engine import count_late
+from llmq.sim._fast.vector.engine import Lanes
 
 TITLE = "SLAI: capacity at a median TTFT of 0.5 s"
 SEED = 1

@@ -1,10 +1,10 @@
 r"""Gaps between tokens of many SLAI engines, counted while they run; no experiment of its own.
 
-:func:`llmq.sim.slots.count_late` counts gaps beyond the deadline; a percentile needs all of them.
-Here the same lockstep is taken apart to look at the groups of decodes before and after each
-iteration: a group that was served has its clock moved, one that merged into another or ended is
-empty, and one that was parted has lost those that were served. The late gaps that the kernel counts
-itself are the check (a test compares them).
+:func:`llmq.sim._fast.slots.engine.count_late` counts gaps beyond the deadline; a percentile needs
+all of them. Here the same lockstep is taken apart to look at the groups of decodes before and after
+each iteration: a group that was served has its clock moved, one that merged into another or ended
+is empty, and one that was parted has lost those that were served. The late gaps that the kernel
+counts itself are the check (a test compares them).
 
 Gaps go into bins of half a millisecond. In a stretch of ``k`` iterations in which nothing but
 decodes run, all gaps but the first count as their mean; they differ by far less than a bin.
@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 import llmq
 from experiments.slai_setting import CLASSES, DEADLINES, Floats, Ints
-from llmq.sim import slots, slots_step
-from llmq.sim.dispatch import serve
-from llmq.sim.slots_state import Rules, State, Sums
-from llmq.sim.vector import LaneLog, Lanes
+from llmq.sim._dispatch import serve
+from llmq.sim._fast.slots import engine as slots
+from llmq.sim._fast.slots import step as slots_step
+from llmq.sim._fast.slots.state import Rules, State, Sums
+from llmq.sim._fast.vector.engine import LaneLog, Lanes
 
 BIN, BINS = 0.0005, 4000
 DUES = tuple(sorted(DEADLINES.values()))
@@ -47,7 +48,7 @@ def run_with_gaps(
     Returns
     -------
     LaneLog
-        As of :func:`llmq.sim.slots.run_slots`.
+        As of :func:`llmq.sim._fast.slots.engine.run_slots`.
     ndarray of int, shape (lanes, classes, bins)
         Gaps between two tokens; of no use in lanes that are undone.
     ndarray, shape (lanes, classes)

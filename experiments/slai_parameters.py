@@ -29,7 +29,7 @@ from experiments.slai_setting import BLOCK, EFFICIENCIES, MEMORY, SOURCE, engine
 from experiments.table import Table
 from llmq.policies import Sarathi
 from llmq.rng import RngLike
-from llmq.sim.dispatch import serve
+from llmq.sim._dispatch import serve
 
 TITLE = "SLAI: parameter study (budget, memory, decodes)"
 SEED = 7

@@ -33,8 +33,8 @@ from experiments.slai_setting import (
 )  # fmt: skip
 from experiments.table import Table
 from llmq.rng import RngLike
-from llmq.sim.slots import run_slots
-from llmq.sim.stats import student
+from llmq.sim._fast.slots.engine import run_slots
+from llmq.sim.results._stats import student
 
 TITLE = "SLAI: TTFT by prompt length"
 SEED = 7

@@ -48,7 +48,7 @@ from experiments.slai_setting import (
 from experiments.table import Table
 from llmq.policies import VLLM as Scheduler
 from llmq.rng import RngLike
-from llmq.sim.vector import Lanes, run_lanes
+from llmq.sim._fast.vector.engine import Lanes, run_lanes
 
 TITLE = "SLAI: TTFT and TBT by rate for paying and free users, seven policies"
 SEED = 7

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 import llmq
-from llmq.sim.vector import Lanes
+from llmq.sim._fast.vector.engine import Lanes
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -101,7 +101,7 @@ def crossings(curve: Floats, level: float, loads: Floats) -> Floats:
 
 def interval(values: Floats) -> dict[str, float | int]:
     """Mean over seeds with its 95 % interval, as the cells of a row."""
-    from llmq.sim.stats import student
+    from llmq.sim.results._stats import student
 
     mean, half = float(np.mean(values)), student(np.asarray(values, dtype=np.float64))
     return {"value": mean, "low": mean - half, "high": mean + half, "n": len(values)}

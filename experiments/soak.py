@@ -20,7 +20,7 @@ import numpy as np
 import llmq
 from llmq import policies
 from llmq.model.prefix import Prefix
-from llmq.sim.checks import check_run
+from llmq.sim.results._checks import check_run
 
 # One system in so many is also looked at in every iteration, which is slower.
 BATCH, CHECKED = 50, 8

@@ -30,11 +30,11 @@ import numpy as np
 import llmq
 from experiments import speed_pascal, speed_slots, speed_vector
 from experiments.plain_loop import BUDGET, KV, LAW, SLOTS, cpu, plain_loop
-from llmq.search import MaxRate
-from llmq.sim.calendar import CalendarEngine
-from llmq.sim.log import Job, Log
-from llmq.sim.slots import run_slots
-from llmq.sim.vector import Lanes
+from llmq.planning.max_rate import MaxRate
+from llmq.sim._fast.calendar.engine import CalendarEngine
+from llmq.sim._fast.slots.engine import run_slots
+from llmq.sim._fast.vector.engine import Lanes
+from llmq.sim.results._log import Job, Log
 
 YARDSTICK = "plain loop: "
 SARATHI = llmq.policies.Sarathi()

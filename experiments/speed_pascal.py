@@ -15,7 +15,7 @@ import numpy as np
 import llmq
 from llmq.io.workloads import load_workload
 from llmq.policies import Policy
-from llmq.sim.ranked import run_ranked
+from llmq.sim._fast.ranked.engine import run_ranked
 
 __all__ = ["chip", "draw", "lockstep"]
 
@@ -60,7 +60,7 @@ def draw(
     Returns
     -------
     dict of str to ndarray
-        Columns of :func:`llmq.sim.ranked.run_ranked`.
+        Columns of :func:`llmq.sim._fast.ranked.engine.run_ranked`.
     """
     work = load_workload(name, rate)
     seeds = np.random.SeedSequence(seed).spawn(replications)

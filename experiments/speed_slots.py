@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import llmq
-from llmq.sim.vector import Lanes
+from llmq.sim._fast.vector.engine import Lanes
 
 RATE, PAYING = 1.4, 0.05
 POLICY = llmq.policies.SLAI(deadlines={"paying": 0.1, "free": 0.5})

@@ -16,7 +16,7 @@ import llmq
 from experiments.plain_loop import BUDGET, KV, LAW, SLOTS
 from llmq.policies import Policy
 from llmq.policies.rad import RAD
-from llmq.sim.vector import Lanes, run_lanes
+from llmq.sim._fast.vector.engine import Lanes, run_lanes
 
 RATE = 6.0
 TILE = 128  # tokens: a decode batch and a chunk of a prompt fill one

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.files import PathLike, read_text, write_text
 from llmq.errors import FormatError, InputError, nearest
-from llmq.text.files import PathLike, read_text, write_text
 
 __all__ = ["TABLES", "Table", "read_table", "write_table"]
 

@@ -27,10 +27,10 @@ from pathlib import Path
 import numpy as np
 
 import llmq
-from llmq.theory.configurations import Knapsack
-from llmq.theory.pools import planning_problem
-from llmq.theory.pricing import generate_columns
-from llmq.theory.static_planning import Need, PlanningProblem, Pool
+from llmq.theory.planning_lp._configurations import Knapsack
+from llmq.theory.planning_lp._pricing import generate_columns
+from llmq.theory.planning_lp._static import Need, PlanningProblem, Pool
+from llmq.theory.region._pools import planning_problem
 
 ROOT = Path(__file__).parents[1]
 GPUS = ("llama-3.1-8b/h100", "llama-3.1-8b/a100", "llama-3.1-8b/rtxpro6000")

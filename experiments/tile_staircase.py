@@ -20,7 +20,7 @@ from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from llmq.errors import InputError
-from llmq.io.profile_table import read_columns
+from llmq.io.profiles._table import read_columns
 from llmq.rng import RngLike
 from llmq.units import MILLISECOND
 

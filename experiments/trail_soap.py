@@ -23,7 +23,7 @@ from experiments.claim import Band, Claim, Finding, Status
 from experiments.intervals import around, standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
-from llmq.theory.laws.sizes import limited_preemption
+from llmq.theory.latency._sizes import limited_preemption
 
 if TYPE_CHECKING:
     from llmq.rng import RngLike

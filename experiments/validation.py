@@ -40,10 +40,10 @@ from experiments.validation_runs import (
 )
 from llmq.errors import InputError, LlmqError
 from llmq.io.measured import OpenRun, Settings
-from llmq.io.measured_blis import read_blis_means, read_guidellm, read_otel
-from llmq.io.measured_closed import read_llmpilot, read_silicon
-from llmq.io.measured_splitwise import read_splitwise
-from llmq.io.measured_vllm import read_vllm_bench
+from llmq.io.measured._blis import read_blis_means, read_guidellm, read_otel
+from llmq.io.measured._closed import read_llmpilot, read_silicon
+from llmq.io.measured._splitwise import read_splitwise
+from llmq.io.measured._vllm import read_vllm_bench
 
 KINDS = ("vllm_bench", "silicon", "blis_guidellm", "blis means", "llmpilot", "splitwise")
 APART = 600.0  # seconds between requests that shall not meet

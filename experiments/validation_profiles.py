@@ -19,17 +19,17 @@ from pathlib import Path
 import numpy as np
 
 import llmq
-from llmq.calibrate.compose import Kernels, compose, token_time
+from llmq.calibrate._compose import Kernels, compose, token_time
+from llmq.calibrate._geometry import Geometry, geometry, kv_capacity
+from llmq.calibrate.catalogue._kernel_time import KernelTime
 from llmq.calibrate.forms import fit_form
-from llmq.calibrate.geometry import Geometry, geometry, kv_capacity
-from llmq.calibrate.kernel_time import KernelTime
 from llmq.calibrate.profile import Profile
 from llmq.errors import InputError
 from llmq.io.measured import Settings
-from llmq.io.profile_aiconfigurator import aiconfigurator_kernels
-from llmq.io.profile_llmservingsim import llmservingsim_kernels, read_meta
-from llmq.io.profile_table import read_columns
 from llmq.io.profiles import read_profile
+from llmq.io.profiles._aiconfigurator import aiconfigurator_kernels
+from llmq.io.profiles._llmservingsim import llmservingsim_kernels, read_meta
+from llmq.io.profiles._table import read_columns
 from llmq.units import MILLISECOND
 
 Curve = Callable[[np.ndarray], np.ndarray]
@@ -292,8 +292,8 @@ def _heads_apart(folder: Path, shape: Geometry, tp: int) -> tuple[Kernels, str]:
     Attention works head by head: a batch of ``b`` with ``s k`` KV heads is a batch of ``s b`` with
     ``k`` of them.
     """
-    from llmq.calibrate.kernel_tables import KernelTable, kernels_of
-    from llmq.io.profile_aiconfigurator import _table
+    from llmq.calibrate.catalogue._kernel_tables import KernelTable, kernels_of
+    from llmq.io.profiles._aiconfigurator import _table
 
     heads, kv_heads = shape.heads // tp, shape.kv_heads // tp
     used = []

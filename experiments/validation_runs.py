@@ -25,12 +25,12 @@ import llmq
 from experiments.validation_profiles import Source, plain
 from llmq import policies
 from llmq.io.measured import ClosedMeans, OpenRun, PublishedMeans, Settings
-from llmq.io.measured_splitwise import StepTimes
+from llmq.io.measured._splitwise import StepTimes
 from llmq.model.trace import Trace
-from llmq.sim.closed import follow
-from llmq.sim.dispatch import serve
-from llmq.sim.kernel import KernelEngine, Timer
-from llmq.sim.log import Job, Log
+from llmq.sim._closed import follow
+from llmq.sim._dispatch import serve
+from llmq.sim._reference.kernel import KernelEngine, Timer
+from llmq.sim.results._log import Job, Log
 
 OVERHEAD = 0.0005  # seconds of an iteration outside its kernels, in the variant that assumes some
 VARIANT = "table + 0.5 ms"

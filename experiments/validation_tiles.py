@@ -21,7 +21,7 @@ from pathlib import Path
 
 import llmq
 from experiments.validation_profiles import Profiles, Source
-from llmq.io.measured_vllm import read_vllm_bench
+from llmq.io.measured._vllm import read_vllm_bench
 from llmq.model.trace import Trace
 from llmq.policies import Sarathi
 from llmq.result import Estimate
@@ -85,9 +85,11 @@ def compute(
     return found
 
 
-def _change(below: llmq.sim.record.Run, above: llmq.sim.record.Run, metric: str) -> Estimate:
+def _change(
+    below: llmq.sim.results.run.Run, above: llmq.sim.results.run.Run, metric: str
+) -> Estimate:
     """Paired relative change of a mean, by replication."""
-    from llmq.sim.stats import student
+    from llmq.sim.results._stats import student
 
     means = [run.metric(metric, anyway=True).values.mean(axis=1) for run in (below, above)]
     ratio = means[1] / means[0] - 1

@@ -34,10 +34,10 @@ from experiments.validation_runs import engine_of, timer_of
 from llmq import policies
 from llmq.errors import InputError
 from llmq.io.measured import OpenRun
-from llmq.io.measured_vllm import read_vllm_bench
+from llmq.io.measured._vllm import read_vllm_bench
 from llmq.rng import RngLike
-from llmq.sim.kernel import KernelEngine, Timer
-from llmq.sim.log import Job, Log
+from llmq.sim._reference.kernel import KernelEngine, Timer
+from llmq.sim.results._log import Job, Log
 
 TITLE = "State of a measured vLLM server, second by second"
 SEED = 7

@@ -5,10 +5,10 @@ r"""Verdicts with limits of slots and memory, and both of vLLM's schedulers.
 
 ``example``: the smallest network that refutes vLLM v0 without a limit of slots, given 4 to 256 of
 them (``--max-num-seqs``; 256 was its default), at 0.9 and 0.95 of the capacity. ``tests``: random
-networks with slots, memory or both (:func:`llmq.networks_limited.suited_limited`) at 0.9 of what
-the best explicit schedule carries; vLLM v1 also without limits, and on the short prompts of v0's
-networks. ``reach``: the load carried on the networks of the standard set, with slots and without;
-both on ``short`` ones, v1 also on ``split`` ones.
+networks with slots, memory or both (:func:`llmq.optimality.networks.limited.suited_limited`) at 0.9
+of what the best explicit schedule carries; vLLM v1 also without limits, and on the short prompts of
+v0's networks. ``reach``: the load carried on the networks of the standard set, with slots and
+without; both on ``short`` ones, v1 also on ``split`` ones.
 
 With a limit load 1 is where an explicit schedule ends that knows the output lengths; ``least`` is
 the outer bound there.
@@ -27,16 +27,16 @@ from experiments.table import TABLES, Table, read_table
 from experiments.verdict_points import ALPHA, standard
 from experiments.verdicts import SHELF
 from llmq import policies
-from llmq.instability import Instability
-from llmq.networks import Network, fitted, suited
-from llmq.networks_limited import SLOTS, limited, suited_limited
+from llmq.optimality.instability import Instability
+from llmq.optimality.networks import Network, fitted, suited
+from llmq.optimality.networks.limited import SLOTS, limited, suited_limited
+from llmq.optimality.verdict import failure_bound, stability_test
 from llmq.result import from_json
 from llmq.rng import RngLike
-from llmq.verdict import failure_bound, stability_test
 
 TITLE = "Policies with limits of slots and memory; vLLM v0 and v1"
 SEED = 6
-SOURCE = "llmq.verdict; networks of llmq.networks_limited and standard-1"
+SOURCE = "llmq.optimality.verdict; networks of llmq.optimality.networks.limited and standard-1"
 UNITS = {"load": "share of capacity", "low": "share of capacity", "high": "share of capacity",
          "least": "share of capacity"}  # fmt: skip
 V0, V1 = "vllm:version=v0", "vllm:version=v1"

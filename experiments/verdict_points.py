@@ -10,8 +10,8 @@ productive batch, for RAD. ``cut``: the most productive batch is smaller than th
 highest load called stable to the lowest called growing (1 if none was). Policies that only the
 reference simulator runs start at 0.95.
 
-*Tests*: random networks drawn by number, those of :func:`llmq.networks.suited` and, for MaxWeight,
-also those whose budget is larger than the most productive batch.
+*Tests*: random networks drawn by number, those of :func:`llmq.optimality.networks.suited` and, for
+MaxWeight, also those whose budget is larger than the most productive batch.
 
 *Errors*: tests of systems whose answer is a theorem: full batches below and above load 1, exclusive
 phases beside their exact cycle.
@@ -28,12 +28,12 @@ import numpy as np
 
 from experiments.runner import Point, Row
 from llmq import policies
-from llmq.instability import draw_sketch
-from llmq.networks import Network, Sketch, draw_network, fitted, suited
+from llmq.optimality.instability import draw_sketch
+from llmq.optimality.networks import Network, Sketch, draw_network, fitted, suited
+from llmq.optimality.saturation import saturated_cycle
+from llmq.optimality.verdict import stability_test, theorem
 from llmq.policies import Policy
-from llmq.saturation import saturated_cycle
-from llmq.theory.tiling import best_batch
-from llmq.verdict import stability_test, theorem
+from llmq.theory.region.tiling import best_batch
 
 SET = Path(__file__).parent / "standard.json"
 ALPHA = 0.01

@@ -26,11 +26,11 @@ from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import TABLES, Table, read_table
 from experiments.verdict_points import ALPHA, FAST, errors, home, one_class, reach, setting, tests
 from llmq import policies
-from llmq.instability import Instability
+from llmq.optimality.instability import Instability
+from llmq.optimality.saturation.open import OpenCycle
+from llmq.optimality.verdict import failure_bound
 from llmq.result import from_json
 from llmq.rng import RngLike
-from llmq.saturation_open import OpenCycle
-from llmq.verdict import failure_bound
 
 __all__ = ["page", "points", "verdict"]
 
@@ -331,7 +331,7 @@ CLAIMS = (
         id="VERDICT-3", band=Band.RESULTS,
         text="The sequential test is wrong in at most 1 % of cases within 5 % of "
         "a boundary that is known exactly",
-        source="llmq.verdict", judge=_errors, least=Status.DIRECTION, test=_TEST,
+        source="llmq.optimality.verdict", judge=_errors, least=Status.DIRECTION, test=_TEST,
     ),
     Claim(
         id="VERDICT-4", text="FasterTransformer, vLLM v0, a budget that the tile does not divide "

@@ -27,7 +27,7 @@ from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
 from experiments.wait_model import Type, area, arrivals, fluid, serve
 from llmq.model.request import RequestClass
-from llmq.theory.fluid_wait import nested_wait_exponent, wait_equilibrium
+from llmq.theory.fluid._wait import nested_wait_exponent, wait_equilibrium
 
 if TYPE_CHECKING:
     from llmq.rng import RngLike

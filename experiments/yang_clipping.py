@@ -18,14 +18,14 @@ from experiments.claim import Band, Claim, Finding, Status
 from experiments.intervals import around, standard_errors
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
-from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
+from llmq.model.time.batchtime import BatchTime
 from llmq.model.workload import Workload
 from llmq.policies import Sarathi
-from llmq.sim.run import simulate
-from llmq.theory.laws.single import MG1, mg1_tokens
+from llmq.sim.simulate import simulate
+from llmq.theory.latency._single import MG1, mg1_tokens
 
 if TYPE_CHECKING:
     from llmq.rng import RngLike

@@ -5,7 +5,7 @@ Everything below is imported when it is first used; ``import llmq`` alone loads 
 
 from __future__ import annotations
 
-from llmq.starting import early
+from llmq._starting import early
 
 early()  # an interrupt may come while the rest is imported
 
@@ -17,11 +17,11 @@ __version__ = "0.1.0"
 # Public name -> module that defines it; a name that is a module maps to itself.
 _HOME = {
     "Agent": "llmq.model.agents",
-    "AgentTrace": "llmq.model.agents_trace",
+    "AgentTrace": "llmq.model.agents._trace",
     "AgentWorkload": "llmq.model.agents",
-    "BatchTime": "llmq.model.batchtime",
+    "BatchTime": "llmq.model.time.batchtime",
     "Call": "llmq.model.agents",
-    "Candidate": "llmq.plan",
+    "Candidate": "llmq.planning.plans",
     "Conventions": "llmq.model.conventions",
     "ENGINE": "llmq.model.conventions",
     "Engine": "llmq.model.engine",
@@ -42,33 +42,33 @@ _HOME = {
     "UndecidedError": "llmq.errors",
     "UnstableError": "llmq.errors",
     "Workload": "llmq.model.workload",
-    "agent_load": "llmq.theory.agents",
+    "agent_load": "llmq.theory.stability.agents",
     "calibrate": "llmq.calibrate",
     "chains": "llmq.theory.chains",
     "compare": "llmq.sim.compare",
-    "drift": "llmq.theory.drift",
+    "drift": "llmq.theory.stability.drift",
     "engines": "llmq.calibrate.catalogue",
-    "find_instability": "llmq.instability",
+    "find_instability": "llmq.optimality.instability",
     "fluid": "llmq.theory.fluid",
-    "fluid_model": "llmq.theory.fluid_engine",
+    "fluid_model": "llmq.theory.fluid._engine",
     "hindsight": "llmq.theory.hindsight",
     "latency": "llmq.theory.latency",
     "load_engine": "llmq.calibrate.catalogue",
     "load_workload": "llmq.io.workloads",
-    "lyapunov": "llmq.theory.lyapunov",
-    "max_rate": "llmq.search",
-    "plan_capacity": "llmq.capacity",
+    "lyapunov": "llmq.theory.stability.lyapunov",
+    "max_rate": "llmq.planning.max_rate",
+    "plan_capacity": "llmq.planning.capacity",
     "plot": "llmq.plot",
     "policies": "llmq.policies",
     "read_profile": "llmq.io.profiles",
     "read_trace": "llmq.io.traces",
-    "routing": "llmq.theory.routing",
-    "simulate": "llmq.sim.run",
+    "routing": "llmq.theory.region.routing",
+    "simulate": "llmq.sim.simulate",
     "simulate_agents": "llmq.sim.agents",
     "stability_region": "llmq.theory.region",
     "symbolic": "llmq.theory.symbolic",
-    "tiling": "llmq.theory.tiling",
-    "tiling_lp": "llmq.theory.tiling_lp",
+    "tiling": "llmq.theory.region.tiling",
+    "tiling_lp": "llmq.theory.region._tiling_lp",
     "workloads": "llmq.io.workloads",
     "write_engine": "llmq.calibrate.catalogue",
     "write_trace": "llmq.io.traces",
@@ -155,7 +155,6 @@ if TYPE_CHECKING:
     from llmq import plot, policies
     from llmq.calibrate.catalogue import engines, load_engine, write_engine
     from llmq.calibrate.fit import calibrate
-    from llmq.capacity import plan_capacity
     from llmq.errors import (
         FormatError,
         InfeasibleError,
@@ -165,13 +164,11 @@ if TYPE_CHECKING:
         UndecidedError,
         UnstableError,
     )
-    from llmq.instability import find_instability
     from llmq.io.profiles import read_profile
     from llmq.io.traces import read_trace, write_trace
     from llmq.io.workloads import load_workload, workloads
     from llmq.model.agents import Agent, AgentWorkload, Call
-    from llmq.model.agents_trace import AgentTrace
-    from llmq.model.batchtime import BatchTime
+    from llmq.model.agents._trace import AgentTrace
     from llmq.model.conventions import ENGINE, THEORY, Conventions
     from llmq.model.engine import Engine
     from llmq.model.fleet import Fleet
@@ -179,26 +176,20 @@ if TYPE_CHECKING:
     from llmq.model.prefix import Prefix
     from llmq.model.request import RequestClass
     from llmq.model.slo import SLO
+    from llmq.model.time.batchtime import BatchTime
     from llmq.model.trace import Trace
     from llmq.model.workload import Workload
-    from llmq.plan import Candidate
+    from llmq.optimality.instability import find_instability
+    from llmq.planning.capacity import plan_capacity
+    from llmq.planning.max_rate import max_rate
+    from llmq.planning.plans import Candidate
     from llmq.result import Estimate, Kind
-    from llmq.search import max_rate
     from llmq.sim.agents import simulate_agents
     from llmq.sim.compare import compare
-    from llmq.sim.run import simulate
-    from llmq.theory import (
-        chains,
-        drift,
-        fluid,
-        hindsight,
-        latency,
-        lyapunov,
-        routing,
-        symbolic,
-        tiling,
-    )
-    from llmq.theory.agents import agent_load
-    from llmq.theory.fluid_engine import fluid_model
-    from llmq.theory.region import stability_region
-    from llmq.theory.tiling_lp import tiling_lp
+    from llmq.sim.simulate import simulate
+    from llmq.theory import chains, fluid, hindsight, latency, symbolic
+    from llmq.theory.fluid._engine import fluid_model
+    from llmq.theory.region import routing, stability_region, tiling
+    from llmq.theory.region._tiling_lp import tiling_lp
+    from llmq.theory.stability import drift, lyapunov
+    from llmq.theory.stability.agents import agent_load

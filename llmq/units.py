@@ -10,8 +10,8 @@ import re
 from fractions import Fraction
 from numbers import Rational
 
+from llmq._limits import NUMBER, RATE
 from llmq.errors import InputError, shown
-from llmq.limits import NUMBER, RATE
 
 __all__ = [
     "MICROSECOND",

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from experiments.table import TABLES
+from llmq._input.files import write_text
 from llmq.errors import InputError, LlmqError, nearest
-from llmq.text.files import write_text
 from paper_figs.book import GALLERY, IMAGES, figures, gallery, save
 
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.book import experiments, modules_with, text_of
 from experiments.table import TABLES, read_table
+from llmq._input.files import write_text
 from llmq.errors import InputError, nearest
 from llmq.plot import styled
-from llmq.text.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmq.plot.canvas import colour
+from llmq.plot._canvas import colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llmq.plot.canvas import GRID
+from llmq.plot._canvas import GRID
 from paper_figs.marks import legend
 from paper_figs.pascal_marks import BASE, by_load
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llmq.plot.canvas import colour
+from llmq.plot._canvas import colour
 from paper_figs.marks import legend, simulated
 from paper_figs.pascal_fig11 import percent
 from paper_figs.pascal_marks import ALL, BASE, TITLES, place

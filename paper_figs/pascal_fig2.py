@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from llmq.plot.canvas import GREY, INK, colour
+from llmq.plot._canvas import GREY, INK, colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmq.plot.canvas import INK, colour
+from llmq.plot._canvas import INK, colour
 from paper_figs.marks import legend
 
 if TYPE_CHECKING:

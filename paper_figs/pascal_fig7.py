@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from llmq.plot.canvas import INK, colour
+from llmq.plot._canvas import INK, colour
 from paper_figs.pascal_fig2 import timeline
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llmq.plot.canvas import colour
+from llmq.plot._canvas import colour
 from paper_figs.marks import legend, marker
 from paper_figs.pascal_marks import BASE, place
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmq.plot.canvas import GREY, INK, colour, label, legend_below, nines_scale
+from llmq.plot._canvas import GREY, INK, colour, label, legend_below, nines_scale
 from paper_figs.marks import simulated
 
 if TYPE_CHECKING:

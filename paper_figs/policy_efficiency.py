@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmq.plot.canvas import colour, legend_below
+from llmq.plot._canvas import colour, legend_below
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

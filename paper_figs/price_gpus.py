@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.price_gpus import GPUS, PARTS
-from llmq.plot.canvas import colour
+from llmq.plot._canvas import colour
 from paper_figs.marks import legend
 
 if TYPE_CHECKING:

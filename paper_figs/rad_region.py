@@ -27,7 +27,7 @@ SIZE = (3.5, 3.1)
 
 
 def _draw(table: Table, ax: Axes, mix: str) -> Axes:
-    from llmq.plot.canvas import colour
+    from llmq.plot._canvas import colour
     from paper_figs.marks import marker
 
     rows = table.where(mix=mix)

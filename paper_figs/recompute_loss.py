@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmq.plot.canvas import GREY, INK, colour
+from llmq.plot._canvas import GREY, INK, colour
 from paper_figs.marks import legend, simulated
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ QUICK = "SLAI SPF dynamic, free 0.2 s"
 
 def _shifted(ax: Axes, rows: Table, by: float, i: int, **style: Any) -> None:
     ends = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
-    from llmq.plot.canvas import colour
+    from llmq.plot._canvas import colour
     from paper_figs.marks import marker
 
     look: dict[str, Any] = {"color": colour(i), "marker": marker(i), "linestyle": ""}

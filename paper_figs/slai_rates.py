@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmq.plot.canvas import colour
+from llmq.plot._canvas import colour
 from paper_figs.marks import legend, marker
 
 if TYPE_CHECKING:

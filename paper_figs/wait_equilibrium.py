@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmq.plot.canvas import GREY
+from llmq.plot._canvas import GREY
 from paper_figs.marks import legend, simulated, theory
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmq.plot.canvas import GREY
+from llmq.plot._canvas import GREY
 from paper_figs.marks import legend, simulated, theory
 
 if TYPE_CHECKING:

@@ -12,19 +12,19 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
-from llmq.saturation_fluid import Stations, certify_fluid, fluid_cycle
-from llmq.theory.certificate import Certificate, certify, certify_problem
-from llmq.theory.certificate_finite import certify_chain, certify_network, certify_tiles
-from llmq.theory.chains_examples import decode_first, slot_engine
-from llmq.theory.configurations import Knapsack
-from llmq.theory.drift import constants, maxweight
-from llmq.theory.static_planning import Need, PlanningProblem, Pool
+from llmq.model.time.batchtime import BatchTime
+from llmq.optimality.saturation.fluid import Stations, certify_fluid, fluid_cycle
+from llmq.theory.chains._examples import decode_first, slot_engine
+from llmq.theory.planning_lp._configurations import Knapsack
+from llmq.theory.planning_lp._static import Need, PlanningProblem, Pool
+from llmq.theory.region._certificate import Certificate, certify, certify_problem
+from llmq.theory.stability._finite import certify_chain, certify_network, certify_tiles
+from llmq.theory.stability.drift import constants, maxweight
 
 FOLDER = Path(__file__).parent / "certificates"
 DAI = BatchTime.tiled(base=11.28, per_tile=35.47, tile=128)  # milliseconds

@@ -20,7 +20,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llmq.calibrate.choice import (
+from llmq.calibrate._choice import (
     TILES,
     ErrorSummary,
     Trial,
@@ -32,13 +32,13 @@ from llmq.calibrate.choice import (
     tile_of,
     try_all,
 )
-from llmq.calibrate.compose import DEFAULT_SEED
+from llmq.calibrate._compose import DEFAULT_SEED
+from llmq.calibrate._intervals import Interval, coefficient_intervals
+from llmq.calibrate._knee import Hinge, find_hinge
 from llmq.calibrate.forms import FORMS, fit_form
-from llmq.calibrate.hinge import Hinge, find_hinge
-from llmq.calibrate.intervals import Interval, coefficient_intervals
 from llmq.calibrate.profile import Profile
 from llmq.errors import InputError, nearest
-from llmq.model.batchtime import BatchTime
+from llmq.model.time.batchtime import BatchTime
 from llmq.result import Kind, Provenance, provenance
 from llmq.rng import RngLike, generator, seed_sequence
 from llmq.units import format_count, format_seconds

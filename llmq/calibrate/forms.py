@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from llmq.calibrate.profile import Profile
 from llmq.errors import InputError
-from llmq.model.batchtime import BatchTime
+from llmq.model.time.batchtime import BatchTime
 
 __all__ = ["FORMS", "attention_columns", "fit_form", "roofline_branches"]
 

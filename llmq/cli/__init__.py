@@ -7,6 +7,6 @@ region), 4 certificate not accepted, 130 interrupted.
 
 from __future__ import annotations
 
-from llmq.cli.main import main
+from llmq.cli._main import main
 
 __all__ = ["main"]

@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmq._input.config import read_table
+from llmq._input.files import PathLike
+from llmq._input.tables import Table
 from llmq.errors import nearest
-from llmq.io.classes import CLASS_KEYS, read_class
+from llmq.io._classes import CLASS_KEYS, read_class
 from llmq.io.traces import read_trace
 from llmq.io.workloads import load_workload
 from llmq.model.arrivals import Arrivals, Deterministic, Poisson, Renewal
-from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.slo import SLO
+from llmq.model.time.batchtime import BatchTime
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
-from llmq.text.config import read_table
-from llmq.text.files import PathLike
-from llmq.text.tables import Table
 
 __all__ = ["CandidateConfig", "PlanConfig", "SimulationConfig", "read_config"]
 

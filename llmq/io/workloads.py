@@ -17,14 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import files
 
+from llmq._input.checked import checked
+from llmq._input.config import parse_toml
+from llmq._input.tables import Table
 from llmq.errors import InputError, nearest
-from llmq.io.classes import CLASS_KEYS, read_class
+from llmq.io._classes import CLASS_KEYS, read_class
 from llmq.model.arrivals import Poisson, Renewal
-from llmq.model.checked import checked
 from llmq.model.request import RequestClass
 from llmq.model.workload import Workload
-from llmq.text.config import parse_toml
-from llmq.text.tables import Table
 
 __all__ = ["WorkloadFacts", "load_workload", "workload_facts", "workloads"]
 

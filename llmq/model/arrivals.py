@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.checked import checked
 from llmq.errors import InputError
-from llmq.model.checked import checked
 from llmq.rng import RngLike, generator
 
 __all__ = ["MMPP", "Arrivals", "Batch", "Deterministic", "Poisson", "Renewal"]

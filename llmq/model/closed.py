@@ -18,9 +18,9 @@ from typing import NoReturn
 
 import numpy as np
 
+from llmq._input.checked import checked
 from llmq.errors import InputError
 from llmq.model.arrivals import Arrivals, Floats
-from llmq.model.checked import checked
 from llmq.rng import RngLike, generator
 
 __all__ = ["Closed"]

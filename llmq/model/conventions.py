@@ -20,7 +20,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from llmq.model.checked import checked
+from llmq._input.checked import checked
 
 __all__ = ["ENGINE", "THEORY", "Conventions"]
 

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llmq._input.checked import checked
 from llmq.errors import InputError
-from llmq.model.batchtime import BatchTime
-from llmq.model.checked import checked
 from llmq.model.conventions import ENGINE, Conventions
+from llmq.model.time.batchtime import BatchTime
 
 __all__ = ["Engine"]
 

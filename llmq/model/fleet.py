@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from llmq._input.checked import checked
 from llmq.errors import InputError, nearest
-from llmq.model.checked import checked
 from llmq.model.engine import Engine
 
 __all__ = ["Fleet"]
@@ -33,7 +33,7 @@ class Fleet:
 
     Examples
     --------
-    >>> from llmq.model.batchtime import BatchTime
+    >>> from llmq.model.time.batchtime import BatchTime
     >>> engine = Engine(BatchTime.affine(base=0.01, per_token=1e-4))
     >>> Fleet({"fast": (engine, 2)}).gpus
     2

@@ -17,11 +17,11 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.annotations import Numbers
+from llmq._input.checked import checked
+from llmq._input.columns import floats
+from llmq._limits import LENGTHS, TOKENS
 from llmq.errors import InputError, shown
-from llmq.limits import LENGTHS, TOKENS
-from llmq.model.annotations import Numbers
-from llmq.model.checked import checked
-from llmq.model.columns import floats
 from llmq.rng import RngLike, generator
 
 __all__ = ["Lengths"]

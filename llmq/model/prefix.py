@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.checked import checked
+from llmq._input.columns import wholes
 from llmq.errors import InputError, shown
-from llmq.model.checked import checked
-from llmq.model.columns import wholes
 
 if TYPE_CHECKING:
     from llmq.model.trace import Trace

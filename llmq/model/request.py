@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.checked import checked
+from llmq._input.checking import whole
 from llmq.errors import InputError
-from llmq.model.checked import checked
-from llmq.model.checking import whole
 from llmq.model.lengths import Lengths
 from llmq.rng import RngLike, generator
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from llmq._input.checked import checked
 from llmq.errors import InputError
-from llmq.model.checked import checked
 from llmq.units import format_seconds
 
 __all__ = ["SLO"]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.annotations import Numbers
+from llmq._input.checked import checked
+from llmq._input.columns import floats
+from llmq._limits import TOKENS
 from llmq.errors import InputError, printable
-from llmq.limits import TOKENS
-from llmq.model.annotations import Numbers
-from llmq.model.checked import checked
-from llmq.model.columns import floats
 from llmq.model.prefix import Prefix
 
 if TYPE_CHECKING:

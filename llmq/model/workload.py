@@ -9,9 +9,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from llmq._input.checked import checked
 from llmq.errors import InputError, nearest, shown
 from llmq.model.arrivals import MMPP, Arrivals, Poisson, Renewal
-from llmq.model.checked import checked
 from llmq.model.closed import Closed
 from llmq.model.request import RequestClass
 from llmq.model.trace import Trace

@@ -8,12 +8,12 @@ throughout: theory is a line, simulation is points with 95 % intervals, measurem
 Not covered: regions of fleets with pools that differ, interactive figures.
 """
 
-from llmq.plot.backlog import draw_backlog
-from llmq.plot.canvas import styled, svg
-from llmq.plot.fit import draw_fit
-from llmq.plot.plan import draw_attainment, draw_latency
-from llmq.plot.region import draw_region
-from llmq.plot.residuals import draw_residuals, draw_staircase
+from llmq.plot._backlog import draw_backlog
+from llmq.plot._canvas import styled, svg
+from llmq.plot._fit import draw_fit
+from llmq.plot._plan import draw_attainment, draw_latency
+from llmq.plot._region import draw_region
+from llmq.plot._residuals import draw_residuals, draw_staircase
 
 __all__ = [
     "draw_attainment",

@@ -9,17 +9,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, get_args, get_origin, get_type_hints
 
+from llmq._input.checked import checked
+from llmq._input.numbers import parse_real, parse_whole
 from llmq.errors import InputError, nearest, shown
-from llmq.model.checked import checked
-from llmq.policies.blocks import Blocks, Policy
-from llmq.policies.fastertransformer import FasterTransformer
-from llmq.policies.maxweight import MaxWeight
-from llmq.policies.orca import Orca
-from llmq.policies.pascal import PASCAL
-from llmq.policies.priority import Priority
-from llmq.policies.rad import RAD
-from llmq.policies.ranked import FCFS, RR
-from llmq.policies.routers import (
+from llmq.policies.contract.blocks import Blocks, Policy
+from llmq.policies.contract.routers import (
     ROUTERS,
     LeastKV,
     LeastWork,
@@ -30,12 +24,18 @@ from llmq.policies.routers import (
     Router,
     ShortestQueue,
 )
+from llmq.policies.fastertransformer import FasterTransformer
+from llmq.policies.maxweight import MaxWeight
+from llmq.policies.orca import Orca
+from llmq.policies.pascal import PASCAL
+from llmq.policies.priority import Priority
+from llmq.policies.rad import RAD
+from llmq.policies.ranked import FCFS, RR
 from llmq.policies.sarathi import Sarathi
 from llmq.policies.simple_chunking import SimpleChunking
 from llmq.policies.slai import SLAI
 from llmq.policies.trail import TRAIL
 from llmq.policies.vllm import VLLM
-from llmq.text.numbers import parse_real, parse_whole
 
 __all__ = [
     "ALL",

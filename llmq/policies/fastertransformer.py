@@ -4,7 +4,7 @@ While any request decodes, an iteration gives every decode a token and nothing e
 prompts are processed in arrival order up to the token budget, the last one cut where it ends. The
 worst of the baselines of Sarathi-Serve (Agrawal et al., OSDI 2024): with 128 prompt and 112 output
 tokens and a budget of 512 it is stable up to 5.3 % of what work-conserving policies carry, see
-:func:`llmq.theory.tiling.exclusive_cycle`. Chunks and admission are those of the exact
+:func:`llmq.theory.region.tiling.exclusive_cycle`. Chunks and admission are those of the exact
 schedules it is tested on; the original reserves memory for the longest output (``max_output``).
 """
 
@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from llmq.model.checked import checked
-from llmq.policies.blocks import Admit, Blocks, Together
+from llmq._input.checked import checked
+from llmq.policies.contract.blocks import Admit, Blocks, Together
+from llmq.policies.contract.routers import RoundRobin, Router
 from llmq.policies.orca import room_for
-from llmq.policies.routers import RoundRobin, Router
 from llmq.policies.vllm import OneKind
 
 __all__ = ["FasterTransformer"]

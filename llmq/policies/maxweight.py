@@ -39,10 +39,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from llmq.model.checked import checked
-from llmq.policies.blocks import Admit, Blocks, Budget
-from llmq.policies.routers import RoundRobin, Router
-from llmq.policies.view import Bools, Floats, Ints, View
+from llmq._input.checked import checked
+from llmq.policies.contract.blocks import Admit, Blocks, Budget
+from llmq.policies.contract.routers import RoundRobin, Router
+from llmq.policies.contract.view import Bools, Floats, Ints, View
 
 __all__ = ["Choice", "MaxWeight", "heaviest"]
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from llmq._input.checked import checked
 from llmq.errors import InputError
-from llmq.model.checked import checked
-from llmq.policies.blocks import Admit, Blocks, Budget, Together
-from llmq.policies.routers import RoundRobin, Router
+from llmq.policies.contract.blocks import Admit, Blocks, Budget, Together
+from llmq.policies.contract.routers import RoundRobin, Router
 
 __all__ = ["Orca", "room_for"]
 

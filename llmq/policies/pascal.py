@@ -23,12 +23,12 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.checked import checked
 from llmq.errors import InputError
-from llmq.model.checked import checked
-from llmq.policies.blocks import Admit, Blocks, Budget
-from llmq.policies.pascal_route import PascalRoute, level, low_queue
+from llmq.policies._pascal_route import PascalRoute, level, low_queue
+from llmq.policies.contract.blocks import Admit, Blocks, Budget
+from llmq.policies.contract.view import Floats, View
 from llmq.policies.ranked import UNLIMITED
-from llmq.policies.view import Floats, View
 
 __all__ = ["PASCAL"]
 

@@ -5,7 +5,7 @@ those of the next class, until the budget is full; a new row may start before an
 lower class. Without limits of memory and slots the batch holds the full budget whenever the
 requests present can supply it, so the policy is work-conserving: on one engine that is enough for
 stability where the full budget is the most productive batch (Dai et al., 2504.07347, Theorem 2;
-entry S1). In networks of agents it is not: see :mod:`llmq.theory.agents`.
+entry S1). In networks of agents it is not: see :mod:`llmq.theory.stability.agents`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.checked import checked
 from llmq.errors import InputError
 from llmq.model.agents import Agent, call_class, check_agents
-from llmq.model.checked import checked
-from llmq.policies.blocks import Admit, Blocks
-from llmq.policies.routers import RoundRobin, Router
-from llmq.policies.view import View
+from llmq.policies.contract.blocks import Admit, Blocks
+from llmq.policies.contract.routers import RoundRobin, Router
+from llmq.policies.contract.view import View
 
 __all__ = ["Priority"]
 

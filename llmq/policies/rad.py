@@ -19,11 +19,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from llmq._input.checked import checked
 from llmq.errors import InputError
-from llmq.model.checked import checked
 from llmq.model.engine import Engine
-from llmq.policies.blocks import Admit, Blocks, Budget, Together
-from llmq.policies.routers import Random, Router
+from llmq.policies.contract.blocks import Admit, Blocks, Budget, Together
+from llmq.policies.contract.routers import Random, Router
 from llmq.policies.vllm import OneKind
 
 __all__ = ["RAD"]
@@ -100,7 +100,7 @@ class RAD:
 
         Examples
         --------
-        >>> from llmq.model.batchtime import BatchTime
+        >>> from llmq.model.time.batchtime import BatchTime
         >>> RAD.at_operating_size(Engine(BatchTime.tiled(base=2, per_tile=10, tile=64), 100)).tile
         64
         """

@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from llmq._input.checked import checked
 from llmq.errors import InputError
-from llmq.model.checked import checked
-from llmq.policies.blocks import Admit, Blocks, Together, decodes_first, queue_order
-from llmq.policies.routers import RoundRobin, Router
+from llmq.policies.contract.blocks import Admit, Blocks, Together, decodes_first, queue_order
+from llmq.policies.contract.routers import RoundRobin, Router
 
 __all__ = ["Sarathi"]
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from llmq.model.checked import checked
-from llmq.policies.blocks import Admit, Blocks
-from llmq.policies.routers import RoundRobin, Router
-from llmq.policies.view import Bools, View
+from llmq._input.checked import checked
+from llmq.policies.contract.blocks import Admit, Blocks
+from llmq.policies.contract.routers import RoundRobin, Router
+from llmq.policies.contract.view import Bools, View
 from llmq.policies.vllm import OneKind
 
 __all__ = ["SimpleChunking"]

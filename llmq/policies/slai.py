@@ -25,11 +25,11 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.checked import checked
 from llmq.errors import InputError, nearest
-from llmq.model.checked import checked
-from llmq.policies.blocks import Admit, Blocks, Budget
-from llmq.policies.routers import RoundRobin, Router
-from llmq.policies.view import Floats, View
+from llmq.policies.contract.blocks import Admit, Blocks, Budget
+from llmq.policies.contract.routers import RoundRobin, Router
+from llmq.policies.contract.view import Floats, View
 
 __all__ = ["SLAI"]
 

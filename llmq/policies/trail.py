@@ -5,10 +5,10 @@ a running request whose age is at least ``protect`` times its predicted output i
 first. A newcomer may push out those that rank below it; what was pushed out is computed again.
 ``protect=1`` is SPRPT (never safe), ``protect=0`` never preempts by rank.
 
-Two choices that the paper leaves open change the stability region (:mod:`llmq.theory.losses`):
-whether a request that does not fit stops those behind it (``fill``), and whether "fits" means now
-(``admission="now"``) or at every later step, by the predicted lengths (``"future"``: the peak of
-Past-Future, and nobody is pushed out by rank).
+Two choices that the paper leaves open change the stability region
+(:mod:`llmq.theory.stability._losses`): whether a request that does not fit stops those behind it
+(``fill``), and whether "fits" means now (``admission="now"``) or at every later step, by the
+predicted lengths (``"future"``: the peak of Past-Future, and nobody is pushed out by rank).
 
 Shahout et al., arXiv 2410.01035 (``protect=0.8``); Past-Future, arXiv 2507.10150 (5 % reserve).
 Predictions are exact here: the policy sees the output length.
@@ -23,11 +23,11 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.checked import checked
 from llmq.errors import InputError, nearest
-from llmq.model.checked import checked
-from llmq.policies.blocks import Admit, Blocks, Budget, everyone
-from llmq.policies.routers import RoundRobin, Router
-from llmq.policies.view import Bools, Ints, View
+from llmq.policies.contract.blocks import Admit, Blocks, Budget, everyone
+from llmq.policies.contract.routers import RoundRobin, Router
+from llmq.policies.contract.view import Bools, Ints, View
 
 __all__ = ["TRAIL", "future_peak"]
 

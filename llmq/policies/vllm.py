@@ -33,11 +33,11 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.checked import checked
 from llmq.errors import InputError
-from llmq.model.checked import checked
-from llmq.policies.blocks import Admit, Blocks, Budget, Together
-from llmq.policies.routers import RoundRobin, Router
-from llmq.policies.view import Bools, View
+from llmq.policies.contract.blocks import Admit, Blocks, Budget, Together
+from llmq.policies.contract.routers import RoundRobin, Router
+from llmq.policies.contract.view import Bools, View
 
 __all__ = ["VLLM", "OneKind", "running_first"]
 

@@ -6,9 +6,9 @@ inline, the numbers once more as JSON. It prints, follows the reader's light or 
 every figure has words beside it.
 """
 
-from llmq.report.calibration import calibration_report, write_calibration
-from llmq.report.file import check_writable
-from llmq.report.plan import plan_report, write_report
+from llmq.report._calibration import calibration_report, write_calibration
+from llmq.report._file import check_writable
+from llmq.report._plan import plan_report, write_report
 
 __all__ = [
     "calibration_report",

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.checked import checked
 from llmq.errors import InputError, nearest
-from llmq.model.checked import checked
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.trace import Trace
@@ -26,9 +26,9 @@ from llmq.policies import Policy
 from llmq.policies import text as policy_text
 from llmq.result import Estimate, Kind
 from llmq.rng import RngLike, seed_sequence
-from llmq.sim.record import Run
-from llmq.sim.run import simulate
-from llmq.sim.stats import student
+from llmq.sim.results._stats import student
+from llmq.sim.results.run import Run
+from llmq.sim.simulate import simulate
 
 __all__ = ["Comparison", "compare"]
 
@@ -62,7 +62,7 @@ class Comparison:
         policy : str
             Which run.
         metric : str
-            As in :meth:`llmq.sim.record.Run.metric`.
+            As in :meth:`llmq.sim.results.run.Run.metric`.
         q : float, optional
             Quantile; the mean if not given.
 
@@ -84,7 +84,7 @@ class Comparison:
         policy : str
             Which run.
         metric : str
-            As in :meth:`llmq.sim.record.Run.metric`.
+            As in :meth:`llmq.sim.results.run.Run.metric`.
         q : float, optional
             Quantile; the mean if not given.
         base : str, optional
@@ -151,7 +151,7 @@ def compare(
 
     Examples
     --------
-    >>> from llmq.model.batchtime import BatchTime
+    >>> from llmq.model.time.batchtime import BatchTime
     >>> from llmq.model.request import RequestClass
     >>> from llmq.policies import Sarathi, VLLM
     >>> chip = Engine(BatchTime.affine(base=0.01, per_token=1e-4), max_seqs=128)

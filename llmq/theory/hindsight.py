@@ -36,10 +36,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from llmq._input.checked import checked
+from llmq._input.checking import number
+from llmq._limits import TOKENS
 from llmq.errors import InputError, InvariantError, UndecidedError, nearest, shown
-from llmq.limits import TOKENS
-from llmq.model.checked import checked
-from llmq.model.checking import number
 from llmq.result import Kind
 
 __all__ = ["Job", "Schedule", "heuristic", "solve", "volume_bound"]

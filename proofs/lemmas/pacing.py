@@ -1,4 +1,4 @@
-r"""P1. The inner bound: loads that a paced mix and gangs carry (``llmq.theory.inner``).
+r"""P1. The inner bound: loads that a paced mix and gangs carry (``llmq.theory.region._inner``).
 
 **Windows.** Class ``j`` may start a request at the iterations ``floor((i + theta_j) / x_j)``. Of
 these, ``m`` consecutive iterations hold the ``i`` in a half-open interval of length ``x_j m``:

@@ -15,7 +15,8 @@ in the place of ``v``; swaps are added to iterations. Divide by ``T``.
 **RCC.** Equal requests, a queue that never empties, rank by tokens left: the engine has finitely
 many states, so it repeats a cycle, of rate ``mu``. With an affine law
 ``1 / mu = c n + a (v + R) + e A``, with ``n`` iterations, ``R`` lost tokens and area ``A`` per
-request of the cycle. Not positive recurrent above ``mu``: the argument of ``llmq/saturation.py``.
+request of the cycle. Not positive recurrent above ``mu``: the argument of
+``llmq/optimality/saturation/_saturation.py``.
 
 **Not optimal.** Prompt 1, output 4, memory 20, iterations of ``4 + tokens``: the memory is full
 (``n = g / M = 1/2``) under both fills and the loss is ``R`` alone: backfill loses 1 token per

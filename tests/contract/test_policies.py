@@ -12,10 +12,10 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.policies.blocks import Admit, Blocks, Budget
-from llmq.policies.kernel import plan
-from llmq.policies.view import Batch, View
-from llmq.sim import reference
+from llmq.policies.contract.blocks import Admit, Blocks, Budget
+from llmq.policies.contract.fill import plan
+from llmq.policies.contract.view import Batch, View
+from llmq.sim._reference import engine as reference
 
 LAW = llmq.BatchTime.affine(base=0.01, per_token=1e-4)
 CHIP = llmq.Engine(LAW, token_budget=64, max_seqs=8, kv_tokens=640, kv_block=16)

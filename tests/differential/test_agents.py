@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 import llmq
 from llmq import policies
 from llmq.model.agents import Agent, AgentWorkload, Call, call_class
-from llmq.model.agents_trace import AgentTrace
+from llmq.model.agents._trace import AgentTrace
 from llmq.policies.priority import Priority
 from llmq.sim.agents import simulate_agents
-from llmq.sim.agents_window import can_window
+from llmq.sim.agents._window import can_window
 
 # Dyadic coefficients: sums of times are exact, so all simulators must agree to the last bit.
 LAWS = {

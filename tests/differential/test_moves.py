@@ -13,9 +13,9 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.policies.pascal_route import PascalRoute
-from llmq.policies.view import View
-from llmq.sim.ranked import run_ranked
+from llmq.policies._pascal_route import PascalRoute
+from llmq.policies.contract.view import View
+from llmq.sim._fast.ranked.engine import run_ranked
 
 TICK = 2.0**-20  # seconds: multiples add exactly
 UNIT = 1024 * TICK

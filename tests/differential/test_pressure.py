@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmq
-from llmq.networks import draw_network
+from llmq.optimality.networks import draw_network
 from llmq.policies import MaxWeight, Random, Sarathi, ShortestQueue
-from llmq.sim import dispatch
-from llmq.sim.pressure import fits
+from llmq.sim import _dispatch as dispatch
+from llmq.sim._fast.pressure import fits
 
 SUMS = ("iterations", "tokens", "kv_area", "clock", "last")
 
@@ -105,8 +105,8 @@ def test_who_is_run():
 
 
 def test_outstanding_work():
-    from llmq.sim.log import Job, Log
-    from llmq.sim.pressure import PressureEngine
+    from llmq.sim._fast.pressure import PressureEngine
+    from llmq.sim.results._log import Job, Log
 
     # 8 + 2 decodes and 4 + 0: the token that ends a prompt is no work of its own.
     engine = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), 8)

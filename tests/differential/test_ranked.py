@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import llmq
 from llmq import policies
 from llmq.errors import InputError
-from llmq.model.reading import qoe
-from llmq.sim.ranked import RankedLog, run_ranked, runs_ranked
+from llmq.sim._fast.ranked.engine import RankedLog, run_ranked, runs_ranked
+from llmq.sim.results._reading import qoe
 
 # Multiples of 2**-20 s add exactly.
 TICK = 2.0**-20

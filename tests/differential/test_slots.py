@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import llmq
 from llmq import policies
-from llmq.sim.dispatch import Path, serve
-from llmq.sim.slots import count_late, run_slots, runs_slots
-from llmq.sim.vector import Lanes, run_lanes
+from llmq.sim._dispatch import Path, serve
+from llmq.sim._fast.slots.engine import count_late, run_slots, runs_slots
+from llmq.sim._fast.vector.engine import Lanes, run_lanes
 
 TICK = 2.0**-20  # sums below 2**33 of them are exact
 TIMES = ("prefill_end", "first_token", "finish")
@@ -157,7 +157,8 @@ def example(**changes: object) -> System:
 def test_example_is_worth_comparing(monkeypatch: pytest.MonkeyPatch) -> None:
     # The comparison would be empty if decodes never waited, no group were ever parted or merged
     # and theta never changed: a witness for each.
-    from llmq.sim import slots_groups, slots_step
+    from llmq.sim._fast.slots import groups as slots_groups
+    from llmq.sim._fast.slots import step as slots_step
 
     seen = {"parted": 0, "merged": 0, "full": 0, "counted": 0}
     part, merge, held = slots_groups._part, slots_groups.merge, slots_groups.held

@@ -9,8 +9,8 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.sim.calendar_queue import NotTogetherError
-from llmq.sim.vector import Lanes, run_lanes
+from llmq.sim._fast.calendar.queue import NotTogetherError
+from llmq.sim._fast.vector.engine import Lanes, run_lanes
 
 TICK = 2.0**-20
 TIMES = ("prefill_end", "first_token", "finish", "boundary", "resumed")

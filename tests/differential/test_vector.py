@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 import llmq
 from llmq import policies
 from llmq.errors import InputError
-from llmq.policies.blocks import Admit, Blocks, Together
+from llmq.policies.contract.blocks import Admit, Blocks, Together
 from llmq.policies.fastertransformer import FasterTransformer
 from llmq.policies.orca import Orca
 from llmq.policies.rad import RAD
 from llmq.policies.vllm import OneKind
-from llmq.sim.calendar_queue import NotTogetherError
-from llmq.sim.vector import LaneLog, Lanes, run_lanes, runs
+from llmq.sim._fast.calendar.queue import NotTogetherError
+from llmq.sim._fast.vector.engine import LaneLog, Lanes, run_lanes, runs
 
 _spec = util.spec_from_file_location("strategies", Path(__file__).with_name("strategies.py"))
 assert _spec is not None

@@ -12,40 +12,11 @@ import llmq
 
 ROOT = Path(llmq.__file__).parent
 LAYERS = (
-    ("errors", "limits", "units", "rng", "result", "starting", "text"),
+    ("errors", "_limits", "units", "rng", "result", "_starting", "_input"),
     ("model",),
     ("theory", "policies"),
     ("sim", "calibrate"),
-    (
-        *(
-            "alone",
-            "capacity",
-            "capacity_need",
-            "capacity_search",
-            "instability",
-            "instability_priority",
-            "instability_search",
-            "io",
-        ),
-        *(
-            "networks",
-            "networks_fleet",
-            "networks_limited",
-            "networks_memory",
-            "networks_traffic",
-            "plan",
-            "plan_json",
-        ),
-        *(
-            "saturation",
-            "saturation_blind",
-            "saturation_fluid",
-            "saturation_open",
-            "saturation_states",
-            "search",
-        ),
-        *("sweep", "verdict"),
-    ),
+    ("io", "planning", "optimality"),
     ("plot", "report", "cli", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -140,8 +111,8 @@ def test_imports_go_downwards():
             "theory never imports policies",
         ),
         ("llmq.policies.rad", "from llmq.theory.region import Region", "policies never imports"),
-        ("llmq.sim.run", "import llmq", "the whole package"),
-        ("llmq.sim.run", "from llmq.gpu import x", "has no layer"),
+        ("llmq.sim.simulate", "import llmq", "the whole package"),
+        ("llmq.sim.simulate", "from llmq.gpu import x", "has no layer"),
         ("llmq.gpu.cuda", "import math", "llmq.gpu.cuda has no layer"),
     ],
 )
@@ -153,9 +124,12 @@ def test_the_audit_sees(module, source, fault):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("llmq.sim.run", "from llmq.sim import log\nfrom llmq.calibrate import fit\nimport numpy"),
+        (
+            "llmq.sim.simulate",
+            "from llmq.sim import log\nfrom llmq.calibrate import fit\nimport numpy",
+        ),
         ("llmq.theory.region", "from llmq.theory import demand\nfrom llmq.model import engine"),
-        ("llmq.cli.plan", "import llmq\nfrom llmq import policies"),
+        ("llmq.cli.commands.plan", "import llmq\nfrom llmq import policies"),
         ("llmq.model.trace", "from .lengths import Lengths\nfrom ..errors import InputError"),
     ],
 )

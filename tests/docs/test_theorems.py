@@ -16,15 +16,15 @@ import pytest
 import llmq
 from llmq import chains, fluid, hindsight, latency, lyapunov
 from llmq.result import Kind
-from llmq.theory.certificate import certify
-from llmq.theory.static_planning import optimise
+from llmq.theory.planning_lp._static import optimise
+from llmq.theory.region._certificate import certify
 from proofs import ledger
 
 ROOT = Path(llmq.__file__).parent
 THEOREMS = ledger.load()
 LEVELS = {theorem.id: theorem.level for theorem in THEOREMS}
 # Where `Kind.EXACT` is no claim of a result: it defines, reads or prints the kind.
-READS = {"llmq/report/plan.py"}
+READS = {"llmq/report/_plan.py"}
 
 
 def pointers(source: str) -> list[str]:

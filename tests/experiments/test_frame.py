@@ -379,7 +379,7 @@ def test_llmq_figure(
 
 
 def test_llmq_figure_without_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmq.cli import figure as command
+    from llmq.cli.commands import figure as command
 
     monkeypatch.setattr(command, "__file__", str(tmp_path / "a" / "b" / "figure.py"))
     monkeypatch.chdir(tmp_path)

@@ -16,7 +16,7 @@ from experiments import (
 from experiments.claim import Status
 from experiments.table import TABLES, Table, read_table
 from llmq import policies
-from llmq.sim.slots import count_late
+from llmq.sim._fast.slots.engine import count_late
 
 HEAVY = np.array([1.0, 1.5, 2.0])
 

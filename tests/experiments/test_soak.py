@@ -5,7 +5,7 @@ import pytest
 import llmq
 from experiments import soak
 from llmq.errors import InvariantError
-from llmq.sim.checks import check_run
+from llmq.sim.results._checks import check_run
 
 
 def test_a8_the_soak_draws_chunks_slots_and_prefix_caches():

@@ -12,8 +12,8 @@ from experiments.claim import Status
 from experiments.table import TABLES, Table, read_table
 from experiments.verdict_points import bisected, home, one_class, reach, setting, standard
 from llmq import policies
-from llmq.saturation import saturated_cycle
-from llmq.theory.tiling import best_batch
+from llmq.optimality.saturation import saturated_cycle
+from llmq.theory.region.tiling import best_batch
 
 ROOT = Path(__file__).parents[2]
 TABLE = read_table(TABLES / "verdicts.csv")

@@ -13,7 +13,7 @@ import pytest
 
 import llmq
 from llmq.errors import FormatError
-from llmq.theory.certificate_record import canonical_digest, load_certificate
+from llmq.theory.region._certificate_record import canonical_digest, load_certificate
 
 PROOFS = Path(llmq.__file__).parent.parent / "proofs"
 GOOD = json.loads((PROOFS / "certificates" / "o2-optimal.json").read_text(encoding="utf-8"))

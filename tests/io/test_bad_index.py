@@ -261,7 +261,7 @@ def test_row_by_itself(case, tmp_path):
 @pytest.mark.skipif(not INDEX, reason="LLMQ_DATA is not set: the index is among the public data")
 @pytest.mark.parametrize("case", cases(is_loader))
 def test_row_of_the_loader(case, tmp_path, late):
-    from llmq.theory import certificate_record
+    from llmq.theory.region import _certificate_record as certificate_record
 
     build(case, tmp_path, [f"{case}.json"])
     with contextlib.suppress(LlmqError):

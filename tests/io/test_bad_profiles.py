@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmq.calibrate.geometry import Geometry
+from llmq.calibrate._geometry import Geometry
 from llmq.errors import FormatError, InputError
 from llmq.io.profiles import read_profile
 

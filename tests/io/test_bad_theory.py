@@ -11,9 +11,9 @@ import pytest
 
 import llmq
 from llmq.errors import InputError
-from llmq.theory.configurations import Knapsack, TwoPhase
-from llmq.theory.pricing import generate_columns
-from llmq.theory.static_planning import Need, PlanningProblem, Pool
+from llmq.theory.planning_lp._configurations import Knapsack, TwoPhase
+from llmq.theory.planning_lp._pricing import generate_columns
+from llmq.theory.planning_lp._static import Need, PlanningProblem, Pool
 
 LAW = llmq.BatchTime.affine(base=0.012, per_token=2.5e-5)
 ENGINE = llmq.Engine(LAW, 512, max_seqs=64)

@@ -340,7 +340,7 @@ def test_an_unwritable_report_is_refused_before_the_work(folder, capsys, monkeyp
     def work(*args, **options):
         raise AssertionError("the search must not start")
 
-    monkeypatch.setattr("llmq.capacity.plan_capacity", work)
+    monkeypatch.setattr("llmq.planning.capacity.plan_capacity", work)
     assert main(["plan", "fine.toml", "--report", "none/new.html"]) == 2
     assert "there is no folder none" in capsys.readouterr().err
 

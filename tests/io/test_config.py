@@ -12,11 +12,11 @@ from llmq.errors import FormatError, InputError
 from llmq.io.config import CandidateConfig, SimulationConfig, read_config
 from llmq.io.traces import write_trace
 from llmq.model.arrivals import Deterministic, Poisson, Renewal
-from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.model.slo import SLO
+from llmq.model.time.batchtime import BatchTime
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 

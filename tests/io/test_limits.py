@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import llmq
-from llmq import limits
+from llmq import _limits as limits
+from llmq._input.files import read_text
 from llmq.cli import main
 from llmq.errors import FormatError, InputError
 from llmq.io.traces import read_trace
-from llmq.text.files import read_text
 
 PAGE = Path(__file__).parents[2] / "docs" / "limits.md"
 

@@ -11,10 +11,10 @@ import pytest
 
 from llmq.errors import FormatError, InputError
 from llmq.io.measured import read_object, read_plain_yaml
-from llmq.io.measured_blis import read_blis_means, read_guidellm, read_otel
-from llmq.io.measured_closed import read_llmpilot, read_silicon
-from llmq.io.measured_splitwise import read_splitwise
-from llmq.io.measured_vllm import read_vllm_bench
+from llmq.io.measured._blis import read_blis_means, read_guidellm, read_otel
+from llmq.io.measured._closed import read_llmpilot, read_silicon
+from llmq.io.measured._splitwise import read_splitwise
+from llmq.io.measured._vllm import read_vllm_bench
 
 REQUEST = {"input_toks": 10, "output_toks": 3, "queued_ts": 100.5, "first_token_ts": 100.75,
            "last_token_ts": 101.25}  # fmt: skip

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmq.calibrate import package
+from llmq.calibrate._geometry import GEOMETRIES, Geometry, geometry
+from llmq.calibrate.catalogue import _package as package
 from llmq.calibrate.catalogue import engines, load_engine
-from llmq.calibrate.geometry import GEOMETRIES, Geometry, geometry
-from llmq.calibrate.gpus import GPUS, find_gpu, gpu, least_seconds
-from llmq.calibrate.kernel_tables import KernelTable
+from llmq.calibrate.catalogue._kernel_tables import KernelTable
+from llmq.calibrate.catalogue.gpus import GPUS, find_gpu, gpu, least_seconds
 from llmq.errors import FormatError, InputError, MissingDependencyError
 from llmq.io.profiles import read_profile
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmq.calibrate.geometry import Geometry
+from llmq.calibrate._geometry import Geometry
 from llmq.calibrate.profile import Profile
 from llmq.errors import FormatError, InputError
 from llmq.io.profiles import read_profile

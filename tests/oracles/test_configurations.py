@@ -8,18 +8,18 @@ from fractions import Fraction as F
 import pytest
 
 from llmq.errors import InputError
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
+from llmq.model.time.batchtime import BatchTime
 from llmq.result import Kind
-from llmq.theory.configurations import Knapsack, TwoPhase, time_of
-from llmq.theory.polytope import polytope
-from llmq.theory.pricing import generate_columns
+from llmq.theory.linear._polytope import polytope
+from llmq.theory.planning_lp._configurations import Knapsack, TwoPhase, time_of
+from llmq.theory.planning_lp._pricing import generate_columns
+from llmq.theory.planning_lp._static import Need, PlanningProblem, Pool, optimise
 from llmq.theory.region import stability_region
-from llmq.theory.routing import fleet_region
-from llmq.theory.static_planning import Need, PlanningProblem, Pool, optimise
-from llmq.theory.tiling_lp import tiling_lp
+from llmq.theory.region._tiling_lp import tiling_lp
+from llmq.theory.region.routing import fleet_region
 
 DAI = BatchTime.tiled(base=11.28, per_tile=35.47, tile=128)  # milliseconds
 

@@ -7,10 +7,10 @@ from fractions import Fraction as F
 import numpy as np
 import pytest
 
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
+from llmq.model.time.batchtime import BatchTime
 from llmq.theory import fluid
 
 CHAT = {"x": RequestClass(512, 128)}

@@ -11,7 +11,7 @@ import pytest
 import llmq
 from llmq import policies
 from llmq.result import Kind
-from llmq.sim.record import Run
+from llmq.sim.results.run import Run
 from llmq.theory import latency
 
 
@@ -380,7 +380,7 @@ def test_o19_inoue_details() -> None:
     law = latency.inoue(0.5 / 0.1438, 0.1438, 1.8874)
     assert law.bound == near(5.9018666667, 1e-10)
     assert law.utilisation == near(0.9999991664, 1e-10)
-    from llmq.theory.laws.batches import _first_bound
+    from llmq.theory.latency._batches import _first_bound
 
     assert _first_bound(law.rate, law.per_item, law.base) == near(21.1585687529, 1e-10)
 

@@ -7,7 +7,7 @@ from fractions import Fraction as F
 import pytest
 
 from llmq.result import Kind
-from llmq.theory.lyapunov import TwoStation, cyclic_agents, two_station
+from llmq.theory.stability.lyapunov import TwoStation, cyclic_agents, two_station
 
 RS = {"station": (1, 2, 2, 1), "successor": (1, None, 3, None), "arrivals": (1, 0, 1, 0)}
 

@@ -9,7 +9,7 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.policies.pascal_route import answer_choice, in_time, new_choice, stays
+from llmq.policies._pascal_route import answer_choice, in_time, new_choice, stays
 
 UNIT = llmq.BatchTime.affine(base=1.0, per_token=0.0)
 

@@ -7,16 +7,16 @@ from fractions import Fraction as F
 
 import pytest
 
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
+from llmq.model.time.batchtime import BatchTime
 from llmq.result import Kind
-from llmq.theory.demand import demand
 from llmq.theory.latency import nie as nie_law
+from llmq.theory.needs.demand import demand
 from llmq.theory.region import Region, stability_region
-from llmq.theory.tiling import best_batch
+from llmq.theory.region.tiling import best_batch
 
 DAI = BatchTime.tiled(base=11.28e-3, per_tile=35.47e-3, tile=128)
 

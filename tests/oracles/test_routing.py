@@ -8,14 +8,14 @@ from fractions import Fraction as F
 import pytest
 
 from llmq.errors import InfeasibleError, InputError, UndecidedError
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
+from llmq.model.time.batchtime import BatchTime
 from llmq.result import Kind
 from llmq.theory.region import stability_region
-from llmq.theory.routing import disaggregate, fleet_region
+from llmq.theory.region.routing import disaggregate, fleet_region
 
 # O6: milliseconds.
 FAST = Engine(BatchTime.affine(base=10, per_token=1 / 20), 2048, conventions=THEORY)

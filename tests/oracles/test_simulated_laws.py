@@ -19,13 +19,13 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.policies.blocks import Blocks, Policy
-from llmq.policies.view import View
-from llmq.sim.calendar import CalendarEngine
-from llmq.sim.log import Job, Log
-from llmq.sim.record import Run
-from llmq.sim.reference import ReferenceEngine
-from llmq.sim.vector import Lanes, run_lanes
+from llmq.policies.contract.blocks import Blocks, Policy
+from llmq.policies.contract.view import View
+from llmq.sim._fast.calendar.engine import CalendarEngine
+from llmq.sim._fast.vector.engine import Lanes, run_lanes
+from llmq.sim._reference.engine import ReferenceEngine
+from llmq.sim.results._log import Job, Log
+from llmq.sim.results.run import Run
 from llmq.theory import latency
 
 Seconds = Callable[[np.ndarray], np.ndarray]

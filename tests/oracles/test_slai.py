@@ -7,8 +7,8 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.policies.kernel import plan
-from llmq.policies.view import View
+from llmq.policies.contract.fill import plan
+from llmq.policies.contract.view import View
 
 LAW = llmq.BatchTime.affine(base=1.0, per_token=0.0)
 

@@ -17,7 +17,7 @@ import pytest
 
 import llmq
 from llmq.model.conventions import Conventions
-from llmq.theory.demand import demand
+from llmq.theory.needs.demand import demand
 
 MOST = 4_000  # actions
 Action = tuple[int, int, float, tuple[int, ...]]  # from, to, seconds, finished requests by class

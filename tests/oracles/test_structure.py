@@ -7,14 +7,14 @@ from fractions import Fraction as F
 
 import pytest
 
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
-from llmq.theory.demand import demand
-from llmq.theory.gauge import StabilityRegion
+from llmq.model.time.batchtime import BatchTime
+from llmq.theory.needs.demand import demand
 from llmq.theory.region import stability_region
+from llmq.theory.region._gauge import StabilityRegion
 
 LAW = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8)
 ONE = Engine(LAW, 2048, max_seqs=128, kv_tokens=120_000, prefill_chunk=512, conventions=THEORY)

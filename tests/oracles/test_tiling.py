@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 import llmq
 from llmq.errors import InputError
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
+from llmq.model.time.batchtime import BatchTime
 from llmq.theory.region import stability_region
-from llmq.theory.tiling import exclusive_cycle, waves
+from llmq.theory.region.tiling import exclusive_cycle, waves
 
 # O5: exclusive batching; milliseconds.
 DAI = BatchTime.tiled(base=11.28, per_tile=35.47, tile=128)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from llmq.networks import Sketch
-from llmq.networks_fleet import FleetSketch
-from llmq.networks_memory import MemorySketch
+from llmq.optimality.networks import Sketch
+from llmq.optimality.networks.fleet import FleetSketch
+from llmq.optimality.networks.memory import MemorySketch
 
 
 @st.composite

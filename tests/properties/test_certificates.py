@@ -27,24 +27,24 @@ from hypothesis import strategies as st
 
 import llmq
 from llmq.errors import FormatError, InfeasibleError, InputError
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
-from llmq.theory.certificate import (
+from llmq.model.time.batchtime import BatchTime
+from llmq.theory.planning_lp._configurations import Knapsack, TwoPhase
+from llmq.theory.planning_lp._pricing import generate_columns, price_batch
+from llmq.theory.planning_lp._static import Need, PlanningProblem, Pool, Rules, optimise
+from llmq.theory.region import stability_region
+from llmq.theory.region._certificate import (
     canonical_digest,
     certify,
     certify_problem,
     load_certificate,
 )
-from llmq.theory.configurations import Knapsack, TwoPhase
-from llmq.theory.pools import need_of, planning_problem
-from llmq.theory.pricing import generate_columns, price_batch
-from llmq.theory.region import stability_region
-from llmq.theory.routing import fleet_region
-from llmq.theory.static_planning import Need, PlanningProblem, Pool, Rules, optimise
+from llmq.theory.region._pools import need_of, planning_problem
+from llmq.theory.region.routing import fleet_region
 
 PROOFS = Path(llmq.__file__).parent.parent / "proofs"
 SHIPPED = sorted((PROOFS / "certificates").glob("*.json"))

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
-from llmq.theory import fluid_ode
+from llmq.model.time.batchtime import BatchTime
 from llmq.theory.fluid import FluidModel, fluid_model
+from llmq.theory.fluid import _ode as fluid_ode
 from llmq.theory.region import stability_region
 
 small = st.floats(1e-6, 1e-3)

@@ -16,9 +16,9 @@ from llmq import BatchTime, Engine, RequestClass
 from llmq.errors import InputError
 from llmq.model.conventions import ENGINE, THEORY
 from llmq.policies import ALL
-from llmq.theory.certificate import certify
-from llmq.theory.hardware import counted, token_price
+from llmq.theory.needs._hardware import counted, token_price
 from llmq.theory.region import stability_region
+from llmq.theory.region._certificate import certify
 from proofs import check
 from tests.properties.test_region import engines, laws, mixes
 
@@ -82,7 +82,7 @@ def test_a1_the_price_of_a_token_is_the_infimum_over_batches(law: BatchTime, n: 
 def _seconds(law: BatchTime, n: int) -> F:
     if law.form != "table":
         return law.exact().curve(n)
-    from llmq.theory.envelope import _exact
+    from llmq.theory.needs._envelope import _exact
 
     return _exact(law, n)
 
@@ -130,7 +130,7 @@ def test_a1_no_policy_at_any_settings_works_faster_than_the_hardware(number: int
         return
     least = stability_region(chip, mix, limits="hardware").load(many)
     assert float(run.requests.finish.max()) >= least * (1 - 1e-9)
-    here = stability_region(llmq.policies.settings.effective(chip, policy), mix).load(many)
+    here = stability_region(llmq.policies.contract.settings.effective(chip, policy), mix).load(many)
     assert float(run.requests.finish.max()) >= here * (1 - 1e-9)
 
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 import llmq
 from llmq import policies
-from llmq.instability import find_instability
-from llmq.instability_priority import find_priority_trap
-from llmq.networks import Network
-from llmq.networks_fleet import FleetNetwork
-from llmq.networks_memory import MemoryNetwork
-from llmq.saturation import saturated_cycle
-from llmq.saturation_blind import blind_bound
-from llmq.saturation_open import binary_gap, open_cycle
+from llmq.optimality.instability import find_instability
+from llmq.optimality.instability.priority import find_priority_trap
+from llmq.optimality.networks import Network
+from llmq.optimality.networks.fleet import FleetNetwork
+from llmq.optimality.networks.memory import MemoryNetwork
+from llmq.optimality.saturation import saturated_cycle
+from llmq.optimality.saturation.blind import blind_bound
+from llmq.optimality.saturation.open import binary_gap, open_cycle
 
 from .networks import fleet_sketches, memory_sketches, sketches
 

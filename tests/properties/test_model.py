@@ -12,19 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmq.model.arrivals import MMPP, Batch, Deterministic, Poisson, Renewal
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY, Conventions
 from llmq.model.engine import Engine
-from llmq.model.exacttime import ExactBatchTime
 from llmq.model.fleet import Fleet
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.model.slo import SLO
-from llmq.model.thinning import Thinned
+from llmq.model.time._exact import ExactBatchTime
+from llmq.model.time.batchtime import BatchTime
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
+from llmq.planning._thinning import Thinned
 from llmq.policies import ALL
-from llmq.policies.routers import ROUTERS
+from llmq.policies.contract.routers import ROUTERS
 from llmq.result import Estimate, Kind, Provenance, from_json, to_json
 
 positive = st.floats(1e-9, 1e6)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import llmq
 from llmq import policies
-from llmq.instability import draw_sketch
-from llmq.networks import draw_network, fitted, suited
-from llmq.saturation import saturated_cycle
-from llmq.theory.tiling import best_batch
-from llmq.verdict import stability_test
+from llmq.optimality.instability import draw_sketch
+from llmq.optimality.networks import draw_network, fitted, suited
+from llmq.optimality.saturation import saturated_cycle
+from llmq.optimality.verdict import stability_test
+from llmq.theory.region.tiling import best_batch
 
 from .networks import sketches
 

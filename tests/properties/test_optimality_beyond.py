@@ -17,9 +17,9 @@ import llmq
 from llmq import policies
 from llmq.model.arrivals import Poisson
 from llmq.model.workload import Workload
-from llmq.networks import Network, draw_network, fitted, suited
-from llmq.theory.tiling import best_batch
-from llmq.verdict import served, stability_test
+from llmq.optimality.networks import Network, draw_network, fitted, suited
+from llmq.optimality.verdict import served, stability_test
+from llmq.theory.region.tiling import best_batch
 
 LOAD, PATHS = 1.05, 4
 FLEETS = [kind for kind in policies.ALL if kind.name in ("pascal", "fcfs", "rr", "slai")]

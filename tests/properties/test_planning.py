@@ -15,21 +15,18 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
-from llmq.theory import lp
-from llmq.theory.configurations import Knapsack, TwoPhase, time_of
-from llmq.theory.exact import solve_exact
-from llmq.theory.planning_cvxpy import planning_cvxpy
-from llmq.theory.polytope import corner_points, polytope
-from llmq.theory.pools import need_of
-from llmq.theory.pricing import generate_columns
-from llmq.theory.region import stability_region
-from llmq.theory.routing import FleetRegion, fleet_region
-from llmq.theory.static_planning import (
+from llmq.model.time.batchtime import BatchTime
+from llmq.theory.linear import _lp as lp
+from llmq.theory.linear._exact import solve_exact
+from llmq.theory.linear._polytope import corner_points, polytope
+from llmq.theory.planning_lp._configurations import Knapsack, TwoPhase, time_of
+from llmq.theory.planning_lp._cvxpy import planning_cvxpy
+from llmq.theory.planning_lp._pricing import generate_columns
+from llmq.theory.planning_lp._static import (
     Need,
     Optimum,
     PlanningProblem,
@@ -37,7 +34,10 @@ from llmq.theory.static_planning import (
     build_program,
     optimise,
 )
-from llmq.theory.tiling_lp import tiling_lp
+from llmq.theory.region import stability_region
+from llmq.theory.region._pools import need_of
+from llmq.theory.region._tiling_lp import tiling_lp
+from llmq.theory.region.routing import FleetRegion, fleet_region
 
 FEW = settings(max_examples=25)
 quarters = st.integers(0, 20).map(lambda n: n / 4)

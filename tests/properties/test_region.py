@@ -17,15 +17,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from llmq.errors import UndecidedError
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
-from llmq.theory.demand import demand
-from llmq.theory.envelope import envelope
+from llmq.model.time.batchtime import BatchTime
+from llmq.theory.needs._envelope import envelope
+from llmq.theory.needs.demand import demand
 from llmq.theory.region import stability_region
-from llmq.theory.tiling import best_batch
+from llmq.theory.region.tiling import best_batch
 
 quarters = st.integers(0, 40).map(lambda n: n / 4)
 positive = st.integers(1, 40).map(lambda n: n / 4)

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from llmq import fluid, latency, routing, tiling
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY, Conventions
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
-from llmq.theory.demand import demand
+from llmq.model.time.batchtime import BatchTime
+from llmq.theory.needs.demand import demand
 from llmq.theory.region import stability_region
 from llmq.theory.symbolic import Formula, SymbolicRegion, law, region
 from llmq.units import as_fraction

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 import llmq
 from llmq.errors import InputError, InvariantError, UnstableError
 from llmq.model.agents import Agent, AgentWorkload, Call
-from llmq.model.agents_trace import AgentTrace
+from llmq.model.agents._trace import AgentTrace
 from llmq.model.arrivals import Deterministic
 from llmq.model.closed import Closed
 from llmq.policies import Sarathi
 from llmq.policies.priority import Priority
 from llmq.result import Kind, from_json, to_json
 from llmq.sim.agents import peaks, simulate_agents
-from llmq.theory.agents import agent_load, every_policy, is_feed_forward, station_mix
-from llmq.theory.agents_case import AgentCase, exit_priority_case
+from llmq.theory.stability._agents_case import AgentCase, exit_priority_case
+from llmq.theory.stability.agents import agent_load, every_policy, is_feed_forward, station_mix
 
 SHELF = Path(__file__).parents[2] / "docs" / "counterexamples" / "agents"
 ONE = llmq.BatchTime.affine(base=1.0, per_token=0.0)

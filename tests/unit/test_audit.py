@@ -15,12 +15,12 @@ import pytest
 import llmq
 from llmq import policies
 from llmq.errors import InvariantError
-from llmq.policies.blocks import Blocks, Budget
-from llmq.policies.kernel import plan
-from llmq.policies.view import Batch, View
-from llmq.sim import reference
-from llmq.sim.audit import Audit
-from llmq.sim.log import Job, Log
+from llmq.policies.contract.blocks import Blocks, Budget
+from llmq.policies.contract.fill import plan
+from llmq.policies.contract.view import Batch, View
+from llmq.sim._reference import engine as reference
+from llmq.sim._reference.audit import Audit
+from llmq.sim.results._log import Job, Log
 
 LAW = llmq.BatchTime.affine(base=0.01, per_token=1e-4)
 CHIP = llmq.Engine(LAW, token_budget=64, max_seqs=8, kv_tokens=640, kv_block=16)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmq.errors import InputError
-from llmq.model.batchtime import BatchTime
-from llmq.model.curve import check_table, token_curve
+from llmq.model.time._curve import check_table, token_curve
+from llmq.model.time.batchtime import BatchTime
 from llmq.units import as_fraction
 
 # Coefficients as people write them: few digits, so that the exact twin has small fractions.

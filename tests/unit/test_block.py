@@ -7,9 +7,9 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.sim import collect
-from llmq.sim.collect import PILOT
-from llmq.sim.workers import mapped
+from llmq.sim import _collect as collect
+from llmq.sim._collect import PILOT
+from llmq.sim._parallel.workers import mapped
 
 LAW = llmq.BatchTime.affine(base=0.01, per_token=1e-4, per_kv=1e-7)
 CHIP = llmq.Engine(LAW, token_budget=256, max_seqs=32)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import llmq
-from llmq.cli.traffic import interval
+from llmq.cli._traffic import interval
 from llmq.model.conventions import THEORY
-from llmq.sim.clusters import burst_share, burstiness, company, queue_error, tails, wilson
-from llmq.sim.stats import Metric, share
-from llmq.theory.bounds import outer_facets, request_prices
-from llmq.theory.demand import demand
+from llmq.sim.results._clusters import burst_share, burstiness, company, queue_error, tails, wilson
+from llmq.sim.results._stats import Metric, share
+from llmq.theory.needs.demand import demand
+from llmq.theory.region._bounds import outer_facets, request_prices
 
 
 def test_b24_the_variance_of_a_share_beyond_a_level() -> None:

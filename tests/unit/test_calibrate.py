@@ -8,13 +8,13 @@ import sys
 import numpy as np
 import pytest
 
-from llmq.calibrate.compose import Kernels, compose, draw_steps
+from llmq.calibrate._compose import Kernels, compose, draw_steps
+from llmq.calibrate._knee import find_hinge
 from llmq.calibrate.fit import Fit, calibrate
 from llmq.calibrate.forms import fit_form
-from llmq.calibrate.hinge import find_hinge
 from llmq.calibrate.profile import Profile
 from llmq.errors import InputError
-from llmq.model.batchtime import BatchTime
+from llmq.model.time.batchtime import BatchTime
 from llmq.result import from_json, to_json
 
 ATTENTION = {"per_kv": 4.1e-8, "per_kv_mixed": 8.2e-8, "per_work": 1.5e-9}

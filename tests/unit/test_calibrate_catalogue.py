@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 import llmq.calibrate
+from llmq.calibrate._geometry import geometry
 from llmq.calibrate.catalogue import engines, load_engine, read_engine, write_engine
+from llmq.calibrate.catalogue.gpus import SERVER, gpu, server_defaults
 from llmq.calibrate.fit import calibrate
-from llmq.calibrate.geometry import geometry
-from llmq.calibrate.gpus import SERVER, gpu, server_defaults
 from llmq.calibrate.profile import Profile
 from llmq.errors import InputError
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
+from llmq.model.time.batchtime import BatchTime
 
 FOLDER = Path(llmq.calibrate.__file__).parent / "catalogue"
 # calibration table 3c: m, s, o, b, e_dec, e_mix, f, in and out of sample MAPE %.

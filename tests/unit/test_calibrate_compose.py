@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmq.calibrate.compose import Kernels, Steps, compose, draw_steps, grid_time, token_time
-from llmq.calibrate.geometry import GEOMETRIES, geometry
+from llmq.calibrate._compose import Kernels, Steps, compose, draw_steps, grid_time, token_time
+from llmq.calibrate._geometry import GEOMETRIES, geometry
 from llmq.errors import InputError
 
 

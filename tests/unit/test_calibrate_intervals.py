@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from llmq.calibrate._compose import draw_steps
+from llmq.calibrate._intervals import coefficient_intervals
 from llmq.calibrate.catalogue import load_engine, write_engine
-from llmq.calibrate.compose import draw_steps
 from llmq.calibrate.fit import calibrate
 from llmq.calibrate.forms import fit_form
-from llmq.calibrate.intervals import coefficient_intervals
 from llmq.calibrate.profile import Profile
-from llmq.model.batchtime import BatchTime
+from llmq.model.time.batchtime import BatchTime
 
 ATTENTION = {"per_kv": 4.1e-8, "per_kv_mixed": 8.2e-8, "per_work": 1.5e-9}
 LAWS = {

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmq.calibrate.compose import draw_steps
+from llmq.calibrate._compose import draw_steps
 from llmq.calibrate.fit import Fit, calibrate
 from llmq.calibrate.profile import Profile
 from llmq.cli import main
 from llmq.errors import InputError
-from llmq.model.batchtime import BatchTime
+from llmq.model.time.batchtime import BatchTime
 from llmq.plot import draw_residuals, draw_staircase
 from llmq.report import calibration_report, write_calibration
 

@@ -14,21 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmq
-from llmq.alone import nearest_targets, run_alone
-from llmq.capacity import Candidate, plan_capacity
 from llmq.errors import InputError
 from llmq.model.arrivals import MMPP, Deterministic
-from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
 from llmq.model.slo import SLO
+from llmq.model.time.batchtime import BatchTime
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
-from llmq.plan_json import plan_to_json
+from llmq.planning._json import plan_to_json
+from llmq.planning._unloaded import nearest_targets, run_alone
+from llmq.planning.capacity import Candidate, plan_capacity
 from llmq.policies import LeastWork, Random, Router, Sarathi
-from llmq.sim.run import simulate
+from llmq.sim.simulate import simulate
 from llmq.units import parse_duration
 
 # A prompt of 100 tokens by itself takes 0.1 + 100 x 0.001 = 0.2 s and has one token of output.

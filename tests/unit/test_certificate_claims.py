@@ -27,16 +27,16 @@ from hypothesis import strategies as st
 
 import llmq
 from llmq.errors import InputError, UnstableError
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
-from llmq.theory.certificate_finite import certify_chain, certify_network, certify_tiles
-from llmq.theory.certificate_record import Certificate, canonical_digest
-from llmq.theory.chains_stationary import stationary
-from llmq.theory.configurations import Knapsack
-from llmq.theory.drift import constants, maxweight
+from llmq.model.time.batchtime import BatchTime
+from llmq.theory.chains._stationary import stationary
+from llmq.theory.planning_lp._configurations import Knapsack
+from llmq.theory.region._certificate_record import Certificate, canonical_digest
+from llmq.theory.stability._finite import certify_chain, certify_network, certify_tiles
+from llmq.theory.stability.drift import constants, maxweight
 
 PROOFS = Path(llmq.__file__).parent.parent / "proofs"
 NEW = ("linear_foster", "pl_lyapunov", "quadratic_maxweight", "finite_chain", "tile_inequality",

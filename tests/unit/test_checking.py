@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from llmq._input import checking
+from llmq._input.checked import checked
 from llmq.errors import InputError, nearest, printable, shown
-from llmq.model import checking
-from llmq.model.batchtime import BatchTime
-from llmq.model.checked import checked
 from llmq.model.engine import Engine
+from llmq.model.time.batchtime import BatchTime
 from llmq.policies import Policy, Sarathi
 
 NAN = math.nan

@@ -373,7 +373,7 @@ def test_help(run, command):
 
 def test_help_loads_nothing_heavy():
     heavy = "{'scipy', 'matplotlib', 'sympy', 'cvxpy', 'numpy'}"
-    code = f"import sys, llmq.cli; llmq.cli.main(['--help']); print(set(sys.modules) & {heavy})"
+    code = f"import sys, llmq.cli; llmq.cli._main(['--help']); print(set(sys.modules) & {heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     out = done.stdout
     assert all(f"\n    {command}" in out for command in COMMANDS)
@@ -413,7 +413,7 @@ def test_the_end_of_a_run_that_fails(run, folder, monkeypatch, error, code, said
     def work(*args, **options):
         raise error
 
-    monkeypatch.setattr("llmq.capacity.plan_capacity", work)
+    monkeypatch.setattr("llmq.planning.capacity.plan_capacity", work)
     before = set(folder.iterdir())
     found, out, err = run("plan", "plan.toml", "--report", "new.html")
     assert (found, out) == (code, "")

@@ -12,8 +12,8 @@ from llmq import policies
 from llmq.errors import InputError
 from llmq.model.closed import Closed
 from llmq.model.trace import Trace
-from llmq.policies.routers import LeastWork, ShortestQueue
-from llmq.sim.closed import follow
+from llmq.policies.contract.routers import LeastWork, ShortestQueue
+from llmq.sim._closed import follow
 
 ONE = llmq.BatchTime.affine(base=1.0, per_token=0.0)
 SLOPED = llmq.BatchTime.affine(base=0.5, per_token=0.0625, per_kv=0.00390625)

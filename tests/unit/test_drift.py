@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 
 from llmq.errors import InputError, UnstableError
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
+from llmq.model.time.batchtime import BatchTime
 from llmq.result import Kind
-from llmq.theory.configurations import Knapsack
-from llmq.theory.drift import Drift, constants, maxweight
+from llmq.theory.planning_lp._configurations import Knapsack
 from llmq.theory.region import stability_region
+from llmq.theory.stability.drift import Drift, constants, maxweight
 
 DAI = BatchTime.tiled(base=0.01128, per_tile=0.03547, tile=128)
 Request = list[int]  # prompt tokens left, decodes left

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from llmq.errors import InputError
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY, Conventions
 from llmq.model.engine import Engine
+from llmq.model.time.batchtime import BatchTime
 
 LAW = BatchTime.affine(base=0.012, per_token=2.5e-5)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from llmq.errors import InfeasibleError, InputError
-from llmq.theory.exact import _Simplex, solve_exact, solve_square
-from llmq.theory.lp import LinearProgram, LPStatus, Solution, solve
+from llmq.theory.linear._exact import _Simplex, solve_exact, solve_square
+from llmq.theory.linear._lp import LinearProgram, LPStatus, Solution, solve
 
 
 def covering(seed: int) -> LinearProgram:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from llmq.errors import InputError, shown
-from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
+from llmq.model.time.batchtime import BatchTime
 
 FAST = Engine(BatchTime.affine(base=0.01, per_token=1e-5), name="fast", gpus=2)
 SLOW = Engine(BatchTime.affine(base=0.03, per_token=1e-5), name="slow")

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from llmq.errors import InputError, UnstableError
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
+from llmq.model.time.batchtime import BatchTime
 from llmq.model.workload import Workload
 from llmq.result import Kind
-from llmq.sim.run import simulate
-from llmq.theory import fluid, fluid_ode
+from llmq.sim.simulate import simulate
+from llmq.theory import fluid
+from llmq.theory.fluid import _ode as fluid_ode
 from llmq.theory.region import stability_region
 
 LAW = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8, per_work=1e-9)

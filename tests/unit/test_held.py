@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 
 import llmq
 from llmq import latency
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY, Conventions
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
-from llmq.theory.bounds import outer_facets, request_prices, shared_facets, shares_slot
-from llmq.theory.certificate_record import canonical_digest
-from llmq.theory.demand import demand
-from llmq.theory.held import decode_blocks, prefill_blocks
-from llmq.theory.pools import need_of, planning_problem
+from llmq.model.time.batchtime import BatchTime
+from llmq.theory.needs._held import decode_blocks, prefill_blocks
+from llmq.theory.needs.demand import demand
 from llmq.theory.region import Region, stability_region
+from llmq.theory.region._bounds import outer_facets, request_prices, shared_facets, shares_slot
+from llmq.theory.region._certificate_record import canonical_digest
+from llmq.theory.region._pools import need_of, planning_problem
 from proofs.check import check
 from proofs.check_reading import Rejected
 

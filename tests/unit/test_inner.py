@@ -10,13 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
-from llmq.theory import inner
-from llmq.theory.inner import inner_bound
+from llmq.model.time.batchtime import BatchTime
+from llmq.theory.region import _inner as inner
+from llmq.theory.region._inner import inner_bound
 
 
 def stages(engine: Engine, s: int, d: int, chunk: int, phases: str) -> list[tuple[int, int]]:

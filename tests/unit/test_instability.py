@@ -11,15 +11,15 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.instability import Instability, draw_sketch, find_instability, replay
-from llmq.networks import Network, Sketch, fitted
-from llmq.networks_limited import limited
+from llmq.optimality.instability import Instability, draw_sketch, find_instability, replay
+from llmq.optimality.networks import Network, Sketch, fitted
+from llmq.optimality.networks.limited import limited
+from llmq.optimality.saturation import has_cycle, saturated_cycle
+from llmq.optimality.verdict import stability_test, theorem
 from llmq.policies import parse
 from llmq.result import from_json, to_json
-from llmq.saturation import has_cycle, saturated_cycle
-from llmq.theory.exclusive import exclusive_cycle
-from llmq.theory.tiling import best_batch
-from llmq.verdict import stability_test, theorem
+from llmq.theory.region._exclusive import exclusive_cycle
+from llmq.theory.region.tiling import best_batch
 
 SHELF = Path(__file__).parents[2] / "docs" / "counterexamples"
 

@@ -13,25 +13,26 @@ import numpy as np
 import pytest
 
 import llmq
-from llmq import instability, policies
-from llmq.instability import Instability, find_instability
-from llmq.instability_priority import (
+from llmq import policies
+from llmq.optimality import instability
+from llmq.optimality.instability import Instability, find_instability
+from llmq.optimality.instability.priority import (
     AgentSketch,
     PriorityTrap,
     find_priority_trap,
     remaining_share,
 )
-from llmq.instability_search import confirm
-from llmq.networks_fleet import FleetNetwork, FleetSketch, engine_seconds
-from llmq.networks_memory import MemoryNetwork, MemorySketch
+from llmq.optimality.instability.search import confirm
+from llmq.optimality.networks.fleet import FleetNetwork, FleetSketch, engine_seconds
+from llmq.optimality.networks.memory import MemoryNetwork, MemorySketch
+from llmq.optimality.saturation import saturated_cycle
+from llmq.optimality.saturation.blind import blind_bound
+from llmq.optimality.saturation.fluid import Stations, certify_fluid, fluid_cycle
+from llmq.optimality.saturation.open import binary_gap, open_cycle
 from llmq.policies.priority import Priority
 from llmq.result import from_json, to_json
-from llmq.saturation import saturated_cycle
-from llmq.saturation_blind import blind_bound
-from llmq.saturation_fluid import Stations, certify_fluid, fluid_cycle
-from llmq.saturation_open import binary_gap, open_cycle
-from llmq.theory.certificate_record import canonical_digest
-from llmq.theory.lyapunov import cyclic_agents, two_station
+from llmq.theory.region._certificate_record import canonical_digest
+from llmq.theory.stability.lyapunov import cyclic_agents, two_station
 
 HALF = Fraction(1, 2)
 ROOT = Path(__file__).parents[2]

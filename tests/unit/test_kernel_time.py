@@ -9,13 +9,13 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.calibrate.compose import Kernels, Steps
-from llmq.calibrate.kernel_time import KernelTime
+from llmq.calibrate._compose import Kernels, Steps
+from llmq.calibrate.catalogue._kernel_time import KernelTime
 from llmq.errors import FormatError
-from llmq.io.profile_skew import read_spread
-from llmq.sim.kernel import KernelEngine
-from llmq.sim.log import Job, Log
-from llmq.sim.reference import ReferenceEngine
+from llmq.io.profiles._skew import read_spread
+from llmq.sim._reference.engine import ReferenceEngine
+from llmq.sim._reference.kernel import KernelEngine
+from llmq.sim.results._log import Job, Log
 
 LAW = llmq.BatchTime.affine(base=0.5, per_token=0.0625, per_kv=0.00390625)
 

@@ -42,7 +42,7 @@ def unwritable() -> None:
 )
 def test_c_an_unforeseen_error_is_one_line_and_a_report(name, work, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("llmq.cli.region.run", lambda args: work())
+    monkeypatch.setattr("llmq.cli.commands.region.run", lambda args: work())
     assert main(WORDS) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -62,7 +62,7 @@ def test_c_an_unforeseen_error_is_one_line_and_a_report(name, work, monkeypatch,
 
 def test_c_without_a_place_for_the_report(monkeypatch, capsys):
     monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
-    monkeypatch.setattr("llmq.cli.region.run", lambda args: 1 / 0)
+    monkeypatch.setattr("llmq.cli.commands.region.run", lambda args: 1 / 0)
     assert main(WORDS) == 1
     assert capsys.readouterr().err.endswith("please report it\n")
 
@@ -76,7 +76,7 @@ def test_c_without_a_place_for_the_report(monkeypatch, capsys):
     ],
 )
 def test_c_what_the_system_refuses(work, code, words, monkeypatch, capsys):
-    monkeypatch.setattr("llmq.cli.region.run", lambda args: work())
+    monkeypatch.setattr("llmq.cli.commands.region.run", lambda args: work())
     assert main(WORDS) == code
     err = capsys.readouterr().err
     assert err.count("\n") == bool(words)

@@ -15,7 +15,7 @@ import llmq
 from llmq.errors import InputError, UnstableError
 from llmq.result import Kind, from_json, to_json
 from llmq.theory import chains, latency
-from llmq.theory.laws.base import Law
+from llmq.theory.latency._base import Law
 from llmq.theory.region import stability_region
 
 

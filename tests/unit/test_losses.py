@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 import llmq
 from llmq.policies import FCFS, PASCAL, RR, SLAI, Policy, Sarathi
-from llmq.policies.kernel import plan
+from llmq.policies.contract.fill import plan
+from llmq.policies.contract.view import Batch, View
 from llmq.policies.trail import TRAIL, future_peak
-from llmq.policies.view import Batch, View
-from llmq.sim import reference
-from llmq.theory.losses import holding_load, ranked_load, recompute_load, thrash_rates
-from llmq.theory.losses_cycle import FILLS, _Memory, full_memory_cycle
+from llmq.sim._reference import engine as reference
+from llmq.theory.stability._losses import holding_load, ranked_load, recompute_load, thrash_rates
+from llmq.theory.stability._losses_cycle import FILLS, _Memory, full_memory_cycle
 
 HAND = llmq.BatchTime.affine(base=4.0, per_token=1.0)
 RULES: dict[str, Policy] = {

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from llmq.errors import InputError, InvariantError
-from llmq.theory import lyapunov_lp
-from llmq.theory.lyapunov import CyclicAgents, TwoStation, cyclic_agents, two_station
+from llmq.theory.stability import _lyapunov_lp as lyapunov_lp
+from llmq.theory.stability.lyapunov import CyclicAgents, TwoStation, cyclic_agents, two_station
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "agents": {

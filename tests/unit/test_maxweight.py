@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmq
-from llmq.model.batchtime import BatchTime
-from llmq.networks import draw_network
+from llmq.model.time.batchtime import BatchTime
+from llmq.optimality.networks import draw_network
 from llmq.policies import MaxWeight
-from llmq.policies.blocks import Admit
-from llmq.policies.kernel import plan
+from llmq.policies.contract.blocks import Admit
+from llmq.policies.contract.fill import plan
+from llmq.policies.contract.view import View
 from llmq.policies.maxweight import heaviest
-from llmq.policies.view import View
-from llmq.theory.tiling import best_batch
+from llmq.theory.region.tiling import best_batch
 
 LAWS = (
     BatchTime.affine(base=1.0, per_token=0.1),

@@ -14,9 +14,9 @@ import pytest
 import llmq
 from llmq import policies
 from llmq.model.arrivals import MMPP
-from llmq.sim.regenerative import cycles, ratio
-from llmq.sim.stats import batch_means, half_width, mser5, share, student, warm_up
-from llmq.sim.targets import rate_of
+from llmq.sim.results._regenerative import cycles, ratio
+from llmq.sim.results._stats import batch_means, half_width, mser5, share, student, warm_up
+from llmq.sim.results._targets import rate_of
 from llmq.theory import latency
 
 ONE = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), max_seqs=1)
@@ -188,7 +188,7 @@ def test_no_estimate_from_cycles_in_overload() -> None:
 # ---------------------------------------------------------------------------- targets by class
 
 
-def two_classes() -> llmq.sim.record.Run:
+def two_classes() -> llmq.sim.results.run.Run:
     """Alone on the engine: TTFT 0.0612 s and 0.02 s, TPOT 0.0101 s; every fourth is short."""
     klass = np.array([0, 0, 0, 1] * 25)
     prompt, output = np.where(klass, 100, 512), np.where(klass, 1, 64)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import llmq
-from llmq.cli.main import main
-from llmq.sim.stability import offered_load
+from llmq.cli._main import main
+from llmq.sim.results._stability import offered_load
 
 LAW = llmq.BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8)
 BIG = llmq.Engine(LAW, 2048, max_seqs=128, kv_tokens=120_000, name="big")
@@ -92,7 +92,7 @@ def test_region_command_refuses(
 
 
 def test_region_of_a_fleet_can_be_drawn() -> None:
-    from llmq.plot.region import cut
+    from llmq.plot._region import cut
 
     fleet = llmq.Fleet({"big": (BIG, 2), "small": (SMALL, 1)})
     region = llmq.stability_region(fleet, MIX)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from llmq import BatchTime, Engine, Fleet, Lengths, RequestClass
 from llmq.errors import InputError
 from llmq.model.conventions import THEORY
-from llmq.theory.disaggregation import disaggregate
-from llmq.theory.inner import inner_bound
 from llmq.theory.region import stability_region
+from llmq.theory.region._disaggregation import disaggregate
+from llmq.theory.region._inner import inner_bound
 from proofs import check
 from tests.properties.test_region import PERIOD, engines, laws, mixes, run_paced
 

@@ -10,23 +10,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from llmq.alone import _at_least, hopeless, nearest_targets, run_alone, warn_of_units
-from llmq.capacity import _headroom, plan_capacity
-from llmq.capacity_need import need_of
-from llmq.capacity_search import OutOfTime, Search, decides, reason_of
 from llmq.errors import InputError, UnitWarning
 from llmq.io.config import SimulationConfig
 from llmq.model.arrivals import Deterministic
-from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.model.slo import SLO
-from llmq.model.thinning import Thinned
+from llmq.model.time.batchtime import BatchTime
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
-from llmq.plan import Candidate, Probe
+from llmq.planning._need import need_of
+from llmq.planning._search import OutOfTime, Search, decides, reason_of
+from llmq.planning._thinning import Thinned
+from llmq.planning._unloaded import _at_least, hopeless, nearest_targets, run_alone, warn_of_units
+from llmq.planning.capacity import _headroom, plan_capacity
+from llmq.planning.plans import Candidate, Probe
 from llmq.policies import LeastWork, Random, Sarathi
-from llmq.sim.stats import Share
+from llmq.sim.results._stats import Share
 from llmq.units import parse_duration
 
 # A full batch of 512 tokens takes 0.612 s; a prompt of 100 tokens by itself 0.2 s.
@@ -313,7 +313,7 @@ def test_what_is_simulated_for_a_count(monkeypatch, route):
     def note(fleet, traffic, policy, **options):
         said.update(options, fleet=fleet, traffic=traffic)
 
-    monkeypatch.setattr("llmq.capacity_search.simulate", note)
+    monkeypatch.setattr("llmq.planning._search.simulate", note)
     policy = {"random": Sarathi(route=Random()), "seeing": Sarathi(route=LeastWork())}.get(route)
     traffic = Trace(np.arange(9.0), 1, 1) if route == "trace" else STEADY
     search(traffic, policy=policy or Sarathi())._run(3, 50)
@@ -436,7 +436,7 @@ def test_what_the_search_of_a_candidate_is_given(monkeypatch):
         seen.update(least=least, most=most, plenty=plenty, requests=s.requests, longest=s.longest)
 
     monkeypatch.setattr(Search, "smallest", smallest)
-    monkeypatch.setattr("llmq.capacity.reason_of", lambda *args, **options: "none")
+    monkeypatch.setattr("llmq.planning.capacity.reason_of", lambda *args, **options: "none")
     slo = SLO(ttft=0.2001, quantile=0.99)
     chip = CHIP.with_(gpus=4)
     plan_capacity(STEADY, slo, chip, requests=90, replications=4, max_gpus=30)

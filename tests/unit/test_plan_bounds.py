@@ -12,20 +12,20 @@ import pytest
 
 import llmq
 from llmq.calibrate.catalogue import load_engine
-from llmq.capacity import Candidate, PlanInterrupted, plan_capacity
 from llmq.errors import InputError, UnitWarning
 from llmq.model.arrivals import Deterministic
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.model.slo import SLO
+from llmq.model.time.batchtime import BatchTime
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
-from llmq.plan_json import plan_to_dict
+from llmq.planning._json import plan_to_dict
+from llmq.planning.capacity import Candidate, PlanInterrupted, plan_capacity
 from llmq.policies import Sarathi
-from llmq.theory.busiest import busiest, demanded, latest, usual
 from llmq.theory.region import stability_region
+from llmq.theory.region._busiest import busiest, demanded, latest, usual
 
 # A prompt of 100 tokens by itself takes 0.2 s and has one token of output.
 CHIP = Engine(BatchTime.affine(base=0.1, per_token=1e-3), token_budget=512, name="chip")
@@ -238,9 +238,9 @@ class _Fake:
     ],
 )
 def test_b16_what_a_probe_decides(status, low, high, passes, decided):
-    from llmq.capacity_search import Search
-    from llmq.plan import Probe
-    from llmq.sim.stats import Share
+    from llmq.planning._search import Search
+    from llmq.planning.plans import Probe
+    from llmq.sim.results._stats import Share
 
     search = Search(
         STEADY, SLO(ttft=1.0, quantile=0.9), 0.9, Candidate(CHIP, Sarathi()), CHIP,

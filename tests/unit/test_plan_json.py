@@ -8,13 +8,13 @@ import math
 
 import pytest
 
-from llmq.capacity import Candidate, Plan, plan_capacity
-from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.model.slo import SLO
+from llmq.model.time.batchtime import BatchTime
 from llmq.model.workload import Workload
-from llmq.plan_json import plan_to_dict, plan_to_json
+from llmq.planning._json import plan_to_dict, plan_to_json
+from llmq.planning.capacity import Candidate, Plan, plan_capacity
 from llmq.policies import VLLM, LeastWork, Sarathi, parse, text
 from llmq.result import Estimate
 

@@ -10,7 +10,7 @@ import pytest
 
 import llmq
 from llmq.cli import main
-from llmq.cli.main import _COMMANDS, build_parser
+from llmq.cli._main import _COMMANDS, build_parser
 
 CONV = ["--workload", "azure-conv"]
 H100, A100 = ["--engine", "llama-3.1-8b/h100"], ["--engine", "llama-3.1-8b/a100"]

@@ -14,18 +14,18 @@ import pytest
 
 from llmq.calibrate.fit import calibrate
 from llmq.calibrate.profile import Profile
-from llmq.capacity import Candidate, Plan, plan_capacity
 from llmq.errors import InputError, MissingDependencyError
-from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.model.slo import SLO
+from llmq.model.time.batchtime import BatchTime
 from llmq.model.workload import Workload
+from llmq.planning.capacity import Candidate, Plan, plan_capacity
 from llmq.plot import draw_attainment, draw_fit, draw_latency, draw_region, styled, svg
-from llmq.plot.canvas import axes_for, label, legend_below, nines_scale
-from llmq.plot.region import _edges, cut
+from llmq.plot._canvas import axes_for, label, legend_below, nines_scale
+from llmq.plot._region import _edges, cut
 from llmq.policies import Sarathi
-from llmq.theory.polytope import corner_points
+from llmq.theory.linear._polytope import corner_points
 from llmq.theory.region import stability_region
 
 MIX = {

@@ -9,9 +9,9 @@ import pytest
 
 from llmq import policies
 from llmq.errors import InputError
-from llmq.model.batchtime import BatchTime
+from llmq.model.time.batchtime import BatchTime
 from llmq.policies import VLLM, LeastWork, Random, RoundRobin, Sarathi, parse
-from llmq.policies.blocks import (
+from llmq.policies.contract.blocks import (
     Admit,
     Budget,
     View,
@@ -23,7 +23,7 @@ from llmq.policies.blocks import (
     queue_order,
     until_next_event,
 )
-from llmq.policies.routers import ROUTERS, Signals
+from llmq.policies.contract.routers import ROUTERS, Signals
 from llmq.policies.vllm import OneKind
 
 KNOWN = ", ".join(sorted(policy.name for policy in policies.ALL))

@@ -16,9 +16,9 @@ import llmq
 from llmq import policies
 from llmq.errors import TraceWarning
 from llmq.model.prefix import Prefix, found, unshared
-from llmq.sim.log import Job, Log
-from llmq.sim.prefix import PrefixEngine
-from llmq.sim.prefix_pool import Pool
+from llmq.sim._reference.prefix import PrefixEngine
+from llmq.sim._reference.prefix_pool import Pool
+from llmq.sim.results._log import Job, Log
 
 # Two seconds an iteration and one a token: every time is a whole number.
 LAW = llmq.BatchTime.affine(base=2.0, per_token=1.0)
@@ -397,7 +397,7 @@ def test_bad_hash_ids_name_their_line(tmp_path, ids, words):
 
 
 def test_a_plan_does_not_count_on_the_cache() -> None:
-    from llmq.plan import Candidate
+    from llmq.planning.plans import Candidate
 
     with pytest.raises(llmq.InputError, match="bounds are for whole prompts"):
         Candidate(CHIP, PLAIN)

@@ -8,7 +8,7 @@ import pytest
 import llmq
 from llmq import policies
 from llmq.model.metrics import RequestTimes
-from llmq.model.reading import blocking, qoe, qoe_of, reasoning
+from llmq.sim.results._reading import blocking, qoe, qoe_of, reasoning
 
 
 @pytest.mark.parametrize(

@@ -14,18 +14,18 @@ import pytest
 
 import llmq
 from llmq.errors import InputError, UndecidedError
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import ENGINE, THEORY
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
+from llmq.model.time.batchtime import BatchTime
 from llmq.result import Kind, from_json, to_json
-from llmq.theory.demand import demand
-from llmq.theory.envelope import corners, envelope
-from llmq.theory.polytope import corner_points
+from llmq.theory.linear._polytope import corner_points
+from llmq.theory.needs._envelope import corners, envelope
+from llmq.theory.needs.demand import demand
 from llmq.theory.region import Region, stability_region
-from llmq.theory.tiling import best_batch
+from llmq.theory.region.tiling import best_batch
 
 LAW = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8)
 ENGINE_U = Engine(

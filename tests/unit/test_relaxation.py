@@ -11,10 +11,10 @@ import pytest
 import llmq
 from experiments.speed import capacity_case
 from llmq import policies
-from llmq.sim.clusters import ratio_error, tails
-from llmq.sim.relaxation import Relaxation, unit
-from llmq.sim.stability import judge, slopes
-from llmq.sim.stats import Metric, share
+from llmq.sim.results._clusters import ratio_error, tails
+from llmq.sim.results._relaxation import Relaxation, unit
+from llmq.sim.results._stability import judge, slopes
+from llmq.sim.results._stats import Metric, share
 
 QUEUE = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), max_seqs=1)
 ONE = llmq.RequestClass(1, 1)

@@ -14,19 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import llmq.report.plan as report_plan
-from llmq.capacity import Candidate, Plan, plan_capacity
+import llmq.report._plan as report_plan
 from llmq.errors import InputError
-from llmq.model.batchtime import BatchTime
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
 from llmq.model.slo import SLO
+from llmq.model.time.batchtime import BatchTime
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
-from llmq.plan_json import plan_to_dict
+from llmq.planning._json import plan_to_dict
+from llmq.planning.capacity import Candidate, Plan, plan_capacity
 from llmq.policies import Sarathi
 from llmq.report import check_writable, plan_report, write_report
-from llmq.report.html import data_block, inline_svg, table, tag, text
+from llmq.report._html import data_block, inline_svg, table, tag, text
 from llmq.units import format_seconds
 
 LAW = BatchTime.affine(base=0.01, per_token=1e-4, per_kv=1e-7)

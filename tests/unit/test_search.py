@@ -6,7 +6,7 @@ import pytest
 
 import llmq
 from experiments.speed import capacity_case
-from llmq.search import max_rate
+from llmq.planning.max_rate import max_rate
 
 SLO = llmq.SLO(ttft=1.0, tpot=0.05, quantile=0.95)
 CHIP = llmq.Engine(llmq.BatchTime.affine(base=0.01, per_token=1e-4), max_seqs=128)

@@ -9,10 +9,10 @@ import pytest
 
 import llmq
 from llmq import SLO, BatchTime, Engine, Fleet, RequestClass, Trace, Workload
-from llmq.capacity import plan_capacity
+from llmq.planning.capacity import plan_capacity
+from llmq.planning.max_rate import max_rate
 from llmq.policies import ALL, VLLM, Orca, Sarathi
-from llmq.policies.settings import effective, priced
-from llmq.search import max_rate
+from llmq.policies.contract.settings import effective, priced
 
 CHIP = Engine(BatchTime.affine(base=1, per_token=0.01), token_budget=64, name="chip")
 MIX = {"x": RequestClass(200, 20)}

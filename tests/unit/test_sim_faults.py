@@ -11,12 +11,12 @@ import pytest
 import llmq
 from llmq import policies
 from llmq.errors import InvariantError
-from llmq.sim.audit import Audit
-from llmq.sim.calendar import CalendarEngine
-from llmq.sim.log import Job, Log
-from llmq.sim.reference import ReferenceEngine
-from llmq.sim.slots import count_late, run_slots
-from llmq.sim.vector import Lanes
+from llmq.sim._fast.calendar.engine import CalendarEngine
+from llmq.sim._fast.slots.engine import count_late, run_slots
+from llmq.sim._fast.vector.engine import Lanes
+from llmq.sim._reference.audit import Audit
+from llmq.sim._reference.engine import ReferenceEngine
+from llmq.sim.results._log import Job, Log
 
 SECOND = llmq.BatchTime.affine(base=1.0, per_token=0.0)
 

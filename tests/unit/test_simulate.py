@@ -11,9 +11,9 @@ import pytest
 import llmq
 from llmq import policies
 from llmq.errors import InvariantError
-from llmq.sim.log import Tally
-from llmq.sim.stability import judge, slopes
-from llmq.sim.stats import Metric, batch_means, mser5, share, student, warm_up
+from llmq.sim.results._log import Tally
+from llmq.sim.results._stability import judge, slopes
+from llmq.sim.results._stats import Metric, batch_means, mser5, share, student, warm_up
 
 CHIP = llmq.Engine(llmq.BatchTime.affine(base=0.01, per_token=1e-4), max_seqs=128)
 CHAT = {"chat": llmq.RequestClass(512, 64)}

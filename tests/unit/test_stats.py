@@ -14,9 +14,10 @@ from scipy.stats import gamma, poisson
 from scipy.stats import t as student_t
 
 from llmq.errors import InputError
-from llmq.sim import clusters, stats
-from llmq.sim.clusters import company, quantile_of_t, ratio_error, ratio_half, tails, wider
-from llmq.sim.stats import Metric, batch_means, half_width, mser5, share, student, warm_up
+from llmq.sim.results import _clusters as clusters
+from llmq.sim.results import _stats as stats
+from llmq.sim.results._clusters import company, quantile_of_t, ratio_error, ratio_half, tails, wider
+from llmq.sim.results._stats import Metric, batch_means, half_width, mser5, share, student, warm_up
 
 Z = NormalDist().inv_cdf(0.975)
 

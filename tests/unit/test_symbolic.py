@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from llmq.errors import InputError, UnstableError
-from llmq.model.batchtime import BatchTime
 from llmq.model.conventions import THEORY
 from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
 from llmq.model.request import RequestClass
+from llmq.model.time.batchtime import BatchTime
 from llmq.result import Kind
 from llmq.theory.symbolic import LAWS, NOTATION, Formula, law, region, symbols
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from llmq.errors import InputError
 from llmq.model.arrivals import MMPP, Batch, Deterministic, Poisson, Renewal
-from llmq.model.thinning import Thinned
+from llmq.planning._thinning import Thinned
 
 PROCESSES = [Poisson(6.0), Renewal(6.0, cv=2.0), Batch(6.0, size=3), MMPP((4.0, 20.0), (1.0, 3.0))]
 

@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 import llmq
 from llmq import policies
 from llmq.errors import InputError
+from llmq.policies.contract import blocks
+from llmq.policies.contract.fill import plan
 from llmq.policies.fastertransformer import FasterTransformer
-from llmq.policies.kernel import plan
 from llmq.policies.orca import Orca
 from llmq.policies.rad import RAD
 from llmq.policies.simple_chunking import SimpleChunking
 from llmq.policies.vllm import OneKind
-from llmq.sim import reference
-from llmq.sim.calendar_queue import NotTogetherError
-from llmq.theory.configurations import TwoPhase
-from llmq.theory.static_planning import Need, PlanningProblem, Pool, optimise
-from llmq.theory.tiling import best_batch, exclusive_cycle
+from llmq.sim._fast.calendar.queue import NotTogetherError
+from llmq.sim._reference import engine as reference
+from llmq.theory.planning_lp._configurations import TwoPhase
+from llmq.theory.planning_lp._static import Need, PlanningProblem, Pool, optimise
+from llmq.theory.region.tiling import best_batch, exclusive_cycle
 
 BOTH = pytest.mark.parametrize("how", ["reference", "calendar"])
 # One second an iteration, whatever the batch.
@@ -340,7 +341,7 @@ def test_the_gate_counts_decodes_rows_and_starts(monkeypatch) -> None:
     assert view.started == 1
 
     def runs(**rule) -> list[int]:
-        gate = OneKind(llmq.policies.blocks.Admit(), False, policies.blocks.Together(**rule))
+        gate = OneKind(blocks.Admit(), False, blocks.Together(**rule))
         return np.flatnonzero(gate(view)[0]).tolist()
 
     assert runs() == [1, 2, 3]
@@ -349,11 +350,11 @@ def test_the_gate_counts_decodes_rows_and_starts(monkeypatch) -> None:
     assert runs(cycle=1) == [0]  # nobody may start: the decode goes on
     assert runs(until=1) == [0]
     assert runs(until=2, rows=1) == [1]
-    gate = OneKind(llmq.policies.blocks.Admit())
+    gate = OneKind(blocks.Admit())
     assert gate(view._replace(tokens=99))[0].tolist() == [True, False, False, False]  # whole
     started = view._replace(resident=np.array([True, False, True, False]))
     assert np.flatnonzero(
-        OneKind(llmq.policies.blocks.Admit(), False, policies.blocks.Together(rows=1))(started)[0]
+        OneKind(blocks.Admit(), False, blocks.Together(rows=1))(started)[0]
     ).tolist() == [2]  # one that has started comes first
 
 
@@ -408,7 +409,7 @@ def test_rules_that_only_the_kernel_knows_go_to_the_reference():
     from dataclasses import dataclass
     from typing import ClassVar
 
-    from llmq.policies.blocks import Blocks, Budget, Together
+    from llmq.policies.contract.blocks import Blocks, Budget, Together
 
     @dataclass(frozen=True)
     class Capped:

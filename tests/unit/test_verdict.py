@@ -7,9 +7,9 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.networks import Network, draw_network, fitted, suited
-from llmq.networks_limited import SLOTS, LimitedNetwork, draw_limited_network, limited
-from llmq.verdict import failure_bound, served, shares, stability_test, theorem
+from llmq.optimality.networks import Network, draw_network, fitted, suited
+from llmq.optimality.networks.limited import SLOTS, LimitedNetwork, draw_limited_network, limited
+from llmq.optimality.verdict import failure_bound, served, shares, stability_test, theorem
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -24,7 +24,7 @@ def test_networks_are_at_capacity(number, fields):
 
 
 def test_networks_have_what_a_policy_needs():
-    from llmq.theory.tiling import best_batch
+    from llmq.theory.region.tiling import best_batch
 
     for number in range(20):
         short = suited(policies.Orca(max_output=64), number)
@@ -125,7 +125,7 @@ def test_what_the_first_fill_adds_is_no_answer(monkeypatch, sign):
     def rigged(policy, network, load, n, **fields):
         return sign * (30 / n - 0.1) + np.array([-0.001, 0.0, 0.001])
 
-    monkeypatch.setattr(llmq.verdict, "shares", rigged)
+    monkeypatch.setattr(llmq.optimality.verdict, "shares", rigged)
     found = stability_test(policies.Sarathi(), draw_network(0), 0.9, requests=50)
     assert found.status == ("stable" if sign == 1 else "grows")
     assert found.requests == 800
@@ -195,8 +195,8 @@ def test_theorems_are_named_where_their_hypotheses_hold():
 )
 def test_ranks_fill_every_batch_that_can_be_filled(monkeypatch, policy):
     # The hypothesis of S1, where neither memory nor slots bind.
-    from llmq.policies.kernel import plan
-    from llmq.sim import reference
+    from llmq.policies.contract.fill import plan
+    from llmq.sim._reference import engine as reference
 
     seen = []
 

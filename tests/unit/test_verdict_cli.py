@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from llmq.cli import main
-from llmq.instability import Instability
-from llmq.plot.backlog import draw_backlog
+from llmq.optimality.instability import Instability
+from llmq.plot._backlog import draw_backlog
 from llmq.result import from_json
 
 SHELF = Path(__file__).parents[2] / "docs" / "counterexamples"

@@ -1,0 +1,3 @@
+"""What comes from outside: text, tables, numbers and arguments, each checked within stated
+limits.
+"""

@@ -1,0 +1,14 @@
+"""Measured runs of servers: one file a format."""
+
+from __future__ import annotations
+
+from llmq.io.measured._measured import (
+    ClosedMeans,
+    OpenRun,
+    PublishedMeans,
+    Settings,
+    read_object,
+    read_plain_yaml,
+)
+
+__all__ = ["ClosedMeans", "OpenRun", "PublishedMeans", "Settings", "read_object", "read_plain_yaml"]

@@ -1,0 +1,146 @@
+"""AIConfigurator's kernel tables in a folder: GEMM, attention, all-reduce, experts.
+
+``latency`` is in milliseconds for one kernel call; the tables are ``.csv``, ``.csv.gz`` or
+``.parquet``, all in one folder. How they make an iteration is told in
+:mod:`llmq.calibrate.catalogue._kernel_tables`; the package with all GPU types is read by
+:mod:`llmq.calibrate.catalogue._package`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmq.calibrate._compose import Kernels, compose
+from llmq.calibrate._geometry import Geometry
+from llmq.calibrate.catalogue._kernel_tables import MISSING, KernelTable, kernels_of
+from llmq.calibrate.catalogue._parquet import read_parquet
+from llmq.calibrate.profile import Profile
+from llmq.errors import FormatError
+from llmq.io.profiles._table import find_file, header, read_columns
+from llmq.rng import RngLike
+from llmq.units import MILLISECOND
+
+__all__ = ["aiconfigurator_kernels", "read_aiconfigurator"]
+
+_WHAT = "Is this an AIConfigurator table?"
+_ATTENTION = ("batch_size", "isl", "step", "num_heads", "num_key_value_heads")
+_COUNTS = {
+    "gemm": ("m", "n", "k"),
+    "context_attention": _ATTENTION,
+    "generation_attention": _ATTENTION,
+    "custom_allreduce": ("num_gpus", "message_size"),
+    "moe": (
+        "num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size",
+        "moe_ep_size",
+    ),
+}  # fmt: skip
+_WORDS = {"custom_allreduce": ("backend",), "moe": ("distribution",)}
+# Columns that only some releases have; all rows of a table without them are meant.
+_SOMETIMES = {
+    "gemm_dtype": "text", "attn_dtype": "text", "kv_cache_dtype": "text", "moe_dtype": "text",
+    "head_dim": "count", "window_size": "count",
+}  # fmt: skip
+
+
+def read_aiconfigurator(
+    folder: Path,
+    *,
+    shape: Geometry,
+    tp: int,
+    all_reduce: str,
+    steps: int,
+    rng: RngLike,
+    **facts: Any,
+) -> Profile:
+    """Compose whole iterations of a model from AIConfigurator tables.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder with the tables of one GPU type.
+    shape : Geometry
+        The model.
+    tp : int
+        GPUs that share it.
+    all_reduce : {"eager", "graph"}
+        Which measurement of the custom all-reduce.
+    steps : int
+        Random iterations to compose.
+    rng : Generator, SeedSequence, int or None
+        Randomness of these.
+    **facts
+        Further fields of the profile.
+
+    Returns
+    -------
+    Profile
+        Whole iterations.
+
+    Raises
+    ------
+    FormatError
+        A table is malformed.
+    InputError
+        The tables do not hold this shape.
+    """
+    kernels = aiconfigurator_kernels(folder, shape=shape, tp=tp, all_reduce=all_reduce)
+    return compose(
+        kernels, steps=steps, rng=rng, cached=False, format="aiconfigurator", tp=tp,
+        units=f"milliseconds of one kernel call, {shape.layers} layers",
+        missing=MISSING, **facts,
+    )  # fmt: skip
+
+
+def aiconfigurator_kernels(folder: Path, *, shape: Geometry, tp: int, all_reduce: str) -> Kernels:
+    """Read AIConfigurator tables as functions.
+
+    A prefill on cached tokens, which was not measured, takes what the whole prompt takes beyond its
+    cached part (the triangle of the attention less a smaller triangle), and no less than alone.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder with the tables of one GPU type.
+    shape : Geometry
+        The model.
+    tp : int
+        GPUs that share it.
+    all_reduce : {"eager", "graph"}
+        Which measurement of the custom all-reduce.
+
+    Returns
+    -------
+    Kernels
+        Kernel times.
+
+    Raises
+    ------
+    FormatError
+        A table is malformed.
+    InputError
+        The tables do not hold this shape.
+    """
+    return kernels_of(lambda op: _table(folder, op), shape, tp, all_reduce)
+
+
+def _table(folder: Path, op: str) -> KernelTable:
+    path = find_file(folder, op)
+    if path.suffix == ".parquet":
+        table = read_parquet(path)
+        if absent := sorted({*_COUNTS[op], *_WORDS.get(op, ())} - set(table.columns)):
+            raise FormatError(f"no such column. {_WHAT}", path=path, column=absent[0])
+        return table
+    names = header(path)
+    kinds = dict.fromkeys(_COUNTS[op], "count") | dict.fromkeys(_WORDS.get(op, ()), "text")
+    kinds |= {name: kind for name, kind in _SOMETIMES.items() if name in names}
+    columns: dict[str, Any] = read_columns(path, kinds | {"latency": "time"}, _WHAT)
+    seconds = columns.pop("latency") * MILLISECOND
+    if np.any(zero := seconds == 0.0):
+        raise FormatError(
+            "expected a finite time > 0, found 0: remove the row",
+            path=path, line=int(columns["line"][np.argmax(zero)]), column="latency",
+        )  # fmt: skip
+    return KernelTable(str(path), columns | {"seconds": seconds})

@@ -1,0 +1,226 @@
+"""Text into rows: CSV with a header, or JSON lines; a bad row is named by file and line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Collection, Mapping, Sequence
+
+from llmq._input.config import decode_json
+from llmq._limits import LINE, ROWS
+from llmq.errors import FormatError, nearest, printable, shown
+from llmq.io.traces._schema import PLAIN, Cells, Column, How
+
+__all__ = ["first_record", "read_csv", "read_jsonl"]
+
+_TOO_MANY = f"more than {ROWS:,} requests, the most that is read: split the file"
+
+
+def first_record(text: str) -> tuple[int, str]:
+    r"""Find the first line that is not blank.
+
+    Parameters
+    ----------
+    text : str
+        The text of a file.
+
+    Returns
+    -------
+    tuple of int and str
+        Line number from 1 and the line; ``(0, "")`` for an empty file.
+
+    Examples
+    --------
+    >>> first_record("\n a,b\n1,2")
+    (2, 'a,b')
+    """
+    number, start = 1, 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        if line := text[start:end].strip():
+            return number, line
+        number, start = number + 1, end + 1
+    return 0, ""
+
+
+def read_csv(
+    text: str, path: str, columns: Sequence[Column], how: How = PLAIN
+) -> tuple[dict[str, Cells], tuple[str, ...]]:
+    r"""Split a CSV table into the columns of a format.
+
+    Parameters
+    ----------
+    text : str
+        The table, with a header.
+    path : str
+        For messages.
+    columns : sequence of Column
+        What the format has.
+    how : How
+        What the caller gives beside.
+
+    Returns
+    -------
+    cells : dict of str to Cells
+        The columns that are there.
+    extra : tuple of str
+        Names of further columns, in order.
+
+    Raises
+    ------
+    FormatError
+        No rows, a missing or doubled column, or a row of another length.
+
+    Examples
+    --------
+    >>> cells, extra = read_csv("arrival,who\n0.5,me\n", "t.csv", [Column("arrival")])
+    >>> cells["arrival"].values, extra
+    (('0.5',), ('who',))
+    """
+    lines, rows = _csv_rows(text, path)
+    header = [name.strip() for name in rows.pop(0)]
+    top = lines.pop(0)
+    places = _places(header, columns, path, top, how)
+    if not rows:
+        raise FormatError("there is a header but no request below it", path=path, line=top)
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) != len(header):
+            raise FormatError(
+                f"expected {len(header)} columns, found {len(row)}; correct or remove the row",
+                path=path, line=line,
+            )  # fmt: skip
+    table = list(zip(*rows, strict=True))
+    cells = {
+        name: Cells(path, header[place], table[place], lines) for name, place in places.items()
+    }
+    used = set(places.values())
+    return cells, tuple(name for place, name in enumerate(header) if place not in used)
+
+
+def _places(
+    header: list[str], columns: Sequence[Column], path: str, top: int, how: How
+) -> dict[str, int]:
+    """Where each column of the format stands in the header."""
+    known = {name for column in columns for name in (column.name, *column.aliases)}
+    places = {}
+    for column in columns:
+        name = column.among(header)
+        if name is None:
+            if column.needed(how):
+                raise FormatError(
+                    f"the column is missing{_hint(column.name, header, known)}{column.remedy}",
+                    path=path, line=top, column=column.name,
+                )  # fmt: skip
+            continue
+        if header.count(name) > 1:
+            raise FormatError("the column is there twice", path=path, line=top, column=name)
+        places[column.name] = header.index(name)
+    return places
+
+
+def _csv_rows(text: str, path: str) -> tuple[list[int], list[list[str]]]:
+    # Strict: a quotation mark without its partner would make one request of all that follow.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines, rows = [], []
+    try:
+        for row in reader:
+            if row:
+                lines.append(reader.line_num)
+                rows.append(row)
+                if len(rows) > ROWS + 1:
+                    raise FormatError(_TOO_MANY, path=path)
+    except csv.Error as error:
+        hint = ": a quotation mark is open" if "unexpected end" in str(error) else ""
+        raise FormatError(f"not CSV: {error}{hint}", path=path, line=reader.line_num) from None
+    return lines, rows
+
+
+def read_jsonl(
+    text: str, path: str, columns: Sequence[Column], how: How = PLAIN
+) -> dict[str, Cells]:
+    """Split JSON lines into the columns of a format.
+
+    Parameters
+    ----------
+    text : str
+        One object a line; blank lines are skipped.
+    path : str
+        For messages.
+    columns : sequence of Column
+        Keys that the format has; others are ignored. An optional key must be in every record or
+        in none.
+    how : How
+        What the caller gives beside.
+
+    Returns
+    -------
+    dict of str to Cells
+        The columns that are there; numbers as they are written.
+
+    Raises
+    ------
+    FormatError
+        Not an object on a line, or a missing key.
+
+    Examples
+    --------
+    >>> read_jsonl('{"arrival": 0.50}', "t.jsonl", [Column("arrival")])["arrival"].values
+    ['0.50']
+    """
+    lines, records = [], []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            lines.append(number)
+            records.append(_record(line, path, number))
+            if len(lines) > ROWS:
+                raise FormatError(_TOO_MANY, path=path)
+    cells = {}
+    known = {name for column in columns for name in (column.name, *column.aliases)}
+    for column in columns:
+        name = next(filter(None, map(column.among, records)), None)
+        if name is None and not column.needed(how):
+            continue
+        values = []
+        for record, number in zip(records, lines, strict=True):
+            if name is None or name not in record:
+                raise FormatError(
+                    f"the key is missing{_hint(column.name, record, known)}{column.remedy}",
+                    path=path, line=number, column=name or column.name,
+                )  # fmt: skip
+            value = record[name]
+            if column.words and not isinstance(value, str):
+                raise FormatError(
+                    f"expected a text in quotes, found {shown(value)}; correct or remove the line",
+                    path=path, line=number, column=name,
+                )  # fmt: skip
+            values.append(value if isinstance(value, str) else json.dumps(value))
+        cells[column.name] = Cells(path, name or column.name, values, lines)
+    return cells
+
+
+def _record(line: str, path: str, number: int) -> Mapping[str, object]:
+    if len(line) > LINE:
+        raise FormatError(
+            f"the line has {len(line):,} characters, at most {LINE:,} are read: split it",
+            path=path, line=number,
+        )  # fmt: skip
+    record = decode_json(line, path, number, as_text=True)
+    if not isinstance(record, dict):
+        raise FormatError(
+            "expected one JSON object on the line, not a list or a number: write JSON lines",
+            path=path, line=number,
+        )  # fmt: skip
+    return record
+
+
+def _hint(missing: str, present: Collection[str], known: Collection[str]) -> str:
+    """Name the stranger most like a missing column: a known name is there for its own sake."""
+    strangers = [name for name in present if name not in known]
+    hint = nearest(missing, strangers) if strangers else ""
+    if "did you mean" in hint:
+        return hint
+    names = [printable(name) for name in present]
+    shown_ = ", ".join(names[:12])
+    return f"; found: {shown_ if len(shown_) <= 200 else shown_[:200] + '...'}"

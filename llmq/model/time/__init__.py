@@ -1,0 +1,1 @@
+"""The time of one iteration: a law of tokens, KV read and attention work."""

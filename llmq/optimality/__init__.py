@@ -1,0 +1,3 @@
+"""Is a policy throughput-optimal? Verdicts, networks, searches for instability, saturated
+engines.
+"""

@@ -1,0 +1,3 @@
+"""How many GPUs: search for the smallest fleet, latency without queueing, plans, the largest
+rate.
+"""

@@ -1,0 +1,1 @@
+"""What every policy is made of: views, blocks, fills, routers, and the settings they change."""

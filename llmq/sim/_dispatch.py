@@ -1,0 +1,207 @@
+"""One path through a fleet: who serves which request, and the engines that serve them.
+
+A router without state splits the trace beforehand and every engine runs by itself. One that looks
+at the engines is asked at each arrival, when every engine has started all iterations that start
+before it; the tokens of an iteration in progress still count as work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from llmq.errors import InputError
+from llmq.model.engine import Engine
+from llmq.model.trace import Trace
+from llmq.policies.contract.blocks import Policy, runs_together
+from llmq.sim._dispatcher import Desk, Server, roam
+from llmq.sim._fast.calendar.engine import CalendarEngine, NotTogetherError
+from llmq.sim._fast.pressure import PressureEngine, fits
+from llmq.sim._reference.audit import Audit
+from llmq.sim._reference.engine import ReferenceEngine
+from llmq.sim._reference.prefix import reference_engine
+from llmq.sim.results._log import Job, Log, Tally
+
+__all__ = ["EngineChoice", "Path", "serve", "split"]
+
+EngineChoice = Literal["auto", "vector", "calendar", "reference"]
+Maker: TypeAlias = Callable[[Job, Log], Server]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """What happened on one path.
+
+    Parameters
+    ----------
+    log : Log
+        Event times by request.
+    tallies : tuple of Tally
+        Sums by engine.
+    server : ndarray of int, shape (n,)
+        Engine that served each request.
+    """
+
+    log: Log
+    tallies: tuple[Tally, ...]
+    server: npt.NDArray[np.int64]
+
+
+def serve(
+    trace: Trace,
+    engines: tuple[Engine, ...],
+    policy: Policy,
+    *,
+    choice: EngineChoice = "auto",
+    rng: np.random.Generator,
+    tokens: bool = False,
+    eligible: tuple[npt.NDArray[np.bool_], ...] | None = None,
+    link: float = math.inf,
+    check: bool = False,
+) -> Path:
+    """Serve a trace to the last token.
+
+    Parameters
+    ----------
+    trace : Trace
+        The requests.
+    engines : tuple of Engine
+        The fleet, with the token budgets the policy asks for.
+    policy : Policy
+        How each engine schedules; its router splits the arrivals.
+    choice : {"auto", "calendar", "reference"}
+        Which simulator; "auto" takes the calendar where the policy allows it.
+    rng : numpy.random.Generator
+        For the router.
+    tokens : bool
+        Record the time of every token (reference only).
+    eligible : tuple of ndarray of bool, optional
+        For each class which engines may serve it.
+    link : float
+        KV tokens per second from one engine to another.
+    check : bool
+        Look at every iteration again (reference only).
+
+    Returns
+    -------
+    Path
+        Event times and sums.
+
+    Raises
+    ------
+    InputError
+        The calendar was asked for what it cannot do.
+    PolicyError
+        The policy broke a rule.
+    """
+    route = policy.blocks.route
+    # Of what the engines hold, the calendar can only tell the outstanding tokens.
+    cached = any(engine.prefix_cache for engine in engines)
+    together = runs_together(policy.blocks) and not tokens and route.sees <= {"work"} and not cached
+    if choice == "calendar" and not together:
+        reason = "records no token times" if tokens else f"cannot run policy {policy.name!r}"
+        reason = "knows no prefix cache" if cached else reason
+        raise InputError(f"engine 'calendar' {reason}: use engine='reference' or 'auto'")
+    server = split(trace, len(engines), policy, rng, eligible)
+    if choice != "reference" and together:
+        try:
+            make: Maker = CalendarEngine
+            return _run(trace, engines, policy, make, server, tokens, eligible, rng, link)
+        except NotTogetherError:
+            if choice == "calendar":
+                raise
+    heavy = server is not None and not check and not cached and fits(policy, engines, trace)
+    if choice == "auto" and heavy:
+        return _run(trace, engines, policy, PressureEngine, server, tokens, eligible, rng, link)
+    make = _audited if check else reference_engine
+    return _run(trace, engines, policy, make, server, tokens, eligible, rng, link)
+
+
+def split(
+    trace: Trace,
+    engines: int,
+    policy: Policy,
+    rng: np.random.Generator,
+    eligible: tuple[npt.NDArray[np.bool_], ...] | None,
+) -> npt.NDArray[np.int64] | None:
+    """Choose the engine of every request beforehand, where the router needs no state.
+
+    Parameters
+    ----------
+    trace : Trace
+        The requests.
+    engines : int
+        Engines.
+    policy : Policy
+        Whose router it is.
+    rng : numpy.random.Generator
+        Source of randomness.
+    eligible : tuple of ndarray of bool, optional
+        For each class which engines may serve it.
+
+    Returns
+    -------
+    ndarray of int, shape (n,), or None
+        Engine of each request; None if the router must look at the engines.
+    """
+    route = policy.blocks.route
+    if eligible is None:
+        return route.split(len(trace), engines, rng)
+    server = np.zeros(len(trace), dtype=np.int64)
+    # Classes that may use the same engines are dealt out together.
+    for mask in {tuple(row.tolist()) for row in eligible}:
+        mine = np.isin(trace.klass, [c for c, row in enumerate(eligible) if tuple(row) == mask])
+        places = np.flatnonzero(mask)
+        chosen = route.split(int(mine.sum()), len(places), rng)
+        if chosen is None:
+            return None
+        server[mine] = places[chosen]
+    return server
+
+
+def _run(
+    trace: Trace,
+    engines: tuple[Engine, ...],
+    policy: Policy,
+    simulator: Maker,
+    server: npt.NDArray[np.int64] | None,
+    tokens: bool,
+    eligible: tuple[npt.NDArray[np.bool_], ...] | None,
+    rng: np.random.Generator,
+    link: float,
+) -> Path:
+    log = Log.empty(len(trace), tokens=tokens)
+    arrival, klass = trace.arrival.tolist(), trace.klass.tolist()
+    lengths = trace.prompt.tolist(), trace.output.tolist(), trace.reasoning.tolist()
+    servers: list[Server] = [
+        simulator(Job(engine, policy, arrival, *lengths, klass, trace.classes, trace.prefix), log)
+        for engine in engines
+    ]
+    if server is not None:
+        for place, one in enumerate(servers):
+            one.queue.extend(np.flatnonzero(server == place).tolist())
+    else:
+        desk = Desk(servers, policy.blocks.route, trace, eligible, rng)
+        server = roam(desk, link) if policy.blocks.route.moves else _ask(desk)
+    for one in servers:
+        one.advance(math.inf)
+    return Path(log, tuple(one.tally for one in servers), server)
+
+
+def _audited(job: Job, log: Log) -> ReferenceEngine:
+    return reference_engine(job, log, Audit(job.policy))
+
+
+def _ask(desk: Desk) -> npt.NDArray[np.int64]:
+    """Route request by request, looking at the engines."""
+    chosen = []
+    for i, time in enumerate(desk.arrival):
+        for place in desk.places(i):
+            desk.servers[place].advance(time)
+        chosen.append(desk.place(i, time))
+    return np.array(chosen, dtype=np.int64)

@@ -1,0 +1,1 @@
+"""One path; decodes advance together, so ends are known when decoding starts."""

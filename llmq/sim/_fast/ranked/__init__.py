@@ -1,0 +1,1 @@
+"""Many lanes in step; requests are served by rank."""

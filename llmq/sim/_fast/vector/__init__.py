@@ -1,0 +1,1 @@
+"""Many lanes in step; decodes advance together."""

@@ -1,0 +1,247 @@
+"""Many replications in lockstep: which simulator can, and what is run again by a scalar one.
+
+Three simulators go through many engines at once: :mod:`llmq.sim._fast.vector.engine` where decodes
+advance together and :mod:`llmq.sim._fast.slots.engine` for SLAI, both with a lane for each engine
+of each replication, and :mod:`llmq.sim._fast.ranked.engine` for PASCAL, round robin and FCFS with
+swap, whose fleets move requests. What they leave undone (an eviction, a rare case) is run from the
+start by the calendar or the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from llmq.errors import InvariantError, PolicyError
+from llmq.model.engine import Engine
+from llmq.model.trace import Trace
+from llmq.policies import Policy
+from llmq.policies.contract.view import Ints
+from llmq.sim._block import COLUMNS, Block, Task, stacked
+from llmq.sim._dispatch import Path, serve, split
+from llmq.sim._fast.ranked.engine import RankedLog, run_ranked, runs_ranked
+from llmq.sim._fast.slots.engine import run_slots, runs_slots
+from llmq.sim._fast.vector.engine import LaneLog, Lanes, run_lanes, runs
+from llmq.sim.results._log import Tally
+
+__all__ = ["can_lockstep", "enough_lanes", "in_replication", "lockstep"]
+
+EVENTS = ("prefill_end", "first_token", "finish")
+PHASES = ("boundary", "resumed")
+# Lanes from which the lockstep beats one calendar after the other (experiments/speed_vector.py);
+# what only the reference could run instead is faster in lockstep from a few lanes on.
+ENOUGH, FEW = 64, 4
+
+
+def can_lockstep(task: Task) -> bool:
+    """Whether a lockstep simulator can run a task.
+
+    Parameters
+    ----------
+    task : Task
+        What is to be run.
+
+    Returns
+    -------
+    bool
+        False with token times, an audit, a prefix cache, or a router that a lockstep does not know.
+    """
+    if task.tokens or task.check or any(engine.prefix_cache for engine in task.engines):
+        return False
+    policy, route = task.policy, task.policy.blocks.route
+    if runs_ranked(task.engines, policy):
+        return task.eligible is None
+    # A router may see nothing and still want to be asked at each arrival.
+    ahead = not route.sees and not route.moves
+    ahead = ahead and route.split(1, len(task.engines), np.random.default_rng(0)) is not None
+    return ahead and all(runs(policy) or runs_slots(engine, policy) for engine in task.engines)
+
+
+def enough_lanes(policy: Policy) -> int:
+    """Say from how many lanes on the lockstep pays.
+
+    Parameters
+    ----------
+    policy : Policy
+        The policy.
+
+    Returns
+    -------
+    int
+        Engines times replications.
+    """
+    return ENOUGH if runs(policy) else FEW
+
+
+@contextmanager
+def in_replication(source: np.random.SeedSequence) -> Iterator[None]:
+    """Let an error of a policy, or of ours, say in which replication.
+
+    Parameters
+    ----------
+    source : numpy.random.SeedSequence
+        Seed of the replication.
+
+    Yields
+    ------
+    None
+        To the simulation.
+    """
+    try:
+        yield
+    except (PolicyError, InvariantError) as error:
+        number = source.spawn_key[-1]
+        fields = {**error.fields, "replication": number}
+        raise type(error)(f"{error} (replication {number})", **fields) from error
+
+
+def lockstep(task: Task, traces: list[Trace], routing: list[np.random.Generator]) -> Block:
+    """Run many replications at once.
+
+    Parameters
+    ----------
+    task : Task
+        The replications.
+    traces : list of Trace
+        One for each; emptied, so that they are not in memory twice.
+    routing : list of numpy.random.Generator
+        One for each.
+
+    Returns
+    -------
+    Block
+        Arrays.
+    """
+    table, classes = stacked(traces), traces[0].classes
+    if runs_ranked(task.engines, task.policy):
+        traces.clear()
+        return _ranked(task, table, classes, routing)
+    chosen = [
+        split(trace, len(task.engines), task.policy, rng, task.eligible)
+        for trace, rng in zip(traces, routing, strict=True)
+    ]
+    traces.clear()
+    server = np.stack([one for one in chosen if one is not None])
+    return _lanes(task, table, classes, server)
+
+
+def _lanes(task: Task, table: dict[str, Any], classes: tuple[str, ...], server: Ints) -> Block:
+    """Run every engine of every replication as a lane."""
+    size, engines = len(server), task.engines
+    times: dict[str, Any] = {}
+    tallies: list[list[Tally]] = [[Tally()] * len(engines) for _ in range(size)]
+    for engine in dict.fromkeys(engines):
+        places = [e for e, one in enumerate(engines) if one == engine]
+        mine = [(r, np.flatnonzero(server[r] == e), e) for r in range(size) for e in places]
+        log = _run(task.policy, engine, table if len(engines) == 1 else _cut(table, mine), classes)
+        if len(engines) == 1:
+            times = {name: getattr(log, name) for name in EVENTS}
+        for lane, (r, rows, e) in enumerate(mine):
+            if log.undone[lane]:
+                path = _again(task, (engine,), table, classes, r, rows)
+                tallies[r][e] = path.tallies[0]
+                found = {name: getattr(path.log, name) for name in EVENTS}
+            else:
+                tallies[r][e] = _tally(log, lane)
+                if len(engines) == 1:
+                    continue
+                found = {name: getattr(log, name)[lane, : len(rows)] for name in EVENTS}
+            for name, column in found.items():
+                times.setdefault(name, np.full(server.shape, np.nan))[r, rows] = column
+    return Block(
+        **table, **times, boundary=None, resumed=None, server=server,
+        tallies=tuple(map(tuple, tallies)),
+    )  # fmt: skip
+
+
+def _run(
+    policy: Policy, engine: Engine, table: dict[str, Any], classes: tuple[str, ...]
+) -> LaneLog:
+    lanes = Lanes(
+        table["arrival"], table["prompt"], table["output"], table["reasoning"], table.get("count")
+    )
+    if runs_slots(engine, policy):
+        return run_slots(engine, policy, lanes, table["klass"], classes)
+    return run_lanes(engine, policy, lanes)
+
+
+def _cut(table: dict[str, Any], mine: Sequence[tuple[int, Ints, int]]) -> dict[str, Any]:
+    """Rows of the requests of each lane, padded."""
+    found: dict[str, Any] = {"count": np.array([len(rows) for _, rows, _ in mine])}
+    for name in COLUMNS:
+        column = np.zeros((len(mine), int(found["count"].max())), dtype=table[name].dtype)
+        for lane, (r, rows, _) in enumerate(mine):
+            column[lane, : len(rows)] = table[name][r, rows]
+        found[name] = column
+    return found
+
+
+def _again(
+    task: Task,
+    engines: tuple[Engine, ...],
+    table: dict[str, Any],
+    classes: tuple[str, ...],
+    r: int,
+    rows: Ints | slice,
+    rng: np.random.Generator | None = None,
+) -> Path:
+    """Run some requests of a replication with a scalar simulator."""
+    trace = Trace(**{name: table[name][r, rows] for name in COLUMNS}, classes=classes)
+    with in_replication(task.seeds[r]):
+        return serve(
+            trace, engines, task.policy, rng=rng or np.random.default_rng(0), link=task.link
+        )
+
+
+def _tally(log: LaneLog, lane: int) -> Tally:
+    return Tally(
+        iterations=int(log.iterations[lane]), tokens=int(log.tokens[lane]),
+        kv_area=float(log.kv_area[lane]), busy=float(log.busy[lane]),
+        clock=float(log.clock[lane]),
+    )  # fmt: skip
+
+
+def _ranked(
+    task: Task,
+    table: dict[str, Any],
+    classes: tuple[str, ...],
+    routing: Sequence[np.random.Generator],
+) -> Block:
+    """Run whole fleets at once."""
+    log = run_ranked(
+        task.engines, task.policy, table["arrival"], table["prompt"], table["output"],
+        table["reasoning"], task.link,
+    )  # fmt: skip
+    times = {name: getattr(log, name) for name in (*EVENTS, *PHASES)}
+    tallies, server, qoe = [], log.server, log.qoe
+    for r, undone in enumerate(log.undone):
+        if not undone:
+            tallies.append(_ranked_tallies(log, r))
+            continue
+        path = _again(task, task.engines, table, classes, r, slice(None), routing[r])
+        for name, column in times.items():
+            column[r] = getattr(path.log, name)
+        server[r], qoe[r] = path.server, np.nan
+        tallies.append(path.tallies)
+    thinks = bool(np.isfinite(times["boundary"]).any())
+    if not thinks:
+        times |= dict.fromkeys(PHASES)
+    return Block(
+        **table, **times, server=server, tallies=tuple(tallies),
+        qoe=None if log.undone.any() else qoe,
+    )  # fmt: skip
+
+
+def _ranked_tallies(log: RankedLog, r: int) -> tuple[Tally, ...]:
+    whole = ("iterations", "tokens", "evictions", "swapped", "moved")
+    return tuple(
+        Tally(
+            **{name: int(getattr(log, name)[r, e]) for name in whole},
+            kv_area=float(log.kv_area[r, e]), busy=float(log.busy[r, e]),
+            clock=float(log.clock[r, e]),
+        )
+        for e in range(log.busy.shape[1])
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""One path, row by row: slow and plainly right."""

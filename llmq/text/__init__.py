@@ -1,1 +1,0 @@
-"""Text from outside: files, configuration tables and numbers, each read within stated limits."""

@@ -1,0 +1,1 @@
+"""Linear programmes and polytopes, in floats and in fractions."""

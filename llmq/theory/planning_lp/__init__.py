@@ -1,0 +1,1 @@
+"""Linear programmes over the batches of an iteration."""

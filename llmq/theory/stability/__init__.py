@@ -1,0 +1,1 @@
+"""Stability of policies: drift, Lyapunov functions, agents, what evictions lose."""
