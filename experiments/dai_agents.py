@@ -23,8 +23,7 @@ import numpy as np
 from experiments.claim import Band, Claim, Finding, Status
 from experiments.runner import PLAIN, Point, Row, Runner, Scale
 from experiments.table import Table
-from llmq.model.agents import Agent
-from llmq.model.agents._trace import AgentTrace
+from llmq.model.agents import Agent, AgentTrace
 from llmq.policies import Policy, Sarathi
 from llmq.policies.priority import Priority
 from llmq.sim.agents import simulate_agents

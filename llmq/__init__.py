@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 # Public name -> module that defines it; a name that is a module maps to itself.
 _HOME = {
     "Agent": "llmq.model.agents",
-    "AgentTrace": "llmq.model.agents._trace",
+    "AgentTrace": "llmq.model.agents",
     "AgentWorkload": "llmq.model.agents",
     "BatchTime": "llmq.model.time.batchtime",
     "Call": "llmq.model.agents",
@@ -167,8 +167,7 @@ if TYPE_CHECKING:
     from llmq.io.profiles import read_profile
     from llmq.io.traces import read_trace, write_trace
     from llmq.io.workloads import load_workload, workloads
-    from llmq.model.agents import Agent, AgentWorkload, Call
-    from llmq.model.agents._trace import AgentTrace
+    from llmq.model.agents import Agent, AgentTrace, AgentWorkload, Call
     from llmq.model.conventions import ENGINE, THEORY, Conventions
     from llmq.model.engine import Engine
     from llmq.model.fleet import Fleet

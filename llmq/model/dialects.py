@@ -28,10 +28,11 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq.errors import InputError, nearest
 from llmq.model.metrics import RequestTimes, e2e, itl, tpot, ttft
 from llmq.units import MILLISECOND
 
-__all__ = ["DIALECTS"]
+__all__ = ["DIALECTS", "summary"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -203,3 +204,37 @@ DIALECTS: Mapping[str, Callable[[RequestTimes], dict[str, float]]] = {
     "inference-perf": _inference_perf,
     "aiperf": _aiperf,
 }
+
+
+def summary(times: RequestTimes, dialect: str = "llmq") -> dict[str, float]:
+    """Summarise a run in the words and the arithmetic of a tool.
+
+    Parameters
+    ----------
+    times : RequestTimes
+        When things happened; requests that have not finished are counted, not averaged.
+    dialect : {"llmq", "vllm", "guidellm", "inference-perf", "aiperf"}
+        Whose definitions.
+
+    Returns
+    -------
+    dict of str to float
+        Keys as the tool names them, with the unit appended where its name has none (``_s``,
+        ``_ms``). Statistics of gaps between tokens are there only if token times are.
+
+    Raises
+    ------
+    InputError
+        Unknown dialect, or no request has finished.
+
+    Examples
+    --------
+    >>> times = RequestTimes.from_tokens(arrival=[0.0], token_times=[[0.2, 0.3, 0.5]])
+    >>> summary(times)["tpot_mean_s"], summary(times, "guidellm")["time_per_output_token_ms.mean"]
+    (0.15, 166.667)
+    """
+    if dialect not in DIALECTS:
+        raise InputError(f"unknown dialect {dialect!r}{nearest(dialect, DIALECTS)}", value=dialect)
+    if not times.finished.any():
+        raise InputError("no request has finished: there is nothing to summarise")
+    return {name: float(value) for name, value in DIALECTS[dialect](times).items()}

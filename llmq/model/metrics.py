@@ -23,9 +23,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llmq.errors import InputError, nearest
+from llmq.errors import InputError
 
-__all__ = ["RequestTimes", "e2e", "gaps", "itl", "prefill_latency", "summary", "tpot", "ttft"]
+__all__ = ["RequestTimes", "e2e", "gaps", "itl", "prefill_latency", "tpot", "ttft"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -324,39 +324,3 @@ def gaps(times: RequestTimes) -> tuple[Ints, Floats]:
     # A gap ends at each token that has a visible one before it in its own request.
     ends = np.flatnonzero((place > hidden) & times.finished.ravel()[owner])
     return owner[ends], np.asarray(times.token_times[ends] - times.token_times[ends - 1])
-
-
-def summary(times: RequestTimes, dialect: str = "llmq") -> dict[str, float]:
-    """Summarise a run in the words and the arithmetic of a tool.
-
-    Parameters
-    ----------
-    times : RequestTimes
-        When things happened; requests that have not finished are counted, not averaged.
-    dialect : {"llmq", "vllm", "guidellm", "inference-perf", "aiperf"}
-        Whose definitions.
-
-    Returns
-    -------
-    dict of str to float
-        Keys as the tool names them, with the unit appended where its name has none (``_s``,
-        ``_ms``). Statistics of gaps between tokens are there only if token times are.
-
-    Raises
-    ------
-    InputError
-        Unknown dialect, or no request has finished.
-
-    Examples
-    --------
-    >>> times = RequestTimes.from_tokens(arrival=[0.0], token_times=[[0.2, 0.3, 0.5]])
-    >>> summary(times)["tpot_mean_s"], summary(times, "guidellm")["time_per_output_token_ms.mean"]
-    (0.15, 166.667)
-    """
-    from llmq.model.dialects import DIALECTS
-
-    if dialect not in DIALECTS:
-        raise InputError(f"unknown dialect {dialect!r}{nearest(dialect, DIALECTS)}", value=dialect)
-    if not times.finished.any():
-        raise InputError("no request has finished: there is nothing to summarise")
-    return {name: float(value) for name, value in DIALECTS[dialect](times).items()}

@@ -53,7 +53,7 @@ from llmq.policies import RAD, SLAI, MaxWeight, Policy, Priority, Sarathi
 from llmq.policies.contract.settings import effective
 from llmq.result import Estimate, Kind
 from llmq.rng import RngLike, seed_sequence
-from llmq.sim._fast.calendar.engine import NotTogetherError
+from llmq.sim._fast.calendar.jump import NotTogetherError
 from llmq.sim.results._stats import student
 from llmq.sim.results.run import Run
 from llmq.sim.simulate import simulate

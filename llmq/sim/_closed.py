@@ -33,7 +33,8 @@ from llmq.model.workload import Workload
 from llmq.policies.contract.blocks import Policy, runs_together
 from llmq.sim._dispatch import EngineChoice, Path, split
 from llmq.sim._dispatcher import Desk
-from llmq.sim._fast.calendar.engine import CalendarEngine, NotTogetherError
+from llmq.sim._fast.calendar.engine import CalendarEngine
+from llmq.sim._fast.calendar.jump import NotTogetherError
 from llmq.sim._reference.engine import ReferenceEngine
 from llmq.sim._reference.prefix import reference_engine
 from llmq.sim.results._log import Ends, Job, Log

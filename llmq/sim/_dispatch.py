@@ -20,7 +20,8 @@ from llmq.model.engine import Engine
 from llmq.model.trace import Trace
 from llmq.policies.contract.blocks import Policy, runs_together
 from llmq.sim._dispatcher import Desk, Server, roam
-from llmq.sim._fast.calendar.engine import CalendarEngine, NotTogetherError
+from llmq.sim._fast.calendar.engine import CalendarEngine
+from llmq.sim._fast.calendar.jump import NotTogetherError
 from llmq.sim._fast.pressure import PressureEngine, fits
 from llmq.sim._reference.audit import Audit
 from llmq.sim._reference.engine import ReferenceEngine

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 import llmq
 from llmq import policies
-from llmq.model.agents import Agent, AgentWorkload, Call, call_class
-from llmq.model.agents._trace import AgentTrace
+from llmq.model.agents import Agent, AgentTrace, AgentWorkload, Call, call_class
 from llmq.policies.priority import Priority
 from llmq.sim.agents import simulate_agents
 from llmq.sim.agents._window import can_window

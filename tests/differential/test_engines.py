@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 import llmq
 from experiments import speed
 from llmq import policies
-from llmq.sim._fast.calendar.queue import NotTogetherError
+from llmq.sim._fast.calendar.jump import NotTogetherError
 
 _spec = util.spec_from_file_location("strategies", Path(__file__).with_name("strategies.py"))
 assert _spec is not None

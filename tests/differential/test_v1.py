@@ -9,7 +9,7 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.sim._fast.calendar.queue import NotTogetherError
+from llmq.sim._fast.calendar.jump import NotTogetherError
 from llmq.sim._fast.vector.engine import Lanes, run_lanes
 
 TICK = 2.0**-20

@@ -20,7 +20,7 @@ from llmq.policies.fastertransformer import FasterTransformer
 from llmq.policies.orca import Orca
 from llmq.policies.rad import RAD
 from llmq.policies.vllm import OneKind
-from llmq.sim._fast.calendar.queue import NotTogetherError
+from llmq.sim._fast.calendar.jump import NotTogetherError
 from llmq.sim._fast.vector.engine import LaneLog, Lanes, run_lanes, runs
 
 _spec = util.spec_from_file_location("strategies", Path(__file__).with_name("strategies.py"))

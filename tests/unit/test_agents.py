@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 import llmq
 from llmq.errors import InputError, InvariantError, UnstableError
-from llmq.model.agents import Agent, AgentWorkload, Call
-from llmq.model.agents._trace import AgentTrace
+from llmq.model.agents import Agent, AgentTrace, AgentWorkload, Call
 from llmq.model.arrivals import Deterministic
 from llmq.model.closed import Closed
 from llmq.policies import Sarathi

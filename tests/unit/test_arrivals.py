@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from llmq.errors import InputError
-from llmq.model._arrivals_capped import CappedPoisson
-from llmq.model.arrivals import MMPP, Batch, Deterministic, Poisson, Renewal
+from llmq.model.arrivals import MMPP, Batch, CappedPoisson, Deterministic, Poisson, Renewal
 
 RANDOM = [
     Poisson(6.0),

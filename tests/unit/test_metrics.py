@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmq.errors import InputError
-from llmq.model.metrics import RequestTimes, e2e, itl, prefill_latency, summary, tpot, ttft
+from llmq.model.dialects import summary
+from llmq.model.metrics import RequestTimes, e2e, itl, prefill_latency, tpot, ttft
 
 # arrival  tokens                         visible n   TTFT  E2E   TPOT  gaps
 # 0        1, 1.5, 2, 3                   4           1     3     2/3   .5 .5 1

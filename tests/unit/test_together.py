@@ -23,7 +23,7 @@ from llmq.policies.orca import Orca
 from llmq.policies.rad import RAD
 from llmq.policies.simple_chunking import SimpleChunking
 from llmq.policies.vllm import OneKind
-from llmq.sim._fast.calendar.queue import NotTogetherError
+from llmq.sim._fast.calendar.jump import NotTogetherError
 from llmq.sim._reference import engine as reference
 from llmq.theory.planning_lp._configurations import TwoPhase
 from llmq.theory.planning_lp._static import Need, PlanningProblem, Pool, optimise

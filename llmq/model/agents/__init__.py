@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from llmq.model.agents._trace import AgentTrace
-from llmq.model.agents._workload import (
+from llmq.model.agents._agent import (
     Agent,
-    AgentWorkload,
     Call,
     call_class,
     check_agents,
     check_stations,
 )
+from llmq.model.agents._trace import AgentTrace
+from llmq.model.agents._workload import AgentWorkload
 
 __all__ = [
     "Agent",

@@ -19,7 +19,7 @@ from llmq.model.closed import Closed
 from llmq.rng import RngLike, seed_sequence
 
 if TYPE_CHECKING:
-    from llmq.model.agents._workload import Agent
+    from llmq.model.agents._agent import Agent
 
 __all__ = ["AgentTrace"]
 
@@ -172,7 +172,7 @@ class AgentTrace:
 
         Examples
         --------
-        >>> from llmq.model.agents._workload import Agent
+        >>> from llmq.model.agents._agent import Agent
         >>> from llmq.model.request import RequestClass
         >>> one = {"a": Agent.chain(("x", RequestClass(8, 2)))}
         >>> AgentTrace.clockwork(one, {"a": 2.0}, 1.5, first={"a": 1}).arrival

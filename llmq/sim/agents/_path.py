@@ -23,11 +23,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llmq.model.agents import call_class
-from llmq.model.agents._trace import AgentTrace
+from llmq.model.agents import AgentTrace, call_class
 from llmq.model.engine import Engine
 from llmq.policies.contract.blocks import Policy, runs_together
-from llmq.sim._fast.calendar.engine import CalendarEngine, NotTogetherError
+from llmq.sim._fast.calendar.engine import CalendarEngine
+from llmq.sim._fast.calendar.jump import NotTogetherError
 from llmq.sim._reference.engine import ReferenceEngine
 from llmq.sim.agents._window import WindowEngine, can_window
 from llmq.sim.results._log import Ends, Job, Log, Tally

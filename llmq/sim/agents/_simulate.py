@@ -11,8 +11,7 @@ import numpy as np
 
 from llmq._input.checked import checked
 from llmq.errors import InputError, nearest
-from llmq.model.agents import AgentWorkload, check_stations
-from llmq.model.agents._trace import AgentTrace
+from llmq.model.agents import AgentTrace, AgentWorkload, check_stations
 from llmq.model.engine import Engine
 from llmq.policies import VLLM, Policy
 from llmq.policies.contract.settings import effective

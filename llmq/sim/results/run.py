@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError, UnstableError
+from llmq.model.dialects import summary
 from llmq.model.engine import Engine
-from llmq.model.metrics import RequestTimes, e2e, gaps, prefill_latency, summary, tpot, ttft
+from llmq.model.metrics import RequestTimes, e2e, gaps, prefill_latency, tpot, ttft
 from llmq.result import Estimate, Kind, Provenance
 from llmq.sim.results._clusters import anew
 from llmq.sim.results._log import Tally

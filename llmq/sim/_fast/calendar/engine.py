@@ -21,14 +21,14 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from heapq import heappop
-from math import sqrt
 
+from llmq.sim._fast.calendar.jump import leap
 from llmq.sim._fast.calendar.pieces import PiecewiseState
-from llmq.sim._fast.calendar.queue import NotTogetherError, QueueState, queue_loop
+from llmq.sim._fast.calendar.queue import QueueState, queue_loop
 from llmq.sim._fast.calendar.state import State
 from llmq.sim.results._log import Job, Log, Tally
 
-__all__ = ["CalendarEngine", "NotTogetherError", "leap"]
+__all__ = ["CalendarEngine"]
 
 
 class CalendarEngine:
@@ -164,35 +164,3 @@ def _lockstep(s: State, tally: Tally) -> Generator[None, float, None]:
                 elif keeps:
                     s.room += s.kept(row)
             due = heap[0] // stride if heap else 0
-
-
-def leap(first: float, slope: float, clock: float, limit: float) -> tuple[int, float]:
-    """Count the decode-only iterations up to where the clock reaches ``limit``.
-
-    Parameters
-    ----------
-    first : float
-        Seconds of the first one.
-    slope : float
-        Half of what each adds to the next, seconds.
-    clock, limit : float
-        Seconds.
-
-    Returns
-    -------
-    tuple of int and float
-        Iterations, at least 1, and the seconds they take.
-
-    Examples
-    --------
-    >>> leap(1.0, 0.5, clock=0.0, limit=5.0)
-    (3, 6.0)
-    """
-    gap, b = limit - clock, first - slope
-    steps = int(2 * gap / (b + sqrt(b * b + 4 * slope * gap))) or 1
-    span = steps * (first + slope * (steps - 1))
-    # The root is rounded down and rounded: step to where the clock itself crosses.
-    while clock + span < limit:
-        steps += 1
-        span = steps * (first + slope * (steps - 1))
-    return steps, span

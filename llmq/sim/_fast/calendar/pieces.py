@@ -10,7 +10,7 @@ engine takes over.
 
 from __future__ import annotations
 
-from llmq.sim._fast.calendar.queue import NotTogetherError
+from llmq.sim._fast.calendar.jump import NotTogetherError
 from llmq.sim._fast.calendar.state import State
 from llmq.sim.results._log import Job, Log, Tally
 

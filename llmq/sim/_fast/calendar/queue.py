@@ -18,14 +18,10 @@ from math import isnan
 
 import numpy as np
 
-from llmq.errors import LlmqError
+from llmq.sim._fast.calendar.jump import NotTogetherError, leap
 from llmq.sim.results._log import Job, Log, Tally
 
-__all__ = ["NotTogetherError", "QueueState", "queue_loop"]
-
-
-class NotTogetherError(LlmqError, RuntimeError):
-    """The decodes do not advance together here: only the reference engine can go on."""
+__all__ = ["QueueState", "queue_loop"]
 
 
 class QueueState:
@@ -168,8 +164,6 @@ def queue_loop(s: QueueState, tally: Tally) -> Generator[None, float, None]:
     None
         When the time is reached.
     """
-    from llmq.sim._fast.calendar.engine import leap
-
     job, law, budget = s.job, s.job.engine.law, s.job.engine.token_budget
     curve, per_kv = law.curve(np.arange(budget + 1)).tolist(), float(law.per_kv)
     clock, until, tick, kv = 0.0, -math.inf, 0, 0

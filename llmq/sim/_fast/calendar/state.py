@@ -14,8 +14,8 @@ import numpy as np
 
 from llmq.errors import PolicyError
 from llmq.policies.contract.together import Together
+from llmq.sim._fast.calendar.jump import NotTogetherError
 from llmq.sim._fast.calendar.memory import Memory
-from llmq.sim._fast.calendar.queue import NotTogetherError
 from llmq.sim.results._log import Job, Log, Tally
 
 __all__ = ["State"]
