@@ -22,7 +22,7 @@ from experiments.table import Table
 from experiments.tile_staircase import data
 from llmq import policies
 from llmq.errors import TraceWarning
-from llmq.model.prefix import found
+from llmq.model.reuse import found
 from llmq.rng import RngLike
 
 TITLE = "Hits of a prefix cache by memory"

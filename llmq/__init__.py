@@ -12,7 +12,7 @@ early()  # an interrupt may come while the rest is imported
 import importlib  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
-__version__ = "0.1.0"
+from llmq._version import __version__  # noqa: E402
 
 # Public name -> module that defines it; a name that is a module maps to itself.
 _HOME = {

@@ -20,6 +20,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from llmq._version import __version__
 from llmq.errors import InputError, shown
 
 __all__ = ["Estimate", "Kind", "Provenance", "from_json", "provenance", "to_json"]
@@ -84,10 +85,8 @@ def provenance(entropy: object = "", **arguments: object) -> Provenance:
     >>> provenance(load=0.5).arguments
     {'load': '0.5'}
     """
-    import llmq
-
     return Provenance(
-        version=llmq.__version__,
+        version=__version__,
         arguments={name: str(value) for name, value in arguments.items()},
         entropy=str(entropy),
         platform=f"Python {platform.python_version()}, NumPy {np.__version__}",

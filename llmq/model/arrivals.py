@@ -332,5 +332,5 @@ class CappedPoisson(Arrivals):
         gaps = rng.exponential(1 / self.nominal, n)
         return np.cumsum(np.minimum(gaps, self.cap / self.nominal))
 
-    def at_rate(self, rate: float) -> CappedPoisson:
+    def at_rate(self, rate: float) -> CappedPoisson:  # noqa: D102 (the base says it)
         return replace(self, nominal=self.nominal * rate / self.rate)

@@ -17,7 +17,7 @@ from llmq.errors import InputError
 from llmq.model.closed import Closed
 from llmq.model.engine import Engine
 from llmq.model.metrics import RequestTimes, e2e
-from llmq.model.prefix import unshared
+from llmq.model.reuse import unshared
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.policies.contract.settings import priced

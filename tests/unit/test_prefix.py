@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import llmq
 from llmq import policies
 from llmq.errors import TraceWarning
-from llmq.model.prefix import Prefix, found, unshared
+from llmq.model.prefix import Prefix
+from llmq.model.reuse import found, unshared
 from llmq.sim._reference.prefix import PrefixEngine
 from llmq.sim._reference.prefix_pool import Pool
 from llmq.sim.results._log import Job, Log

@@ -10,7 +10,8 @@ import pytest
 import llmq
 from llmq import BatchTime, Engine, Fleet, Lengths, RequestClass, Trace
 from llmq.errors import InputError
-from llmq.model.prefix import Prefix, endless_hits
+from llmq.model.prefix import Prefix
+from llmq.model.reuse import endless_hits
 from llmq.theory.region import stability_region
 from proofs import check
 

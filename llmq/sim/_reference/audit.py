@@ -18,21 +18,45 @@ from __future__ import annotations
 
 import math
 import pickle
-from typing import TYPE_CHECKING
+from typing import NoReturn, Protocol
 
 import numpy as np
 
 from llmq.errors import InvariantError
+from llmq.model.engine import Engine
 from llmq.policies.contract.blocks import Blocks, Policy
 from llmq.policies.contract.view import Batch, View
 from llmq.sim._reference.memory import Planner
-
-if TYPE_CHECKING:
-    from llmq.sim._reference.engine import ReferenceEngine
+from llmq.sim._reference.rows import Row
+from llmq.sim.results._log import Job, Log, Tally
 
 __all__ = ["Audit", "ask", "broken", "misshapen"]
 
 ROUNDING = 1e-9
+
+
+class Server(Protocol):
+    """What an audit reads of an engine, the reference for one."""
+
+    job: Job
+    log: Log
+    tally: Tally
+    engine: Engine
+    blocks: Blocks
+    queue: list[int]
+    rows: list[Row]
+    clock: float
+    free: float
+    lag: int
+
+    def occupied(self) -> float:
+        """Blocks that somebody holds."""
+
+    def left_by(self, view: View, batch: Batch) -> float:
+        """Blocks that a plan leaves."""
+
+    def refuse(self, rule: str, cause: Exception | None = None) -> NoReturn:
+        """Give up: the policy broke a rule."""
 
 
 def misshapen(view: View, batch: Batch) -> str | None:
@@ -67,12 +91,12 @@ def misshapen(view: View, batch: Batch) -> str | None:
     return None
 
 
-def broken(server: ReferenceEngine, view: View, batch: Batch) -> str | None:
+def broken(server: Server, view: View, batch: Batch) -> str | None:
     """Name the rule of the engine that a plan breaks.
 
     Parameters
     ----------
-    server : ReferenceEngine
+    server : Server
         The engine at the boundary.
     view : View
         What the policy saw.
@@ -100,7 +124,7 @@ def broken(server: ReferenceEngine, view: View, batch: Batch) -> str | None:
     return f"{used} requests exceed max_seqs {limit:g}" if used > limit else None
 
 
-def _slots(server: ReferenceEngine, view: View, batch: Batch) -> int:
+def _slots(server: Server, view: View, batch: Batch) -> int:
     if view.one_prefill_slot:
         decodes = sum(bool(view.decoding[i]) for i in batch.rows)
         return decodes + (decodes < len(batch.rows))
@@ -122,12 +146,12 @@ class _Sealed(View):
         raise _PeekError
 
 
-def ask(server: ReferenceEngine, plan: Planner, view: View, blocks: Blocks) -> Batch:
+def ask(server: Server, plan: Planner, view: View, blocks: Blocks) -> Batch:
     """Ask a policy for its plan.
 
     Parameters
     ----------
-    server : ReferenceEngine
+    server : Server
         The engine at the boundary.
     plan : callable
         The fill rule.
@@ -193,12 +217,12 @@ class Audit:
         self.done = 0
         self.rows: dict[int, int] = {}
 
-    def planned(self, server: ReferenceEngine, plan: Planner, view: View, batch: Batch) -> None:
+    def planned(self, server: Server, plan: Planner, view: View, batch: Batch) -> None:
         """Plan again, and remember who is present.
 
         Parameters
         ----------
-        server : ReferenceEngine
+        server : Server
             The engine at the boundary.
         plan : callable
             The fill rule.
@@ -223,12 +247,12 @@ class Audit:
         server.tally.checks += 9
         self.rows = {row.index: row.prompt + row.output - 1 + server.lag for row in server.rows}
 
-    def ended(self, server: ReferenceEngine) -> None:
+    def ended(self, server: Server) -> None:
         """Look at an engine whose iteration has ended.
 
         Parameters
         ----------
-        server : ReferenceEngine
+        server : Server
             The engine.
         """
         rows, block, tally = server.rows, server.engine.kv_block, server.tally
@@ -263,12 +287,12 @@ class Audit:
             f"{kept} kept, {tally.recomputed} dropped",
         )  # fmt: skip
 
-    def over(self, server: ReferenceEngine) -> None:
+    def over(self, server: Server) -> None:
         """Look at an engine that is empty for good.
 
         Parameters
         ----------
-        server : ReferenceEngine
+        server : Server
             The engine.
         """
         if server.blocks.route.moves:
@@ -282,12 +306,12 @@ class Audit:
             f"{spent:.12g}",
         )  # fmt: skip
 
-    def hold(self, server: ReferenceEngine, condition: bool, rule: str) -> None:
+    def hold(self, server: Server, condition: bool, rule: str) -> None:
         """Count a condition, and give up where it does not hold.
 
         Parameters
         ----------
-        server : ReferenceEngine
+        server : Server
             The engine.
         condition : bool
             What must be true.

@@ -1,6 +1,7 @@
 """How far decodes that advance together may jump, and how a calendar says that they do not."""
 
 from __future__ import annotations
+
 from math import sqrt
 
 from llmq.errors import LlmqError
