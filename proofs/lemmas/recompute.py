@@ -34,7 +34,7 @@ line a row decodes in (iii) beside one that computes 2: batches 2, 4, 3: 21, 3 l
 **Refuted.** "Head of line never carries less": prompt 1, output 4, memory 6 gives backfill 2/27 and
 head of line 3/41. "Admission by the future peak carries at least as much": (1, 4), memory 20 gives
 1/8 against 1/7: who starts together ends together, and then the memory stands half empty. The
-cycles are compared with the simulator in ``tests/unit/test_losses.py``.
+cycles are compared with the simulator in ``tests/unit/theory/test_losses.py``.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from proofs.check_lengths import Lengths, held, steps_down
 from proofs.check_planning import Problem
 from proofs.check_pool import Pool
 from proofs.check_reading import Law, Rejected, rational, read_law
-from tests.unit.test_checker import (
+from tests.unit.proofs.certificates import (
     ONE,
     changed,
     dual,

@@ -23,7 +23,7 @@ from proofs.check_reading import (
     table,
     whole,
 )
-from tests.unit.test_checker import (
+from tests.unit.proofs.certificates import (
     ONE,
     carried,
     changed,
@@ -303,7 +303,7 @@ def test_f_tables(tokens: Any, seconds: Any, words: str) -> None:
 
 
 def test_f_knapsack_rows_and_names() -> None:
-    from tests.unit.test_checker import knapsack
+    from tests.unit.proofs.certificates import knapsack
 
     def read(**given: Any) -> Pool:
         raw = knapsack(2, [([1, 2], 3)])
@@ -328,7 +328,7 @@ def test_f_knapsack_rows_and_names() -> None:
 
 
 def test_f_a_knapsack_is_enumerated_up_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.unit.test_checker import knapsack
+    from tests.unit.proofs.certificates import knapsack
 
     # One buffer and no row: one step for each batch, twenty times the number.
     monkeypatch.setattr(check_pool, "MOST", 2)
@@ -401,7 +401,7 @@ def test_f_a_batch_fits_into_the_slots() -> None:
 
 def test_f_rows_and_buffers_of_a_knapsack_count_as_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two buffers and one row: four for each batch, of which five are 100."""
-    from tests.unit.test_checker import knapsack
+    from tests.unit.proofs.certificates import knapsack
 
     monkeypatch.setattr(check_pool, "MOST", 1)
     assert sum(1 for _ in Pool("e", knapsack(2, [([1, 1], 9)], 1)).every()) == 3
@@ -412,7 +412,7 @@ def test_f_rows_and_buffers_of_a_knapsack_count_as_steps(monkeypatch: pytest.Mon
 
 def test_f_limits_of_a_knapsack_are_priced() -> None:
     """One token a second, a price of 1/2 a token: 3/2 seconds are left for a limit of 3."""
-    from tests.unit.test_checker import knapsack
+    from tests.unit.proofs.certificates import knapsack
 
     made = Pool("e", {**knapsack(1, [], 3, [3]), "limits": {"memory": 3}})
     made.check_prices([F(1, 2)], {"memory": F(1, 2)}, F(1))

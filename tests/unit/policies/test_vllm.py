@@ -270,7 +270,7 @@ def test_versions_and_margins():
 
 
 def test_the_guide_names_what_exists():
-    text = (Path(__file__).parents[2] / "docs" / "from-vllm.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "from-vllm.md").read_text(encoding="utf-8")
     rows = [row.split("|")[2] for row in text.splitlines() if row.startswith("| ")]
     fields = [name for row in rows for name in re.findall(r"`Engine\((\w+)=", row)]
     assert len(fields) == 6

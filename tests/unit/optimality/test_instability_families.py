@@ -35,7 +35,7 @@ from llmq.theory.region._certificate_record import canonical_digest
 from llmq.theory.stability.lyapunov import cyclic_agents, two_station
 
 HALF = Fraction(1, 2)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHELF = ROOT / "docs" / "counterexamples"
 MEMORY = MemorySketch(1, 2, 0, 3, 8, ((1, 6),))
 FLEET = FleetSketch(((1, 0, 0, 2), (1, 0, 2, 8)), ((8, 1), (1, 1)))

@@ -13,7 +13,7 @@ from llmq.optimality.instability import Instability
 from llmq.plot._backlog import draw_backlog
 from llmq.result import from_json
 
-SHELF = Path(__file__).parents[2] / "docs" / "counterexamples"
+SHELF = Path(__file__).parents[3] / "docs" / "counterexamples"
 
 
 def test_full_batches_pass(capsys):

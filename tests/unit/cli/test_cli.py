@@ -20,7 +20,7 @@ from llmq.errors import InvariantError
 from llmq.io.traces import read_trace
 
 COMMANDS = ("plan", "region", "simulate", "calibrate", "convert", "engines", "workloads")
-EXAMPLE = Path(__file__).parents[2] / "examples" / "chat.toml"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "chat.toml"
 H100 = ["--engine", "llama-3.1-8b/h100"]
 CONV = ["--workload", "azure-conv"]
 FEW = ["--requests", "200", "--replications", "4"]
@@ -453,7 +453,7 @@ def test_prefix_cache(run, folder):
 
 
 def test_the_readme_shows_the_plan_of_today(run):
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     code, out, _ = run("plan", str(root / "examples" / "chat.toml"), "-q")
     assert code == 0
     shown = (root / "README.md").read_text(encoding="utf-8").split("```console\n", 1)[1]

@@ -24,7 +24,7 @@ from llmq.sim.agents import peaks, simulate_agents
 from llmq.theory.stability._agents_case import AgentCase, exit_priority_case
 from llmq.theory.stability.agents import agent_load, every_policy, is_feed_forward, station_mix
 
-SHELF = Path(__file__).parents[2] / "docs" / "counterexamples" / "agents"
+SHELF = Path(__file__).parents[3] / "docs" / "counterexamples" / "agents"
 ONE = llmq.BatchTime.affine(base=1.0, per_token=0.0)
 HOP = llmq.RequestClass(2, 1)
 

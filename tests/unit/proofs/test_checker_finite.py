@@ -17,7 +17,7 @@ import pytest
 
 from proofs import check, check_drift
 from proofs.check_reading import Rejected
-from tests.unit.test_checker import (
+from tests.unit.proofs.certificates import (
     changed,
     law,
     random_law,

@@ -21,7 +21,7 @@ from llmq.result import from_json, to_json
 from llmq.theory.region._exclusive import exclusive_cycle
 from llmq.theory.region.tiling import best_batch
 
-SHELF = Path(__file__).parents[2] / "docs" / "counterexamples"
+SHELF = Path(__file__).parents[3] / "docs" / "counterexamples"
 
 
 def _place(path):

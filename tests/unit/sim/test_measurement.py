@@ -349,7 +349,7 @@ def test_the_intervals_of_an_empty_start_hold_the_mean() -> None:
 
 
 def coverage() -> ModuleType:
-    place = Path(__file__).parents[2] / "experiments" / "coverage.py"
+    place = Path(__file__).parents[3] / "experiments" / "coverage.py"
     spec = importlib.util.spec_from_file_location("coverage_study", place)
     assert spec is not None
     assert spec.loader is not None

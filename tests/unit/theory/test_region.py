@@ -514,7 +514,7 @@ def test_a_region_certifies_its_load(tmp_path) -> None:
     for rate in (5.0, 20.0):
         found = region.certificate({"x": rate})
         found.save(tmp_path / "c.json")
-        checker = Path(__file__).parents[2] / "proofs" / "check.py"
+        checker = Path(__file__).parents[3] / "proofs" / "check.py"
         done = subprocess.run(
             [sys.executable, "-I", "-S", str(checker), str(tmp_path / "c.json")],
             capture_output=True, text=True, check=False,
