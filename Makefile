@@ -44,6 +44,10 @@ experiments: $(READY)
 bench: $(READY)
 	$(PY) -m experiments.speed $(ARGS)
 
+# The size and shape of the code: folders, circles of imports, documentation, comments.
+measure: $(READY)
+	$(PY) -m experiments.measure
+
 # Invariants on a million random runs; resumes at a system: ARGS="--start 5000 --runs 100000".
 soak: $(READY)
 	$(PY) -m experiments.soak $(ARGS)
@@ -68,4 +72,4 @@ $(LINT): $(READY)
 	   $(PY) -m pip install -q -c constraints.txt -e '.[check]'
 	@touch $@
 
-.PHONY: plan test extras check explore proofs figures experiments bench constraints soak
+.PHONY: plan test extras check explore proofs figures experiments bench measure constraints soak

@@ -17,7 +17,7 @@ Exit code 1: a mutant survived that is not argued. Examples::
 
     python -m experiments.mutants proofs/check_chain.py --tests tests/unit/proofs/test_checker.py
     python -m experiments.mutants llmq/theory/region/_inner.py --limit 100 --seed 1 --timeout 60 \
-        --tests tests/unit/theory/test_inner.py tests/properties/test_inner.py --out out/mutants.jsonl
+        --tests tests/unit/theory/test_inner.py --out out/mutants.jsonl
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from llmq.optimality.saturation.fluid import Stations, certify_fluid, fluid_cycl
 from llmq.theory.chains._examples import decode_first, slot_engine
 from llmq.theory.planning_lp._configurations import Knapsack
 from llmq.theory.planning_lp._static import Need, PlanningProblem, Pool
-from llmq.theory.region._certificate import Certificate, certify, certify_problem
+from llmq.theory.region._certificate import Certificate, certify_problem
+from llmq.theory.region._certify import certify
 from llmq.theory.stability._finite import certify_chain, certify_network, certify_tiles
 from llmq.theory.stability.drift import constants, maxweight
 

@@ -23,7 +23,7 @@ _REMEDIES = {
     "Call": "write llmq.Call(station, request)",
     "Conventions": "llmq.ENGINE and llmq.THEORY are two",
     "Candidate": "write llmq.Candidate(engine, policy)",
-    "Router": "llmq.policies.contract.routers has them, for example RoundRobin()",
+    "Router": "llmq.policies has them, for example RoundRobin()",
     "Prefix": "llmq.Prefix.of(rows, block=16) makes one",
 }
 

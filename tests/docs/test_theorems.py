@@ -17,7 +17,7 @@ import llmq
 from llmq import chains, fluid, hindsight, latency, lyapunov
 from llmq.result import Kind
 from llmq.theory.planning_lp._static import optimise
-from llmq.theory.region._certificate import certify
+from llmq.theory.region._certify import certify
 from proofs import ledger
 
 ROOT = Path(llmq.__file__).parent

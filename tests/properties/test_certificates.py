@@ -39,10 +39,10 @@ from llmq.theory.planning_lp._static import Need, PlanningProblem, Pool, Rules, 
 from llmq.theory.region import stability_region
 from llmq.theory.region._certificate import (
     canonical_digest,
-    certify,
     certify_problem,
     load_certificate,
 )
+from llmq.theory.region._certify import certify
 from llmq.theory.region._pools import need_of, planning_problem
 from llmq.theory.region.routing import fleet_region
 

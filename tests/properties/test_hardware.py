@@ -18,7 +18,7 @@ from llmq.model.conventions import ENGINE, THEORY
 from llmq.policies import ALL
 from llmq.theory.needs._hardware import counted, token_price
 from llmq.theory.region import stability_region
-from llmq.theory.region._certificate import certify
+from llmq.theory.region._certify import certify
 from proofs import check
 from tests.properties.test_region import engines, laws, mixes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,20 +13,57 @@ import numpy.typing as npt
 from llmq.errors import InputError
 from llmq.units import format_seconds
 
-if TYPE_CHECKING:
-    from llmq.model.time.batchtime import BatchTime
-
-__all__ = ["as_table", "check_table", "token_curve"]
+__all__ = ["Coefficients", "as_table", "check_table", "token_curve"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
-def token_curve(law: BatchTime, n: Floats) -> Floats:
+class Coefficients(Protocol):
+    """The numbers of a law; :class:`llmq.model.time.batchtime.BatchTime` says what each is."""
+
+    @property
+    def form(self) -> str: ...
+
+    @property
+    def base(self) -> float: ...
+
+    @property
+    def per_token(self) -> float: ...
+
+    @property
+    def tile(self) -> int: ...
+
+    @property
+    def per_tile(self) -> float: ...
+
+    @property
+    def floor(self) -> float: ...
+
+    @property
+    def floor_per_token(self) -> float: ...
+
+    @property
+    def per_kv(self) -> float: ...
+
+    @property
+    def per_kv_mixed(self) -> float: ...
+
+    @property
+    def per_work(self) -> float: ...
+
+    @property
+    def tokens(self) -> tuple[int, ...]: ...
+
+    @property
+    def seconds(self) -> tuple[float, ...]: ...
+
+
+def token_curve(law: Coefficients, n: Floats) -> Floats:
     """Evaluate the token part of a law.
 
     Parameters
     ----------
-    law : BatchTime
+    law : Coefficients
         The law.
     n : ndarray
         Tokens in the batch.
@@ -83,12 +120,12 @@ def check_table(tokens: Sequence[int], seconds: Sequence[float]) -> None:
             )
 
 
-def as_table(law: BatchTime) -> str:
+def as_table(law: Coefficients) -> str:
     """Say how to write a hinge whose compute branch is below 0 at no tokens.
 
     Parameters
     ----------
-    law : BatchTime
+    law : Coefficients
         Its coefficients may be out of range.
 
     Returns

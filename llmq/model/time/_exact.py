@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from llmq.model.time.batchtime import BatchTime
+from llmq.model.time._curve import Coefficients
 from llmq.units import as_fraction
 
 __all__ = ["ExactBatchTime"]
@@ -13,20 +13,21 @@ __all__ = ["ExactBatchTime"]
 
 @dataclass(frozen=True, slots=True)
 class ExactBatchTime:
-    """Fraction-valued twin of a :class:`BatchTime`.
+    """Fraction-valued twin of a :class:`~llmq.model.time.batchtime.BatchTime`.
 
     Parameters
     ----------
-    law : BatchTime
+    law : Coefficients
         The law in floats.
 
     Examples
     --------
+    >>> from llmq.model.time.batchtime import BatchTime
     >>> BatchTime.tiled(base=11.28, per_tile=35.47, tile=128).exact()(512)
     Fraction(3829, 25)
     """
 
-    law: BatchTime
+    law: Coefficients
 
     def curve(self, tokens: int) -> Fraction:
         """Token part of the law.

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InvariantError
+from llmq.model.engine import Engine
 from llmq.model.lengths import Lengths
+from llmq.model.metrics import RequestTimes
 from llmq.model.request import RequestClass
 from llmq.policies.contract.blocks import Policy
 from llmq.policies.contract.settings import priced
-
-if TYPE_CHECKING:
-    from llmq.sim.results.run import Run
+from llmq.sim.results._log import Tally
 
 __all__ = ["check_run"]
 
@@ -31,7 +31,31 @@ __all__ = ["check_run"]
 ROUNDING = 1e-9
 
 
-def check_run(run: Run, policy: Policy | None = None) -> None:
+class Path(Protocol):
+    """What the checks read of a run; :class:`llmq.sim.results.run.Run` says what each is."""
+
+    @property
+    def requests(self) -> RequestTimes:
+        """Events of the requests."""
+
+    @property
+    def prompt(self) -> npt.NDArray[np.int64]:
+        """Prompt tokens."""
+
+    @property
+    def server(self) -> npt.NDArray[np.int64]:
+        """Engine of each request."""
+
+    @property
+    def tallies(self) -> tuple[tuple[Tally, ...], ...]:
+        """Sums, by replication and engine."""
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """The engines."""
+
+
+def check_run(run: Path, policy: Policy | None = None) -> None:
     """Check a run.
 
     Parameters
@@ -68,7 +92,7 @@ def check_run(run: Run, policy: Policy | None = None) -> None:
 
 
 def _check_engines(
-    run: Run, r: int, some: Sequence[int], mine: npt.NDArray[np.bool_], policy: Policy | None
+    run: Path, r: int, some: Sequence[int], mine: npt.NDArray[np.bool_], policy: Policy | None
 ) -> None:
     from llmq.theory.region import stability_region
 

@@ -25,16 +25,16 @@ certificate covers regions by formula and by configurations.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from fractions import Fraction
+from typing import Any, Literal, Protocol, TypeAlias
 
 from llmq.errors import InputError
-from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
 from llmq.model.request import RequestClass
 from llmq.result import Kind
-from llmq.theory.needs._hardware import Limits
 from llmq.theory.needs._rates import Rates
-from llmq.theory.needs._reuse import Hits, said_of_hits
+from llmq.theory.needs._reuse import said_of_hits
+from llmq.theory.planning_lp._configurations import Configuration
 from llmq.theory.planning_lp._static import (
     LinkRules,
     Optimum,
@@ -54,10 +54,9 @@ from llmq.theory.region._certificate_record import (
     seal,
 )
 from llmq.theory.region._pools import routing_said
-from llmq.theory.region.routing import FleetRegion, fleet_region
 
 __all__ = [
-    "Certificate", "canonical_digest", "certify", "certify_problem", "load_certificate",
+    "Certificate", "canonical_digest", "certify_problem", "certify_region", "load_certificate",
     "problem_record",
 ]  # fmt: skip
 
@@ -65,31 +64,44 @@ Claim: TypeAlias = Literal["auto", "unstable", "stable_rate", "optimal_load"]
 _PARTS = {"unstable": ("dual",), "stable_rate": ("primal",), "optimal_load": ("dual", "primal")}
 
 
-def certify(
-    system: Engine | Fleet | FleetRegion,
-    mix: Mapping[str, RequestClass] | None,
-    rates: Rates,
-    claim: Claim = "auto",
-    *,
-    limits: Limits = "settings",
-    hits: Hits = None,
-) -> Certificate:
-    """Certify what rates mean for an engine or a fleet.
+class Planned(Protocol):
+    """A region that knows its planning problem, as that of a fleet does."""
+
+    @property
+    def kind(self) -> Kind:
+        """Whether the problem is the truth or a bound."""
+
+    @property
+    def fleet(self) -> Fleet:
+        """Who serves."""
+
+    @property
+    def mix(self) -> Mapping[str, RequestClass]:
+        """The classes."""
+
+    @property
+    def hits(self) -> Mapping[str, Fraction]:
+        """Share of the prompt that a cache finds, by class."""
+
+    @property
+    def columns(self) -> Mapping[str, tuple[tuple[Configuration, Fraction], ...]]:
+        """Batches of each pool that the optimum may use."""
+
+    def at(self, rates: Rates) -> PlanningProblem:
+        """Return the planning problem at some rates."""
+
+
+def certify_region(region: Planned, rates: Rates, claim: Claim = "auto") -> Certificate:
+    """Certify what rates mean for a region; :func:`llmq.theory.region._certify.certify` says more.
 
     Parameters
     ----------
-    system : Engine, Fleet or FleetRegion
-        What serves; a region knows its mix.
-    mix : mapping of str to RequestClass or None
-        The classes; None for a region.
+    region : Planned
+        A region with its planning problem.
     rates : mapping of str to float or Fraction
         Requests per second by class; 0.1 is 1/10.
     claim : {"auto", "unstable", "stable_rate", "optimal_load"}
         ``auto``: unstable above 1, else the optimal load.
-    limits : {"settings", "hardware"}
-        As in :func:`llmq.stability_region`; a region has its own.
-    hits : float, mapping of str to float, optional
-        The same; the certificate is then about these needs, which no lengths repeat.
 
     Returns
     -------
@@ -101,19 +113,7 @@ def certify(
     InputError
         The claim is not true, the rates are all 0 or bad, or ``stable_rate`` where the planning
         problem is only a bound.
-
-    Examples
-    --------
-    >>> from llmq.model.time.batchtime import BatchTime
-    >>> law = BatchTime.tiled(base=0.01128, per_tile=0.03547, tile=128)
-    >>> mix = {"x": RequestClass(100, 100)}
-    >>> certify(Engine(law, token_budget=512), mix, {"x": 20.0}).claim
-    'unstable'
     """
-    if isinstance(system, FleetRegion):
-        region = system
-    else:
-        region = fleet_region(system, {} if mix is None else mix, limits, hits)
     if claim == "stable_rate" and region.kind is not Kind.EXACT:
         raise InputError(
             "a stable rate cannot be certified here: the planning problem is only a bound "
@@ -126,7 +126,7 @@ def certify(
     return certify_problem(problem, claim, optimum=optimise(problem, region.columns), says=says)
 
 
-def _check_reuse(region: FleetRegion) -> None:
+def _check_reuse(region: Planned) -> None:
     """Refuse hits that no checker can take for a request that is computed once."""
     some = [name for name, share in region.hits.items() if share]
     cached = {one.prefix_cache for one, _ in region.fleet.pools.values()}

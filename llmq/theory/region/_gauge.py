@@ -36,7 +36,7 @@ from llmq.theory.needs._rates import Rates, rate_vector
 from llmq.units import as_fraction
 
 if TYPE_CHECKING:
-    from llmq.theory.region._certificate import Certificate
+    from llmq.theory.region._certificate import Certificate, Planned
 
 __all__ = ["StabilityRegion"]
 
@@ -319,9 +319,9 @@ class StabilityRegion(abc.ABC):
         InputError
             All rates are 0 or bad, or the lengths have no exact mean.
         """
-        from llmq.theory.region._certificate import certify
+        from llmq.theory.region._certificate import certify_region
 
-        return certify(self._system(), self.mix, rates, limits=self.limits, hits=self._shares())
+        return certify_region(self._planned(), rates)
 
     @abc.abstractmethod
     def _load(self, rates: Rates, vector: Sequence[float]) -> float:
@@ -348,6 +348,10 @@ class StabilityRegion(abc.ABC):
 
     @abc.abstractmethod
     def _system(self) -> Fleet: ...
+
+    @abc.abstractmethod
+    def _planned(self) -> Planned:
+        """Return the region of the same system that knows its planning problem."""
 
     def _shares(self) -> Mapping[str, Fraction] | None:
         """Hits as they are passed on: none where nothing is found and no cache asks."""

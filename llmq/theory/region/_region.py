@@ -65,7 +65,7 @@ from llmq.theory.region._bounds import (
 from llmq.theory.region._gauge import StabilityRegion
 from llmq.theory.region._inner import InnerBound, inner_bound
 from llmq.theory.region._pools import ONE_POOL
-from llmq.theory.region.routing import fleet_region
+from llmq.theory.region.routing import FleetRegion, fleet_region
 
 __all__ = ["Region", "StabilityRegion", "stability_region"]
 
@@ -144,6 +144,9 @@ class Region(StabilityRegion):
 
     def _system(self) -> Fleet:
         return Fleet({self.pool: (self.engine, self.engines)})
+
+    def _planned(self) -> FleetRegion:
+        return fleet_region(self._system(), self.mix, self.limits, self._shares())
 
     @checked
     def facets(self, *, dominated: bool = False) -> tuple[Facet, ...]:

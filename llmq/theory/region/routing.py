@@ -240,6 +240,9 @@ class FleetRegion(StabilityRegion):
     def _system(self) -> Fleet:
         return self.fleet
 
+    def _planned(self) -> FleetRegion:
+        return self
+
     def _pools(self) -> list[PoolPolytope]:
         """Polytopes of the pools; none where requests pass two of them."""
         if not single_stops(self.problem):

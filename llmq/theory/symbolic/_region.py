@@ -45,6 +45,7 @@ from llmq.model.request import RequestClass
 from llmq.result import Kind
 from llmq.theory.symbolic._family import Formulas, family
 from llmq.theory.symbolic._formula import Formula
+from llmq.theory.symbolic._laws import law as closed_form
 from llmq.theory.symbolic._model import FORMS, Form, Model
 from llmq.theory.symbolic._names import symbols
 
@@ -220,9 +221,7 @@ class SymbolicRegion:
         Formulas
             As :func:`llmq.theory.symbolic.law`.
         """
-        from llmq.theory.symbolic import law
-
-        return law(name, classes=self.classes)
+        return closed_form(name, classes=self.classes)
 
     @checked
     def values(

@@ -135,7 +135,7 @@ OWN = ("--engine", "llama-3.1-8b/h100", "--prompt", "1000", "--output", "100", "
 
 @pytest.fixture
 def own(tmp_path):
-    from llmq.theory.region._certificate import certify
+    from llmq.theory.region._certify import certify
 
     engine = llmq.load_engine("llama-3.1-8b/h100")
     certify(engine, {"x": llmq.RequestClass(1000, 100)}, {"x": 20}).save(tmp_path / "own.json")
@@ -174,7 +174,7 @@ def test_a5_a_difference_is_named(run, own, options, words):
 
 
 def test_a5_the_scope_is_that_of_the_certificate(run, tmp_path):
-    from llmq.theory.region._certificate import certify
+    from llmq.theory.region._certify import certify
 
     engine = llmq.load_engine("llama-3.1-8b/h100")
     made = certify(engine, {"x": llmq.RequestClass(1000, 100)}, {"x": 20}, limits="hardware")
@@ -186,7 +186,7 @@ def test_a5_the_scope_is_that_of_the_certificate(run, tmp_path):
 
 
 def test_a5_fleets_are_compared_pool_by_pool(run, tmp_path):
-    from llmq.theory.region._certificate import certify
+    from llmq.theory.region._certify import certify
 
     names = ("llama-3.1-8b/h100", "llama-3.1-8b/a100")
     fleet = llmq.Fleet({name: (llmq.load_engine(name), n) for name, n in zip(names, (2, 3),
