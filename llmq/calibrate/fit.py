@@ -166,7 +166,7 @@ class Fit:
             Several lines of text.
         """
         tiles = ", ".join(f"{t if t > 1 else 'none'} {100 * e:.1f} %" for t, e in self.tile_errors)
-        what = " ".join(word for word in (self.model, "on", self.gpu) if word).removeprefix("on ")
+        what = " on ".join(filter(None, (self.model, self.gpu))) or "a GPU without a name"
         lines = [
             f"law            {self.law}",
             f"fitted to      {what}, TP{self.tp} ({self.source})",

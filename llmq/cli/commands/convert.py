@@ -20,8 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         Of the command.
     """
-    from llmq.io.traces import WRITTEN_FORMATS
+    from llmq.io.traces import trace_formats
 
+    written = [name for name, one in trace_formats().items() if one.write is not None]
     parser.add_argument("source", help="trace to read; the format is recognised")
     parser.add_argument("target", help="file to write; .gz compresses")
     add_reading(parser, insist="--from")
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=count(1, TOKENS), metavar="TOKENS",
         help="output tokens of each request, for a file without output lengths",
     )  # fmt: skip
-    parser.add_argument("--to", choices=WRITTEN_FORMATS, help="format to write")
+    parser.add_argument("--to", choices=written, help="format to write")
     parser.add_argument("--rate", metavar="R", help="scale to this many requests per second")
     parser.add_argument("--cv", type=real, help="draw arrivals for a file without times")
     parser.add_argument("--head", type=count(1), metavar="N", help="only the first N requests")

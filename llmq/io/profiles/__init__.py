@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from llmq.io.profiles._profiles import FORMATS, read_profile
+from llmq.io.profiles._format import Asked, ProfileFormat
+from llmq.io.profiles._profiles import profile_formats, read_profile, register_profile_format
 
-__all__ = ["FORMATS", "read_profile"]
+__all__ = [
+    "Asked",
+    "ProfileFormat",
+    "profile_formats",
+    "read_profile",
+    "register_profile_format",
+]

@@ -16,14 +16,16 @@ import numpy as np
 from llmq.calibrate._compose import Kernels, compose
 from llmq.calibrate._geometry import Geometry
 from llmq.calibrate.catalogue._kernel_tables import MISSING, KernelTable, kernels_of
+from llmq.calibrate.catalogue._package import package_profile
 from llmq.calibrate.catalogue._parquet import read_parquet
 from llmq.calibrate.profile import Profile
-from llmq.errors import FormatError
+from llmq.errors import FormatError, InputError
+from llmq.io.profiles._format import Asked, ProfileFormat, bounded
 from llmq.io.profiles._table import find_file, header, read_columns
 from llmq.rng import RngLike
 from llmq.units import MILLISECOND
 
-__all__ = ["aiconfigurator_kernels", "read_aiconfigurator"]
+__all__ = ["FORMAT", "aiconfigurator_kernels", "read_aiconfigurator"]
 
 _WHAT = "Is this an AIConfigurator table?"
 _ATTENTION = ("batch_size", "isl", "step", "num_heads", "num_key_value_heads")
@@ -144,3 +146,33 @@ def _table(folder: Path, op: str) -> KernelTable:
             path=path, line=int(columns["line"][np.argmax(zero)]), column="latency",
         )  # fmt: skip
     return KernelTable(str(path), columns | {"seconds": seconds})
+
+
+def _is_package(folder: Path) -> bool:
+    """Whether it is a GPU type in the layout of aiconfigurator-core."""
+    return (folder / "gemm" / "vllm").is_dir()
+
+
+def _read(file: Path, asked: Asked) -> Profile:
+    shape = asked.shape
+    if shape is None:
+        raise InputError("this profile holds kernels of any model: say model=, e.g. Llama-3.1-8B")
+    drawn: dict[str, Any] = {"tp": asked.tp, "steps": asked.steps, "rng": asked.rng}
+    if _is_package(file) or not file.exists():
+        # These rows were compared with the hardware where their lines are known.
+        return package_profile(
+            shape, file.name, folder=file.parent, all_reduce=asked.all_reduce, **drawn
+        )
+    profile = read_aiconfigurator(
+        file.parent, shape=shape, all_reduce=asked.all_reduce, source=asked.source,
+        gpu=asked.gpu or file.parent.name, model=shape.name, **drawn,
+    )  # fmt: skip
+    return bounded(profile, shape, file)
+
+
+FORMAT = ProfileFormat(
+    name="aiconfigurator", known_by="gemm*.csv or .parquet (m, n, k, latency), the package",
+    number="ms, one kernel call",
+    columns=lambda names: bool({"gemm_dtype", "latency"} & set(names)),
+    read=_read, tables=("gemm",), folder=_is_package, suffixes=(".parquet",),
+)  # fmt: skip

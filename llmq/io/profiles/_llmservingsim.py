@@ -10,6 +10,7 @@ by 6 % in its first token time). All-reduce was not profiled.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,16 +20,18 @@ import numpy.typing as npt
 from llmq._input.files import read_text
 from llmq._limits import CONFIG_BYTES
 from llmq.calibrate._compose import Kernels, Steps, compose, grid_time, token_time
+from llmq.calibrate._geometry import Geometry, geometry
 from llmq.calibrate.catalogue._kernel_tables import averaged
 from llmq.calibrate.catalogue._plausible import check_units
 from llmq.calibrate.profile import Profile
-from llmq.errors import FormatError
+from llmq.errors import FormatError, InputError
+from llmq.io.profiles._format import Asked, ProfileFormat, bounded, layers_of
 from llmq.io.profiles._skew import read_spread
 from llmq.io.profiles._table import find_file, read_columns
 from llmq.rng import RngLike
 from llmq.units import MICROSECOND
 
-__all__ = ["llmservingsim_kernels", "read_llmservingsim", "read_meta"]
+__all__ = ["FORMAT", "llmservingsim_kernels", "read_llmservingsim", "read_meta"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -202,3 +205,31 @@ def _attention(path: Path, layers: int) -> Any:
         return grid_time(values, axes, steps.chunk, steps.cached, steps.decodes, steps.context)
 
     return attention
+
+
+def _meta_shape(meta: dict[str, str]) -> Geometry | None:
+    """Return the model that ``meta.yaml`` names, where we know its shape."""
+    try:
+        return geometry(meta["model"])
+    except (KeyError, InputError):
+        return None
+
+
+def _read(file: Path, asked: Asked) -> Profile:
+    meta = read_meta(file.parent)
+    shape = asked.shape or _meta_shape(meta)
+    facts: dict[str, Any] = {"gpu": asked.gpu or meta.get("gpu", ""), "source": asked.source}
+    if version := meta.get("vllm_version"):
+        facts["notes"] = (f"vLLM {version} kernels",)
+    profile = read_llmservingsim(
+        file.parent, layers=layers_of(replace(asked, shape=shape), file.parent.name), tp=asked.tp,
+        steps=asked.steps, rng=asked.rng, model=shape.name if shape else "", **facts,
+    )  # fmt: skip
+    return bounded(profile, shape, file)
+
+
+FORMAT = ProfileFormat(
+    name="llmservingsim", known_by="dense.csv (layer, tokens, time_us)",
+    number="us, one layer, one GPU", columns=lambda names: {"layer", "tokens"} <= set(names),
+    read=_read, tables=("dense",),
+)  # fmt: skip

@@ -22,11 +22,12 @@ from llmq.calibrate.catalogue._kernel_tables import as_grid, averaged
 from llmq.calibrate.catalogue._plausible import check_units
 from llmq.calibrate.profile import Profile
 from llmq.errors import FormatError, InputError
+from llmq.io.profiles._format import Asked, ProfileFormat, bounded, layers_of
 from llmq.io.profiles._table import read_columns
 from llmq.rng import RngLike
 from llmq.units import MILLISECOND
 
-__all__ = ["read_vidur"]
+__all__ = ["FORMAT", "read_vidur"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -206,3 +207,30 @@ def _attention(path: Path, layers: int, tp: int, hidden: int) -> Any:
         return np.where(d > 0, decode_time, 0.0) + np.where(c > 0, prefill_time, 0.0)
 
     return attention
+
+
+def _beside(mlp: Path, stem: str, given: str | Path | None) -> Path | None:
+    """Return the table that was named, or the one that lies beside ``mlp.csv``."""
+    if given is not None:
+        return Path(given)
+    return mlp.parent / stem if (mlp.parent / stem).is_file() else None
+
+
+def _read(file: Path, asked: Asked) -> Profile:
+    shape, model = asked.shape, file.parent.name
+    profile = read_vidur(
+        file, layers=layers_of(asked, model), shape=shape,
+        attention=_beside(file, "attention.csv", asked.attention),
+        network=_beside(file, "all_reduce.csv", asked.network),
+        tp=asked.tp, steps=asked.steps, rng=asked.rng, source=asked.source,
+        gpu=asked.gpu or file.parent.parent.name, model=shape.name if shape else model,
+    )  # fmt: skip
+    return bounded(profile, shape, file)
+
+
+FORMAT = ProfileFormat(
+    name="vidur", known_by="``time_stats.`` columns, mlp.csv", number="ms, one layer, one GPU",
+    columns=lambda names: any(name.startswith("time_stats.") for name in names),
+    read=_read, tables=("mlp",),
+    all_reduce="network='all_reduce.csv', or its time in an iteration with ",
+)  # fmt: skip

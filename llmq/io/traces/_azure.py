@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.errors import InputError
+from llmq.io.traces._format import TraceFormat
 from llmq.io.traces._records import read_csv
 from llmq.io.traces._schema import PLAIN, Cells, Column, How, Rows, lengths
 
 if TYPE_CHECKING:
     from llmq.model.trace import Trace
 
-__all__ = ["COLUMNS", "read", "write"]
+__all__ = ["FORMAT"]
 
 COLUMNS = (
     Column("TIMESTAMP"),
@@ -147,3 +148,9 @@ def write(trace: Trace) -> str:
     for stamp, p, o in zip(clock, trace.prompt.tolist(), trace.output.tolist(), strict=True):
         rows.append(f"{str(stamp)[:-2].replace('T', ' ')},{p},{o}")
     return "\n".join(rows) + "\n"
+
+
+FORMAT = TraceFormat(
+    name="azure", known_by="TIMESTAMP, ContextTokens, GeneratedTokens: UTC date and time",
+    columns=COLUMNS, read=read, write=write, before_zero=True,
+)  # fmt: skip

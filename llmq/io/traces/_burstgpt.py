@@ -7,10 +7,11 @@ versions add ``Session ID`` and ``Elapsed time``, which are not used.
 from __future__ import annotations
 
 from llmq.io.traces._clock import read_clock
+from llmq.io.traces._format import TraceFormat
 from llmq.io.traces._records import read_csv
 from llmq.io.traces._schema import PLAIN, Column, How, Rows, lengths
 
-__all__ = ["COLUMNS", "read"]
+__all__ = ["FORMAT"]
 
 COLUMNS = (
     Column("Timestamp"),
@@ -62,3 +63,9 @@ def read(text: str, path: str, how: How = PLAIN) -> Rows:
         clock="Timestamp",
         notes=(*clock.notes, f"columns not used: {', '.join(unused)}") if unused else clock.notes,
     )
+
+
+FORMAT = TraceFormat(
+    name="burstgpt", known_by="Timestamp (s), Request tokens, Response tokens",
+    columns=COLUMNS, read=read,
+)  # fmt: skip

@@ -31,6 +31,7 @@ import numpy as np
 
 from llmq.errors import FormatError
 from llmq.io.traces._clock import TIME_UNITS, read_clock
+from llmq.io.traces._format import TraceFormat
 from llmq.io.traces._records import read_jsonl
 from llmq.io.traces._schema import PLAIN, Cells, Column, How, Rows, lengths
 from llmq.model.prefix import Prefix
@@ -38,7 +39,7 @@ from llmq.model.prefix import Prefix
 if TYPE_CHECKING:
     from llmq.model.trace import Trace
 
-__all__ = ["BLOCK", "COLUMNS", "read", "write"]
+__all__ = ["FORMAT", "BLOCK"]
 
 COLUMNS = (
     Column("timestamp", aliases=("created_time", "t")),
@@ -217,3 +218,9 @@ def _milliseconds(seconds: float) -> str:
     if number == int(number):
         return f"{int(number)}"
     return f"{number}" if number.adjusted() < -6 else f"{number:f}"
+
+
+FORMAT = TraceFormat(
+    name="mooncake", known_by="JSON lines, timestamp (ms), input_length, output_length",
+    columns=COLUMNS, read=read, write=write, block=BLOCK, suffix=".jsonl",
+)  # fmt: skip

@@ -11,13 +11,14 @@ import io
 from typing import TYPE_CHECKING
 
 from llmq.io.traces._clock import read_clock
+from llmq.io.traces._format import TraceFormat
 from llmq.io.traces._records import first_record, read_csv, read_jsonl
 from llmq.io.traces._schema import PLAIN, Column, How, Rows, lengths
 
 if TYPE_CHECKING:
     from llmq.model.trace import Trace
 
-__all__ = ["COLUMNS", "read", "write"]
+__all__ = ["FORMAT"]
 
 COLUMNS = (
     Column("arrival", optional=True),
@@ -116,3 +117,9 @@ def write(trace: Trace) -> str:
     table.writerow(columns)
     table.writerows(zip(*columns.values(), strict=True))
     return text.getvalue()
+
+
+FORMAT = TraceFormat(
+    name="native", known_by="arrival (s), prompt, output, reasoning, class",
+    columns=COLUMNS, read=read, write=write, keeps=("reasoning", "classes"),
+)  # fmt: skip

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from llmq._input.config import decode_json
 from llmq.errors import FormatError
 from llmq.io.traces._clock import read_clock
+from llmq.io.traces._format import TraceFormat
 from llmq.io.traces._schema import PLAIN, Cells, Column, How, Rows
 
-__all__ = ["COLUMNS", "read"]
+__all__ = ["FORMAT"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -115,3 +116,9 @@ def _column(raw: Mapping[str, Any], name: str, path: str, n: int | None = None) 
             path=path, line=1, column=name,
         )  # fmt: skip
     return Cells(path, name, values, [1] * len(values))
+
+
+FORMAT = TraceFormat(
+    name="vllm", known_by="JSON of `vllm bench serve --save-detailed`",
+    columns=COLUMNS, read=read,
+)  # fmt: skip

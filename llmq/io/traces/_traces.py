@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -22,45 +21,67 @@ from llmq._input.checked import checked
 from llmq._input.files import PathLike, read_text, write_text
 from llmq._limits import TOKENS
 from llmq.errors import FormatError, InputError, TraceWarning, nearest, printable, shown
-from llmq.io.traces import _azure as azure
-from llmq.io.traces import _burstgpt as burstgpt
-from llmq.io.traces import _mooncake as mooncake
-from llmq.io.traces import _native as native
-from llmq.io.traces import _results as results
-from llmq.io.traces import _vidur as vidur
+from llmq.io.traces import _azure, _burstgpt, _mooncake, _native, _results, _vidur
 from llmq.io.traces._clock import check_unit
+from llmq.io.traces._format import TraceFormat
 from llmq.io.traces._records import first_record
-from llmq.io.traces._schema import Column, How, Rows
+from llmq.io.traces._schema import How, Rows
 from llmq.io.traces._strangers import explain
 from llmq.model.arrivals import Arrivals
 from llmq.model.trace import Trace
 from llmq.rng import RngLike, generator, seed_sequence
 
-__all__ = ["TRACE_FORMATS", "WRITTEN_FORMATS", "read_trace", "write_trace"]
+__all__ = ["read_trace", "register_trace_format", "trace_formats", "write_trace"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 _TELLING = 65_536  # characters that tell the format of a JSON object over several lines
 
 
-@dataclass(frozen=True, slots=True)
-class _Format:
-    columns: tuple[Column, ...]
-    read: Callable[[str, str, How], Rows]
-    write: Callable[[Trace], str] | None = None
+_OURS = (
+    _azure.FORMAT, _burstgpt.FORMAT, _mooncake.FORMAT, _native.FORMAT, _vidur.FORMAT,
+    _results.FORMAT,
+)  # fmt: skip
+_REGISTERED: dict[str, TraceFormat] = {}
 
 
-_FORMATS = {
-    "azure": _Format(azure.COLUMNS, azure.read, azure.write),
-    "burstgpt": _Format(burstgpt.COLUMNS, burstgpt.read),
-    "mooncake": _Format(mooncake.COLUMNS, mooncake.read, mooncake.write),
-    "native": _Format(native.COLUMNS, native.read, native.write),
-    "vidur": _Format(vidur.COLUMNS, vidur.read, vidur.write),
-    "vllm": _Format(results.COLUMNS, results.read),
-}
+def trace_formats() -> dict[str, TraceFormat]:
+    """List the formats of traces.
 
-TRACE_FORMATS = tuple(_FORMATS)
-WRITTEN_FORMATS = tuple(name for name, entry in _FORMATS.items() if entry.write is not None)
+    Returns
+    -------
+    dict of str to TraceFormat
+        By name.
+
+    Examples
+    --------
+    >>> trace_formats()["mooncake"].known_by
+    'JSON lines, timestamp (ms), input_length, output_length'
+    >>> [name for name, one in trace_formats().items() if one.write is None]
+    ['burstgpt', 'vllm']
+    """
+    return {**{one.name: one for one in _OURS}, **_REGISTERED}
+
+
+def register_trace_format(format: TraceFormat) -> None:  # noqa: A002 (the word users know)
+    """Add a format of traces: ``read_trace``, ``write_trace`` and the command line then know it.
+
+    Parameters
+    ----------
+    format : TraceFormat
+        The format; the same record again changes nothing.
+
+    Raises
+    ------
+    InputError
+        Another format has this name, or this is no format.
+    """
+    if not isinstance(format, TraceFormat):
+        raise InputError(f"a trace format is a TraceFormat, got {type(format).__name__}")
+    if trace_formats().get(format.name, format) != format:
+        raise InputError(f"another trace format is called {format.name!r}", value=format.name)
+    if format not in _OURS:
+        _REGISTERED[format.name] = format
 
 
 @checked
@@ -139,8 +160,8 @@ def read_trace(
     if not text.strip():
         raise FormatError("the file is empty", path=name)
     kind = kind or _recognise(text, name)
-    rows = _served(_FORMATS[kind].read(text, name, how), failed, name)
-    read = f"read as {kind} trace{' (format recognised)' if format is None else ''}"
+    rows = _served(kind.read(text, name, how), failed, name)
+    read = f"read as {kind.name} trace{' (format recognised)' if format is None else ''}"
     timed = [note for note in rows.notes if note.startswith("times ")]
     notes = [", ".join([read, *timed]), *(note for note in rows.notes if note not in timed)]
     codes, classes = _klass(rows, klass, name)
@@ -161,10 +182,11 @@ def read_trace(
     )  # fmt: skip
 
 
-def _named(name: str) -> str:
-    if name not in _FORMATS:
-        raise InputError(f"unknown trace format {shown(name)}{nearest(name, _FORMATS)}", value=name)
-    return name
+def _named(name: str) -> TraceFormat:
+    formats = trace_formats()
+    if name not in formats:
+        raise InputError(f"unknown trace format {shown(name)}{nearest(name, formats)}", value=name)
+    return formats[name]
 
 
 def _count(name: str, value: int | None) -> int | None:
@@ -217,28 +239,29 @@ def _served(rows: Rows, failed: str | None, path: str) -> Rows:
     )
 
 
-def _recognise(text: str, path: str) -> str:
+def _recognise(text: str, path: str) -> TraceFormat:
     """Choose the format with most names in the first record, so that a typo names its column."""
     line, record = first_record(text)
     if record.startswith("{"):
         found = set(re.findall(r'"([^"]*)"\s*:', text[:_TELLING] if len(record) < 2 else record))
     else:
         found = {part.strip().strip('"') for part in record.split(",")}
+    formats = trace_formats()
     score = {
-        kind: sum(column.among(found) is not None for column in entry.columns)
-        for kind, entry in _FORMATS.items()
+        name: sum(column.among(found) is not None for column in one.columns)
+        for name, one in formats.items()
     }
     best = max(score, key=score.__getitem__)
     stranger = explain(text) if score[best] < 2 else None
     if score[best] == 0 or stranger:
-        known = f"expected a header or a JSON object of one of {', '.join(_FORMATS)}"
+        known = f"expected a header or a JSON object of one of {', '.join(formats)}"
         raise FormatError(
             stranger
             or f"the trace format is not recognised from {shown(record)}: {known}; name it with "
             "format=",
             path=path, line=line,
         )  # fmt: skip
-    return best
+    return formats[best]
 
 
 def _drawn(
@@ -345,32 +368,38 @@ def write_trace(trace: Trace, path: PathLike, *, format: str | None = None) -> N
     ...     read_trace(f"{folder}/t.jsonl").notes[0]
     'read as mooncake trace (format recognised), times in ms'
     """
-    if format is None:
-        format = "mooncake" if str(path).removesuffix(".gz").endswith(".jsonl") else "native"  # noqa: A001
-    kind = _named(format)
-    writer = _FORMATS[kind].write
-    if writer is None:
-        known = ", ".join(WRITTEN_FORMATS)
-        raise InputError(f"the format {kind} is read, not written: use one of {known}", value=kind)
-    if kind != "azure" and trace.arrival[0] < 0:
+    kind = _by_suffix(path) if format is None else _named(format)
+    if kind.write is None:
+        known = ", ".join(name for name, one in trace_formats().items() if one.write is not None)
         raise InputError(
-            f"the first request comes at {trace.arrival[0]} s, but the {kind} format counts from "
-            "0: trace.scaled(factor=1) starts the clock at the first request"
+            f"the format {kind.name} is read, not written: use one of {known}", value=kind.name
         )
-    text = writer(trace)
+    if trace.arrival[0] < 0 and not kind.before_zero:
+        raise InputError(
+            f"the first request comes at {trace.arrival[0]} s, but the {kind.name} format counts "
+            "from 0: trace.scaled(factor=1) starts the clock at the first request"
+        )
+    text = kind.write(trace)
     lost = []
-    if kind != "native" and (hidden := int(np.count_nonzero(trace.reasoning))):
+    if "reasoning" not in kind.keeps and (hidden := int(np.count_nonzero(trace.reasoning))):
         lost.append(f"the hidden reasoning tokens of {hidden:,} requests")
-    if kind != "native" and len(trace.classes) > 1:
+    if "classes" not in kind.keeps and len(trace.classes) > 1:
         lost.append(f"the classes ({', '.join(trace.classes)})")
-    if trace.prefix is not None and (kind != "mooncake" or trace.prefix.block != mooncake.BLOCK):
+    if trace.prefix is not None and trace.prefix.block != kind.block:
         lost.append(f"the names of the prefix blocks of {trace.prefix.block} tokens")
     write_text(path, text)
     if lost:
         warnings.warn(
             TraceWarning(
-                f"{printable(path)}: the {kind} format cannot hold {' and '.join(lost)}; "
+                f"{printable(path)}: the {kind.name} format cannot hold {' and '.join(lost)}; "
                 "format='native' keeps everything but prefix blocks"
             ),
             stacklevel=2,
         )
+
+
+def _by_suffix(path: PathLike) -> TraceFormat:
+    """Format in which a file of this name is written: our own, unless its end means another."""
+    name = str(path).removesuffix(".gz")
+    ends = (one for one in trace_formats().values() if one.suffix and name.endswith(one.suffix))
+    return next(ends, _native.FORMAT)

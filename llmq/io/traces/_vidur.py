@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmq.io.traces._clock import read_clock
+from llmq.io.traces._format import TraceFormat
 from llmq.io.traces._records import read_csv
 from llmq.io.traces._schema import PLAIN, Column, How, Rows, lengths
 
 if TYPE_CHECKING:
     from llmq.model.trace import Trace
 
-__all__ = ["COLUMNS", "read", "write"]
+__all__ = ["FORMAT"]
 
 COLUMNS = (
     Column("arrived_at", optional=True),
@@ -95,3 +96,9 @@ def write(trace: Trace) -> str:
     columns = ((trace.arrival + 0.0).tolist(), trace.prompt.tolist(), trace.output.tolist())
     rows += [f"{time!r},{p},{o}" for time, p, o in zip(*columns, strict=True)]
     return "\n".join(rows) + "\n"
+
+
+FORMAT = TraceFormat(
+    name="vidur", known_by="arrived_at (s), num_prefill_tokens, num_decode_tokens",
+    columns=COLUMNS, read=read, write=write,
+)  # fmt: skip
