@@ -28,7 +28,7 @@ from llmq.policies import Policy, Sarathi
 from llmq.policies.priority import Priority
 from llmq.sim.agents import simulate_agents
 from llmq.sim.agents._time import peaks
-from llmq.theory.stability._agents_case import exit_priority_case
+from llmq.theory.stability.agents_case import exit_priority_case
 
 if TYPE_CHECKING:
     from llmq.rng import RngLike

@@ -29,7 +29,7 @@ from llmq.policies import FCFS, PASCAL, RR, SLAI, Policy, Sarathi
 from llmq.rng import RngLike
 from llmq.sim.results._stats import student
 from llmq.sim.results.run import Run
-from llmq.theory.stability._losses import holding_load, ranked_load, recompute_load
+from llmq.theory.stability.losses import holding_load, ranked_load, recompute_load
 
 TITLE = "Held decodes and swaps: what SLAI and PASCAL lose"
 SEED = 7

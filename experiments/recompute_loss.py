@@ -32,8 +32,8 @@ from llmq.rng import RngLike
 from llmq.sim.results._stats import student
 from llmq.sim.results.run import Run
 from llmq.theory.region import stability_region
-from llmq.theory.stability._losses import recompute_load, thrash_rates
 from llmq.theory.stability._losses_cycle import FILLS, full_memory_cycle
+from llmq.theory.stability.losses import recompute_load, thrash_rates
 
 TITLE = "Rank preemption with recompute: a smaller region"
 SEED = 7

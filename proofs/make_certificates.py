@@ -24,8 +24,8 @@ from llmq.theory.planning_lp._configurations import Knapsack
 from llmq.theory.planning_lp._static import Need, PlanningProblem, Pool
 from llmq.theory.region._certificate import Certificate, certify_problem
 from llmq.theory.region._certify import certify
-from llmq.theory.stability._finite import certify_chain, certify_network, certify_tiles
 from llmq.theory.stability.drift import constants, maxweight
+from llmq.theory.stability.finite import certify_chain, certify_network, certify_tiles
 
 FOLDER = Path(__file__).parent / "certificates"
 DAI = BatchTime.tiled(base=11.28, per_tile=35.47, tile=128)  # milliseconds

@@ -6,7 +6,7 @@ first. A newcomer may push out those that rank below it; what was pushed out is 
 ``protect=1`` is SPRPT (never safe), ``protect=0`` never preempts by rank.
 
 Two choices that the paper leaves open change the stability region
-(:mod:`llmq.theory.stability._losses`): whether a request that does not fit stops those behind it
+(:mod:`llmq.theory.stability.losses`): whether a request that does not fit stops those behind it
 (``fill``), and whether "fits" means now (``admission="now"``) or at every later step, by the
 predicted lengths (``"future"``: the peak of Past-Future, and nobody is pushed out by rank).
 

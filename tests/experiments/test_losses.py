@@ -9,7 +9,7 @@ import llmq
 from experiments import pacing_loss, recompute_loss
 from experiments.claim import Claim, Status
 from experiments.table import TABLES, Table, read_table
-from llmq.theory.stability._losses import holding_load
+from llmq.theory.stability.losses import holding_load
 
 FULL = {name: read_table(TABLES / f"{name}.csv") for name in ("recompute_loss", "pacing_loss")}
 

@@ -258,7 +258,7 @@ def every_policy(
 
     Examples
     --------
-    >>> from llmq.theory.stability._agents_case import exit_priority_case
+    >>> from llmq.theory.stability.agents_case import exit_priority_case
     >>> case = exit_priority_case(768, (32, 32), (512, 32), load=0.9)
     >>> every_policy(case.agents, case.engines, case.rates).is_stable
     False
@@ -285,7 +285,7 @@ def two_station_network(
     dict of str to dict
         ``station``, ``mean_service`` (seconds of full batches), ``successor`` and ``arrivals`` by
         class: arguments of :func:`llmq.lyapunov.two_station` and of
-        :func:`llmq.theory.stability._finite.certify_network`.
+        :func:`llmq.theory.stability.finite.certify_network`.
 
     Raises
     ------
@@ -294,7 +294,7 @@ def two_station_network(
 
     Examples
     --------
-    >>> from llmq.theory.stability._agents_case import exit_priority_case
+    >>> from llmq.theory.stability.agents_case import exit_priority_case
     >>> case = exit_priority_case()
     >>> network = two_station_network(case.agents, case.engines, case.rates)
     >>> network["mean_service"]["ab.2"], network["successor"]["ab.1"]

@@ -21,8 +21,8 @@ from llmq.policies import Sarathi
 from llmq.policies.priority import Priority
 from llmq.result import Kind, from_json, to_json
 from llmq.sim.agents import peaks, simulate_agents
-from llmq.theory.stability._agents_case import AgentCase, exit_priority_case
 from llmq.theory.stability.agents import agent_load, every_policy, is_feed_forward, station_mix
+from llmq.theory.stability.agents_case import AgentCase, exit_priority_case
 
 SHELF = Path(__file__).parents[3] / "docs" / "counterexamples" / "agents"
 ONE = llmq.BatchTime.affine(base=1.0, per_token=0.0)

@@ -35,8 +35,8 @@ from llmq.model.time.batchtime import BatchTime
 from llmq.theory.chains._stationary import stationary
 from llmq.theory.planning_lp._configurations import Knapsack
 from llmq.theory.region._certificate_record import Certificate, canonical_digest
-from llmq.theory.stability._finite import certify_chain, certify_network, certify_tiles
 from llmq.theory.stability.drift import constants, maxweight
+from llmq.theory.stability.finite import certify_chain, certify_network, certify_tiles
 
 PROOFS = Path(llmq.__file__).parent.parent / "proofs"
 NEW = ("linear_foster", "pl_lyapunov", "quadratic_maxweight", "finite_chain", "tile_inequality",

@@ -10,7 +10,7 @@ import pytest
 from llmq.errors import InputError, UnstableError
 from llmq.model.time.batchtime import BatchTime
 from llmq.theory.chains._examples import decode_first, slot_engine
-from llmq.theory.stability._finite import certify_chain, certify_network, certify_tiles
+from llmq.theory.stability.finite import certify_chain, certify_network, certify_tiles
 from llmq.theory.stability.lyapunov import cyclic_agents
 
 AGENTS = {"station": (1, 2, 2, 1), "successor": (1, None, 3, None), "arrivals": (1, 0, 1, 0)}

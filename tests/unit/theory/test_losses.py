@@ -15,8 +15,8 @@ from llmq.policies.contract.fill import plan
 from llmq.policies.contract.view import Batch, View
 from llmq.policies.trail import TRAIL, future_peak
 from llmq.sim._reference import engine as reference
-from llmq.theory.stability._losses import holding_load, ranked_load, recompute_load, thrash_rates
 from llmq.theory.stability._losses_cycle import FILLS, _Memory, full_memory_cycle
+from llmq.theory.stability.losses import holding_load, ranked_load, recompute_load, thrash_rates
 
 HAND = llmq.BatchTime.affine(base=4.0, per_token=1.0)
 RULES: dict[str, Policy] = {
