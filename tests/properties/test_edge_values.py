@@ -26,9 +26,10 @@ from llmq.errors import LlmqError, LlmqWarning
 from llmq.model.arrivals import Arrivals, Poisson
 
 MODULES = (
-    "policies", "policies.routers", "theory.latency", "theory.lyapunov", "theory.chains",
-    "theory.fluid", "theory.hindsight", "theory.symbolic", "theory.tiling", "theory.routing",
-    "theory.drift", "calibrate.catalogue", "model.arrivals", "model.closed",
+    "policies", "policies.contract.routers", "theory.latency", "theory.stability.lyapunov",
+    "theory.chains", "theory.fluid", "theory.hindsight", "theory.symbolic",
+    "theory.region.tiling", "theory.region.routing", "theory.stability.drift",
+    "calibrate.catalogue", "model.arrivals", "model.closed",
 )  # fmt: skip
 LAW = llmq.BatchTime.affine(base=0.01, per_token=1e-4)
 ENGINE = llmq.Engine(LAW, token_budget=256, max_seqs=16, kv_tokens=64_000)
