@@ -22,40 +22,52 @@ class Coefficients(Protocol):
     """The numbers of a law; :class:`llmq.model.time.batchtime.BatchTime` says what each is."""
 
     @property
-    def form(self) -> str: ...
+    def form(self) -> str:
+        """Name of the form."""
 
     @property
-    def base(self) -> float: ...
+    def base(self) -> float:
+        """Seconds of an iteration."""
 
     @property
-    def per_token(self) -> float: ...
+    def per_token(self) -> float:
+        """Seconds of a token."""
 
     @property
-    def tile(self) -> int: ...
+    def tile(self) -> int:
+        """Tokens of a tile."""
 
     @property
-    def per_tile(self) -> float: ...
+    def per_tile(self) -> float:
+        """Seconds of a started tile."""
 
     @property
-    def floor(self) -> float: ...
+    def floor(self) -> float:
+        """Seconds below which no iteration is."""
 
     @property
-    def floor_per_token(self) -> float: ...
+    def floor_per_token(self) -> float:
+        """Seconds of a token on the floor."""
 
     @property
-    def per_kv(self) -> float: ...
+    def per_kv(self) -> float:
+        """Seconds of a KV token read, decodes only."""
 
     @property
-    def per_kv_mixed(self) -> float: ...
+    def per_kv_mixed(self) -> float:
+        """The same, with prompts."""
 
     @property
-    def per_work(self) -> float: ...
+    def per_work(self) -> float:
+        """Seconds of a unit of attention work."""
 
     @property
-    def tokens(self) -> tuple[int, ...]: ...
+    def tokens(self) -> tuple[int, ...]:
+        """Grid of a table."""
 
     @property
-    def seconds(self) -> tuple[float, ...]: ...
+    def seconds(self) -> tuple[float, ...]:
+        """Times of a table."""
 
 
 def token_curve(law: Coefficients, n: Floats) -> Floats:

@@ -101,8 +101,8 @@ def test_the_checker_runs_alone(run, good, tmp_path, monkeypatch):
 
 def test_the_installed_copy_is_preferred(tmp_path, monkeypatch):
     package = tmp_path / "llmq"
-    (package / "cli").mkdir(parents=True)
-    monkeypatch.setattr(check, "__file__", str(package / "cli" / "check.py"))
+    (package / "cli" / "commands").mkdir(parents=True)
+    monkeypatch.setattr(check, "__file__", str(package / "cli" / "commands" / "check.py"))
     with pytest.raises(llmq.InputError, match="missing from this installation"):
         check._program()
     for folder in (tmp_path / "proofs", package / "_check"):

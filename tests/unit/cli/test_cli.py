@@ -373,7 +373,7 @@ def test_help(run, command):
 
 def test_help_loads_nothing_heavy():
     heavy = "{'scipy', 'matplotlib', 'sympy', 'cvxpy', 'numpy'}"
-    code = f"import sys, llmq.cli; llmq.cli._main(['--help']); print(set(sys.modules) & {heavy})"
+    code = f"import sys, llmq.cli; llmq.cli.main(['--help']); print(set(sys.modules) & {heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     out = done.stdout
     assert all(f"\n    {command}" in out for command in COMMANDS)

@@ -14,8 +14,8 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.optimality import instability
 from llmq.optimality.instability import Instability, find_instability
+from llmq.optimality.instability import _instability as instability
 from llmq.optimality.instability.priority import (
     AgentSketch,
     PriorityTrap,

@@ -9,7 +9,7 @@ import pytest
 
 import llmq
 from llmq import policies
-from llmq.cli._main import main
+from llmq.cli import main
 from llmq.sim.compare import compare
 
 CHIP = llmq.Engine(llmq.BatchTime.affine(base=0.01, per_token=1e-4), max_seqs=64)

@@ -196,7 +196,7 @@ def test_f_many_kinds_are_rounded_up(monkeypatch: pytest.MonkeyPatch) -> None:
         few = inner_bound(engine, {"x": one}).load([1.0])
         assert 1.0001 * every < few < 1.15 * every
     # Each value keeps its weight.
-    value, group = inner._round_up(one.prompt.values, inner._weights(one.prompt))
+    value, group = inner._round_up(one.prompt.values, one.prompt.probabilities)
     assert (value[group] >= one.prompt.values).all()
     assert 6 <= len(value) <= 13
     assert value[-1] == max(prompt)

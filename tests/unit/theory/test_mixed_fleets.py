@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import llmq
-from llmq.cli._main import main
+from llmq.cli import main
 from llmq.sim.results._stability import offered_load
 
 LAW = llmq.BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8)
