@@ -79,8 +79,7 @@ of the share of requests within the true 99 % point. 95 % are meant, 92 % requir
 fewer than 100 intervals, where one miss more is a per cent and more, a cell must not lie below that
 by more than chance (one in a hundred). Those that lie below 92 % at all are listed at the end.
 Long paths of a load that are missing here take too many requests (`experiments/coverage_cells.py`,
-`MOST`). Not run yet: Sarathi and PASCAL at 0.98, eight long paths of PASCAL at 0.95 and of M/G/1 at
-0.98.
+`MOST`).
 *Half width* is that of the mean and of the 99 % point, relative to the truth (median of the runs).
 
 "1 x enough" is the length with which `simulate(precision=)` goes on when a verdict is undecided: a

@@ -20,6 +20,7 @@ __all__ = [
     "REPLICATIONS",
     "REQUESTS",
     "ROWS",
+    "SERVERS",
     "TEXT_BYTES",
     "TOKENS",
     "WORKERS",
@@ -37,6 +38,7 @@ TOKENS = 2**32  # of a request
 LENGTHS = 2**21  # token counts between the shortest and the longest of a law
 RATE = 1e9  # requests per second
 ENGINES = 100_000  # of a fleet
+SERVERS = 10_000_000  # of a formula that goes from one server to the next
 REQUESTS = 10_000_000  # simulated in one call: paths times requests of a path
 REPLICATIONS = 100_000
 WORKERS = 1024

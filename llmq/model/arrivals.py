@@ -286,6 +286,7 @@ class MMPP(Arrivals):
         return MMPP((r1 * factor, r2 * factor), (q1 * factor, q2 * factor))
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class CappedPoisson(Arrivals):
     r"""Poisson arrivals as some load generators make them: with no gap above a cap.
@@ -313,9 +314,7 @@ class CappedPoisson(Arrivals):
 
     def __post_init__(self) -> None:
         for name in ("nominal", "cap"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InputError(f"{name} must be positive and finite, got {value}", value=value)
+            _positive(name, getattr(self, name))
 
     @property
     def rate(self) -> float:
@@ -332,5 +331,6 @@ class CappedPoisson(Arrivals):
         gaps = rng.exponential(1 / self.nominal, n)
         return np.cumsum(np.minimum(gaps, self.cap / self.nominal))
 
+    @checked
     def at_rate(self, rate: float) -> CappedPoisson:  # noqa: D102 (the base says it)
         return replace(self, nominal=self.nominal * rate / self.rate)

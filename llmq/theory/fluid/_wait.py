@@ -359,7 +359,7 @@ def nested_wait(
 
 def _held(prompt: int, after: int, last: int) -> int:
     """KV tokens of one request in each stage ``after + 1, ..., last``."""
-    return sum(prompt + stage for stage in range(after + 1, last + 1))
+    return (last - after) * prompt + (last * (last + 1) - after * (after + 1)) // 2
 
 
 def _nested_lengths(mix: Mapping[str, RequestClass]) -> dict[str, tuple[int, int]]:

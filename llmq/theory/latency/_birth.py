@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmq._input.checked import checked
+from llmq._limits import SERVERS
 from llmq.result import Kind
 from llmq.theory.latency._base import Law, check_number, check_whole
 
@@ -130,7 +131,8 @@ def birth_death(
     o, alpha = check_number("output", output), check_number("base", base)
     beta = check_number("per_token", per_token, zero=True)
     gamma = check_number("per_kv", per_kv, zero=True)
-    slots, places = check_whole("max_seqs", max_seqs), check_whole("queue", queue, 0)
+    slots = check_whole("max_seqs", max_seqs, most=SERVERS)
+    places = check_whole("queue", queue, 0, SERVERS)
     step = beta * (s + o) / (o + 1) + gamma * (s + o / 2)
     n = np.arange(slots + places + 1)
     batch = np.minimum(n, slots)

@@ -36,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq._input.checked import checked
+from llmq._limits import SERVERS
 from llmq.result import Kind
 from llmq.theory.latency._base import Law, check_number, check_share, check_stable, check_whole
 
@@ -248,7 +249,7 @@ def decode_occupancy(
             variance=(work + fixed) / (1 - work) ** 2, queue=0.0,
             tbt=(base + per_token) / (1 - work), head=np.empty(0), ratio=work,
         )  # fmt: skip
-    slots = check_whole("max_seqs", max_seqs)
+    slots = check_whole("max_seqs", max_seqs, most=SERVERS)
     ratio = fixed / slots + work
     check_stable("the occupancy", ratio, remedy)
     head = _head(work, fixed, slots, ratio)

@@ -23,6 +23,7 @@ import math
 from dataclasses import dataclass
 
 from llmq._input.checked import checked
+from llmq._limits import SERVERS
 from llmq.errors import InputError
 from llmq.result import Kind
 from llmq.theory.latency._base import Law, check_number, check_share, check_stable, check_whole
@@ -154,7 +155,7 @@ def erlang_c(servers: int, load: float) -> ErlangC:
     >>> erlang_c(servers=12, load=10.0).staff(p_wait=0.2)
     14
     """
-    c, a = check_whole("servers", servers), check_number("load", load)
+    c, a = check_whole("servers", servers, most=SERVERS), check_number("load", load)
     check_stable("the wait", a / c, f"use at least {math.floor(a) + 1} servers")
     lost = 1.0
     for k in range(1, c + 1):
@@ -299,8 +300,10 @@ class ShortestOf(Law):
         float
             Doubly exponential in ``k`` for ``d >= 2``.
         """
-        k = check_whole("k", k, 0)
-        return _power(self.load, sum(self.d**i for i in range(k)))
+        k, d = check_whole("k", k, 0), self.d
+        # 1 + d + ... + d^(k-1), which is beyond any float long before it is beyond memory.
+        steps = k if d == 1 else (d**k - 1) // (d - 1) if k * math.log2(d) < 1000 else math.inf
+        return _power(self.load, steps)
 
 
 @checked
@@ -351,6 +354,6 @@ def jsq(d: int, load: float) -> ShortestOf:
     )  # fmt: skip
 
 
-def _power(base: float, exponent: int) -> float:
+def _power(base: float, exponent: float) -> float:
     # Exponents grow as d^k: beyond floats the power is 0.
     return math.exp(max(-745.2, exponent * math.log(base))) if exponent < 2**900 else 0.0

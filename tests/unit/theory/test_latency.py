@@ -397,3 +397,25 @@ def test_priced_workload_refuses() -> None:
     with pytest.raises(UnstableError, match=r"margin 0\.5") as info:
         latency.priced_workload(region, {"x": 80.0}, MIX)
     assert info.value.margin == near(0.5)
+
+
+def test_c_counts_that_a_formula_goes_through_one_by_one_are_bounded():
+    """C: 2^31 servers took minutes, 2^31 slots 16 GB; a tail beyond 2^31 requests never ended."""
+    with pytest.raises(llmq.InputError, match="servers must be at most 10000000, got 2147483648"):
+        llmq.latency.erlang_c(2**31, 3.0)
+    rates = {"base": 0.01, "per_token": 1e-4}
+    with pytest.raises(llmq.InputError, match="max_seqs must be at most"):
+        llmq.latency.decode_occupancy(1.0, 5.0, **rates, max_seqs=2**31)
+    with pytest.raises(llmq.InputError, match="queue must be at most"):
+        llmq.latency.birth_death(1, 8, 8, **rates, per_kv=0.0, max_seqs=8, queue=2**31)
+    two = llmq.latency.jsq(2, 0.9)
+    assert two.tail(2**31) == 0
+    assert two.tail(5) == pytest.approx(0.9 ** (1 + 2 + 4 + 8 + 16), rel=1e-12)
+    assert llmq.latency.jsq(1, 0.9).tail(3) == pytest.approx(0.9**3, rel=1e-12)
+
+
+def test_c_tokens_of_a_long_output_are_summed_in_closed_form():
+    from llmq.theory.fluid._wait import _held
+
+    assert _held(7, 3, 9) == sum(7 + stage for stage in range(4, 10))
+    assert _held(1, 0, 2**32) == 2**32 + 2**31 * (2**32 + 1)
