@@ -302,7 +302,7 @@ class ShortestOf(Law):
         """
         k, d = check_whole("k", k, 0), self.d
         # 1 + d + ... + d^(k-1), which is beyond any float long before it is beyond memory.
-        steps = k if d == 1 else (d**k - 1) // (d - 1) if k * math.log2(d) < 1000 else math.inf
+        steps = k if d == 1 else (d**k - 1) // (d - 1) if k * math.log2(d) < 2**10 else math.inf
         return _power(self.load, steps)
 
 
