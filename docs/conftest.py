@@ -8,4 +8,4 @@ from llmq.io import profiles, traces
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (traces._traces, profiles._profiles):
-        monkeypatch.setattr(module, "_REGISTERED", {})
+        monkeypatch.setattr(module.FORMATS, "registered", {})

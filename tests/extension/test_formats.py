@@ -63,8 +63,8 @@ LOG = ProfileFormat(
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
-    monkeypatch.setattr(traces._traces, "_REGISTERED", {})
-    monkeypatch.setattr(profiles._profiles, "_REGISTERED", {})
+    monkeypatch.setattr(traces._traces.FORMATS, "registered", {})
+    monkeypatch.setattr(profiles._profiles.FORMATS, "registered", {})
     register_trace_format(TABS)
     register_profile_format(LOG)
 
@@ -146,5 +146,46 @@ def test_a_name_is_taken_once():
         register_trace_format("tabs")
     with pytest.raises(InputError, match="is a ProfileFormat, got str"):
         register_profile_format("log")
-    with pytest.raises(InputError, match="write must be a function or None, got 'x'"):
+    with pytest.raises(InputError, match="write must be a function, got 'x'"):
         dataclasses.replace(TABS, write="x")
+
+
+def test_a_reader_that_fails_is_named_with_the_file(tmp_path, capsys):
+    """A reader of somebody's own may not check its cells: no traceback, no report of a fault."""
+    trace, log = tmp_path / "a.tsv", tmp_path / "log.csv"
+    trace.write_text("ms,\task,\tsay\n0\t5x\t16\n", encoding="utf-8")
+    said = r"the reader of the trace format 'tabs' could not read it \(ValueError: .*5x.*\): check"
+    with pytest.raises(FormatError, match=said):
+        read_trace(trace)
+    assert main(["convert", str(trace), str(tmp_path / "b.csv")]) == 2
+    assert "a.tsv" in capsys.readouterr().err
+    log.write_text("batch,us\n1,6020\n8,x\n", encoding="utf-8")
+    with pytest.raises(FormatError, match=r"log.csv.*profile format 'log' could not read it"):
+        llmq.read_profile(log)
+
+
+def test_a_reader_returns_what_its_kind_does(tmp_path):
+    register_trace_format(dataclasses.replace(TABS, name="nothing", read=lambda *_: None))
+    file = tmp_path / "a.tsv"
+    file.write_text("ms,\task,\tsay\n0\t5\t16\n", encoding="utf-8")
+    with pytest.raises(InputError, match="'nothing' returned a NoneType; it must return Rows"):
+        read_trace(file, format="nothing")
+
+
+def test_what_a_user_registers_is_recognised_first(tmp_path):
+    assert list(profile_formats())[:2] == ["log", "vidur"]
+    own = dataclasses.replace(TABS, name="own", columns=trace_formats()["native"].columns)
+    register_trace_format(own)
+    write_trace(llmq.Trace([0.0], [5], [3]), tmp_path / "a.csv", format="native")
+    with pytest.raises(FormatError, match="wants three cells"):
+        read_trace(tmp_path / "a.csv")
+
+
+def test_an_unforeseen_error_of_our_own_reader_stays_one(tmp_path, monkeypatch):
+    """It is a fault of llmq, not of the file: the command line asks for a report."""
+    write_trace(llmq.Trace([0.0], [5], [3]), tmp_path / "a.csv")
+    native = trace_formats()["native"]
+    broken = dataclasses.replace(native, read=lambda *_: 1 / 0)
+    monkeypatch.setitem(traces._traces.FORMATS.ours, "native", broken)
+    with pytest.raises(ZeroDivisionError):
+        read_trace(tmp_path / "a.csv")

@@ -159,7 +159,8 @@ def _read(file: Path, asked: Asked) -> Profile:
         raise InputError("this profile holds kernels of any model: say model=, e.g. Llama-3.1-8B")
     drawn: dict[str, Any] = {"tp": asked.tp, "steps": asked.steps, "rng": asked.rng}
     if _is_package(file) or not file.exists():
-        # These rows were compared with the hardware where their lines are known.
+        # A GPU type that is not there: the reader of the package names those that are. Its rows
+        # are compared with the hardware where their lines are known.
         return package_profile(
             shape, file.name, folder=file.parent, all_reduce=asked.all_reduce, **drawn
         )

@@ -6,7 +6,7 @@ The formats that come with the library are records of this kind too
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from llmq.calibrate._geometry import Geometry, geometry
 from llmq.calibrate.catalogue._plausible import check_bound
 from llmq.calibrate.catalogue.gpus import find_gpu
 from llmq.calibrate.profile import Profile
-from llmq.errors import InputError, nearest, shown
+from llmq.errors import InputError
+from llmq.io._formats import complete
 from llmq.rng import RngLike
 
 __all__ = ["Asked", "ProfileFormat", "bounded", "layers_of"]
@@ -109,26 +110,7 @@ class ProfileFormat:
     all_reduce: str = ""
 
     def __post_init__(self) -> None:
-        words: Mapping[str, object] = {"name": self.name, "known_by": self.known_by,
-                                       "number": self.number}  # fmt: skip
-        for field, word in words.items():
-            if not isinstance(word, str) or not word.strip():
-                raise InputError(f"profile format {self.name!r}: {field} must say something, got "
-                                 f"{shown(word)}", value=word)  # fmt: skip
-        for field in ("columns", "read"):
-            value = getattr(self, field)
-            if not callable(value):
-                raise InputError(
-                    f"profile format {self.name!r}: {field} must be a function, got {shown(value)}",
-                    value=value,
-                )
-
-
-def named(name: str, formats: Mapping[str, ProfileFormat]) -> ProfileFormat:
-    """Return a format by its name, or refuse with the nearest known one."""
-    if name not in formats:
-        raise InputError(f"unknown profile format {name!r}{nearest(name, formats)}", value=name)
-    return formats[name]
+        complete("profile", self, ("name", "known_by", "number"), ("columns", "read"))
 
 
 def layers_of(asked: Asked, name: str) -> int:

@@ -19,8 +19,9 @@ from llmq.calibrate._geometry import Geometry, geometry
 from llmq.calibrate.catalogue._package import package_folder
 from llmq.calibrate.profile import Profile
 from llmq.errors import FormatError, InputError
+from llmq.io._formats import Formats
 from llmq.io.profiles import _aiconfigurator, _llmservingsim, _steps, _vidur
-from llmq.io.profiles._format import Asked, ProfileFormat, named
+from llmq.io.profiles._format import Asked, ProfileFormat
 from llmq.io.profiles._table import header
 from llmq.rng import RngLike
 
@@ -28,9 +29,10 @@ __all__ = ["profile_formats", "read_profile", "register_profile_format"]
 
 _FEWEST = 4
 _PACKAGE = "aiconfigurator-core/"
-# In this order files are recognised; what a user registers comes first.
-_OURS = (_vidur.FORMAT, _llmservingsim.FORMAT, _aiconfigurator.FORMAT, _steps.FORMAT)
-_REGISTERED: dict[str, ProfileFormat] = {}
+FORMATS = Formats(
+    "profile", ProfileFormat, Profile,
+    (_vidur.FORMAT, _llmservingsim.FORMAT, _aiconfigurator.FORMAT, _steps.FORMAT),
+)  # fmt: skip
 
 
 def profile_formats() -> dict[str, ProfileFormat]:
@@ -46,7 +48,7 @@ def profile_formats() -> dict[str, ProfileFormat]:
     >>> profile_formats()["vidur"].number
     'ms, one layer, one GPU'
     """
-    return {**_REGISTERED, **{one.name: one for one in _OURS}}
+    return FORMATS.all()
 
 
 def register_profile_format(format: ProfileFormat) -> None:  # noqa: A002 (the word users know)
@@ -60,14 +62,9 @@ def register_profile_format(format: ProfileFormat) -> None:  # noqa: A002 (the w
     Raises
     ------
     InputError
-        Another format has this name.
+        Another format has this name, or this is no format.
     """
-    if not isinstance(format, ProfileFormat):
-        raise InputError(f"a profile format is a ProfileFormat, got {type(format).__name__}")
-    if profile_formats().get(format.name, format) != format:
-        raise InputError(f"another profile format is called {format.name!r}", value=format.name)
-    if format not in _OURS:
-        _REGISTERED[format.name] = format
+    FORMATS.register(format)
 
 
 @checked
@@ -153,7 +150,7 @@ def read_profile(
         layers=layers, shape=shape, tp=tp, gpu=gpu, attention=attention, network=network,
         all_reduce=all_reduce, steps=steps, rng=rng, source=place.name,
     )  # fmt: skip
-    profile = found.read(file, asked)
+    profile: Profile = FORMATS.read(found, file, file, asked)
     _check_spread(profile, file)
     profile = profile.assuming(assume)
     _check_all_reduce(profile, found, file)
@@ -173,8 +170,8 @@ def _recognise(
     place: Path, format: str | None, tp: int, *, packed: bool  # noqa: A002
 ) -> tuple[ProfileFormat, Path]:  # fmt: skip
     """Choose the format, and the file (or the folder that is one profile) to read."""
-    formats = profile_formats()
-    wanted = None if format is None else named(format, formats)
+    formats = FORMATS.all()
+    wanted = None if format is None else FORMATS.named(format)
     if not place.exists() and not packed:
         raise FormatError("no such file or folder: check the path", path=place)
     whole = [one for one in formats.values() if one.folder is not None and one.folder(place)]
@@ -201,14 +198,16 @@ def _recognise(
 
 def _table_of(folder: Path, tp: int, formats: Mapping[str, ProfileFormat]) -> Path:
     places = (folder, folder / f"tp{tp}")
-    for stem in (stem for one in formats.values() for stem in one.tables):
+    stems = [stem for one in formats.values() for stem in one.tables]
+    for stem in stems:
         for place in places:
             found = sorted([*place.glob(f"{stem}*.csv*"), *place.glob(f"{stem}*.parquet")])
             if found:
                 return found[0]
     ranks = sorted(p.name for p in folder.glob("tp*"))
     hint = f"; it has {', '.join(ranks)}, tp={tp} was asked for" if ranks else ""
-    raise FormatError(f"no mlp.csv, dense.csv or gemm*.csv in this folder{hint}", path=folder)
+    known = " or ".join([", ".join(f"{stem}*.csv" for stem in stems[:-1]), f"{stems[-1]}*.csv"])
+    raise FormatError(f"no {known} in this folder{hint}", path=folder)
 
 
 def _check_all_reduce(profile: Profile, format: ProfileFormat, file: Path) -> None:  # noqa: A002

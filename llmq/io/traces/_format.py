@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmq.errors import InputError, shown
+from llmq.io._formats import complete
 from llmq.io.traces._schema import Column, How, Rows
 from llmq.model.trace import Trace
 
@@ -65,14 +66,10 @@ class TraceFormat:
     suffix: str = ""
 
     def __post_init__(self) -> None:
-        who = f"trace format {self.name!r}"
-        for field in ("name", "known_by"):
-            word = getattr(self, field)
-            if not isinstance(word, str) or not word.strip():
-                raise InputError(f"{who}: {field} must say something, got {shown(word)}")
+        functions = ("read",) if self.write is None else ("read", "write")
+        complete("trace", self, ("name", "known_by"), functions)
         if not self.columns or not all(isinstance(one, Column) for one in self.columns):
-            raise InputError(f"{who}: columns must be Column records, got {shown(self.columns)}")
-        if not callable(self.read):
-            raise InputError(f"{who}: read must be a function, got {shown(self.read)}")
-        if self.write is not None and not callable(self.write):
-            raise InputError(f"{who}: write must be a function or None, got {shown(self.write)}")
+            raise InputError(
+                f"trace format {self.name!r}: columns must be Column records, got "
+                f"{shown(self.columns)}"
+            )

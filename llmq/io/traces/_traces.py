@@ -20,7 +20,8 @@ import numpy.typing as npt
 from llmq._input.checked import checked
 from llmq._input.files import PathLike, read_text, write_text
 from llmq._limits import TOKENS
-from llmq.errors import FormatError, InputError, TraceWarning, nearest, printable, shown
+from llmq.errors import FormatError, InputError, TraceWarning, printable, shown
+from llmq.io._formats import Formats
 from llmq.io.traces import _azure, _burstgpt, _mooncake, _native, _results, _vidur
 from llmq.io.traces._clock import check_unit
 from llmq.io.traces._format import TraceFormat
@@ -37,12 +38,11 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 _TELLING = 65_536  # characters that tell the format of a JSON object over several lines
 
-
-_OURS = (
-    _azure.FORMAT, _burstgpt.FORMAT, _mooncake.FORMAT, _native.FORMAT, _vidur.FORMAT,
-    _results.FORMAT,
+FORMATS = Formats(
+    "trace", TraceFormat, Rows,
+    (_azure.FORMAT, _burstgpt.FORMAT, _mooncake.FORMAT, _native.FORMAT, _vidur.FORMAT,
+     _results.FORMAT),
 )  # fmt: skip
-_REGISTERED: dict[str, TraceFormat] = {}
 
 
 def trace_formats() -> dict[str, TraceFormat]:
@@ -60,7 +60,7 @@ def trace_formats() -> dict[str, TraceFormat]:
     >>> [name for name, one in trace_formats().items() if one.write is None]
     ['burstgpt', 'vllm']
     """
-    return {**{one.name: one for one in _OURS}, **_REGISTERED}
+    return FORMATS.all()
 
 
 def register_trace_format(format: TraceFormat) -> None:  # noqa: A002 (the word users know)
@@ -76,12 +76,7 @@ def register_trace_format(format: TraceFormat) -> None:  # noqa: A002 (the word 
     InputError
         Another format has this name, or this is no format.
     """
-    if not isinstance(format, TraceFormat):
-        raise InputError(f"a trace format is a TraceFormat, got {type(format).__name__}")
-    if trace_formats().get(format.name, format) != format:
-        raise InputError(f"another trace format is called {format.name!r}", value=format.name)
-    if format not in _OURS:
-        _REGISTERED[format.name] = format
+    FORMATS.register(format)
 
 
 @checked
@@ -155,12 +150,12 @@ def read_trace(
         raise InputError(f"failed must be 'drop' or 'prefill', got {shown(failed)}", value=failed)
     check_unit(time_unit)
     how = How(time_unit, _count("hash_block", hash_block), _count("output", output))
-    kind = None if format is None else _named(format)
+    kind = None if format is None else FORMATS.named(format)
     text = read_text(path)
     if not text.strip():
         raise FormatError("the file is empty", path=name)
     kind = kind or _recognise(text, name)
-    rows = _served(kind.read(text, name, how), failed, name)
+    rows = _served(FORMATS.read(kind, name, text, name, how), failed, name)
     read = f"read as {kind.name} trace{' (format recognised)' if format is None else ''}"
     timed = [note for note in rows.notes if note.startswith("times ")]
     notes = [", ".join([read, *timed]), *(note for note in rows.notes if note not in timed)]
@@ -180,13 +175,6 @@ def read_trace(
         None if codes is None else codes[order], classes, source=name, notes=tuple(notes),
         prefix=None if rows.prefix is None else rows.prefix.take(order),
     )  # fmt: skip
-
-
-def _named(name: str) -> TraceFormat:
-    formats = trace_formats()
-    if name not in formats:
-        raise InputError(f"unknown trace format {shown(name)}{nearest(name, formats)}", value=name)
-    return formats[name]
 
 
 def _count(name: str, value: int | None) -> int | None:
@@ -246,7 +234,7 @@ def _recognise(text: str, path: str) -> TraceFormat:
         found = set(re.findall(r'"([^"]*)"\s*:', text[:_TELLING] if len(record) < 2 else record))
     else:
         found = {part.strip().strip('"') for part in record.split(",")}
-    formats = trace_formats()
+    formats = FORMATS.all()
     score = {
         name: sum(column.among(found) is not None for column in one.columns)
         for name, one in formats.items()
@@ -368,9 +356,9 @@ def write_trace(trace: Trace, path: PathLike, *, format: str | None = None) -> N
     ...     read_trace(f"{folder}/t.jsonl").notes[0]
     'read as mooncake trace (format recognised), times in ms'
     """
-    kind = _by_suffix(path) if format is None else _named(format)
+    kind = _by_suffix(path) if format is None else FORMATS.named(format)
     if kind.write is None:
-        known = ", ".join(name for name, one in trace_formats().items() if one.write is not None)
+        known = ", ".join(name for name, one in FORMATS.all().items() if one.write is not None)
         raise InputError(
             f"the format {kind.name} is read, not written: use one of {known}", value=kind.name
         )
@@ -401,5 +389,5 @@ def write_trace(trace: Trace, path: PathLike, *, format: str | None = None) -> N
 def _by_suffix(path: PathLike) -> TraceFormat:
     """Format in which a file of this name is written: our own, unless its end means another."""
     name = str(path).removesuffix(".gz")
-    ends = (one for one in trace_formats().values() if one.suffix and name.endswith(one.suffix))
+    ends = (one for one in FORMATS.all().values() if one.suffix and name.endswith(one.suffix))
     return next(ends, _native.FORMAT)

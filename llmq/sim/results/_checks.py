@@ -31,7 +31,7 @@ __all__ = ["check_run"]
 ROUNDING = 1e-9
 
 
-class Path(Protocol):
+class Parts(Protocol):
     """What the checks read of a run; :class:`llmq.sim.results.run.Run` says what each is."""
 
     @property
@@ -55,7 +55,7 @@ class Path(Protocol):
         """The engines."""
 
 
-def check_run(run: Path, policy: Policy | None = None) -> None:
+def check_run(run: Parts, policy: Policy | None = None) -> None:
     """Check a run.
 
     Parameters
@@ -92,7 +92,7 @@ def check_run(run: Path, policy: Policy | None = None) -> None:
 
 
 def _check_engines(
-    run: Path, r: int, some: Sequence[int], mine: npt.NDArray[np.bool_], policy: Policy | None
+    run: Parts, r: int, some: Sequence[int], mine: npt.NDArray[np.bool_], policy: Policy | None
 ) -> None:
     from llmq.theory.region import stability_region
 
