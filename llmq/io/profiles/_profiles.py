@@ -207,7 +207,9 @@ def _table_of(folder: Path, tp: int, formats: Mapping[str, ProfileFormat]) -> Pa
     ranks = sorted(p.name for p in folder.glob("tp*"))
     hint = f"; it has {', '.join(ranks)}, tp={tp} was asked for" if ranks else ""
     known = " or ".join([", ".join(f"{stem}*.csv" for stem in stems[:-1]), f"{stems[-1]}*.csv"])
-    raise FormatError(f"no {known} in this folder{hint}", path=folder)
+    raise FormatError(
+        f"no {known} in this folder{hint}: name the file of the table, or its folder", path=folder
+    )
 
 
 def _check_all_reduce(profile: Profile, format: ProfileFormat, file: Path) -> None:  # noqa: A002
