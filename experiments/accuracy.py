@@ -77,8 +77,9 @@ def table(scatter: Table) -> str:
                 )
     rows = modern(scatter)
     counts = {metric: within(rows, metric) for metric in ("ttft", "tpot")}
-    shown = ", ".join(f"{m.upper()} {near} of {n} ({near / n:.0%})" for m, (near, n) in
-                      counts.items())  # fmt: skip
+    shown = ", ".join(
+        f"{m.upper()} {near} of {n} ({near / n:.0%})" for m, (near, n) in counts.items()
+    )
     return f"{_HEAD}{''.join(lines)}\nWithin 12 % on servers of 2025 and 2026: {shown}.\n"
 
 

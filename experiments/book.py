@@ -172,9 +172,12 @@ def compute(name: str, scale: Scale, runner: Runner | None = None) -> Table:
     if table.name != name:
         raise InputError(f"experiment {name} made a table named {table.name!r}; name it {name!r}")
     return table.with_about(
-        command=f"python -m experiments {name} --scale {scale}", seed=seed, scale=scale,
-        llmq=llmq.__version__, numpy=np.__version__,
-    )  # fmt: skip
+        command=f"python -m experiments {name} --scale {scale}",
+        seed=seed,
+        scale=scale,
+        llmq=llmq.__version__,
+        numpy=np.__version__,
+    )
 
 
 def save(table: Table, folder: Path = TABLES) -> Path:
@@ -247,12 +250,16 @@ def _row(claim: Claim, finding: Finding) -> str:
     figure = f"[{claim.figure}](../docs/img/{claim.figure}.svg)" if claim.figure else ""
     file, _, test = claim.test.partition("::")
     cells: Mapping[str, str] = {
-        "id": claim.id, "text": claim.text, "measured": finding.measured,
-        "status": f"**{grade(claim, finding.status)}**", "band": _BANDS[claim.band],
-        "source": claim.source, "figure": figure,
+        "id": claim.id,
+        "text": claim.text,
+        "measured": finding.measured,
+        "status": f"**{grade(claim, finding.status)}**",
+        "band": _BANDS[claim.band],
+        "source": claim.source,
+        "figure": figure,
         "test": f"[{test or file}](../tests/experiments/{file})" if file else "generic",
         "least": "full scale only" if claim.least is Status.NOT else str(claim.least),
-    }  # fmt: skip
+    }
     return _ROW.format(**{key: _cell(value) for key, value in cells.items()})
 
 

@@ -33,22 +33,29 @@ from llmq.sim.results._stats import student
 TITLE = "Theorem U: the bracket closes as memory grows"
 SEED = 3
 SOURCE = "llmq theory core 2.4, oracle O25; inner bound llmq.theory.region._inner"
-UNITS = {"memory": "KV tokens", "load": "share of the outer bound", "low": "as load",
-         "high": "as load", "evicted": "evictions a request"}  # fmt: skip
+UNITS = {
+    "memory": "KV tokens",
+    "load": "share of the outer bound",
+    "low": "as load",
+    "high": "as load",
+    "evicted": "evictions a request",
+}
 
 MEMORY = (7_504, 15_008, 30_000, 60_000, 120_000, 240_000, 480_000)
 MIX = {"short": llmq.RequestClass(512, 128), "long": llmq.RequestClass(2048, 256)}
 RATES = {"short": 10.0, "long": 2.0}
 POLICIES: dict[str, Policy] = {
-    "sarathi": policies.Sarathi(), "vllm": policies.VLLM(version="v0", token_budget=8192),
-}  # fmt: skip
+    "sarathi": policies.Sarathi(),
+    "vllm": policies.VLLM(version="v0", token_budget=8192),
+}
 
 
 def engine(memory: int) -> llmq.Engine:
     """Return the engine with so much memory."""
     law = llmq.BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8)
-    return llmq.Engine(law, token_budget=2048, prefill_chunk=512, max_seqs=128, kv_tokens=memory,
-                       kv_block=16)  # fmt: skip
+    return llmq.Engine(
+        law, token_budget=2048, prefill_chunk=512, max_seqs=128, kv_tokens=memory, kv_block=16
+    )
 
 
 def one(point: Point, rng: np.random.SeedSequence) -> list[Row]:
@@ -60,19 +67,33 @@ def one(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     row = {"memory": point["memory"], "binds": region.binding(RATES)[0]}
     rows: list[Row] = [
         row | {"kind": "outer", "load": 1.0, "low": 1.0, "high": 1.0, "n": 1},
-        row | {"kind": "inner", "load": outer / inner, "low": outer / inner, "high": outer / inner,
-               "n": 1},
-    ]  # fmt: skip
+        row
+        | {
+            "kind": "inner",
+            "load": outer / inner,
+            "low": outer / inner,
+            "high": outer / inner,
+            "n": 1,
+        },
+    ]
     work = replace(llmq.Workload.poisson(RATES, MIX), arrivals=Batch(math.inf))
     for name, policy in POLICIES.items():
         run = llmq.simulate(chip, work, policy, replications=point["paths"], requests=n, rng=rng)
         carried = served(run, prices)
         half = student(carried)
         mean = float(carried.mean())
-        rows.append(row | {
-            "kind": "simulated", "policy": name, "load": mean, "low": mean - half,
-            "high": mean + half, "n": len(carried), "evicted": run.evictions / (n * len(carried)),
-        })  # fmt: skip
+        rows.append(
+            row
+            | {
+                "kind": "simulated",
+                "policy": name,
+                "load": mean,
+                "low": mean - half,
+                "high": mean + half,
+                "n": len(carried),
+                "evicted": run.evictions / (n * len(carried)),
+            }
+        )
     return rows
 
 
@@ -140,16 +161,24 @@ def _least(rows: Table, policy: str) -> float:
 
 CLAIMS = (
     Claim(
-        id="OURS-BRACKET-1", band=Band.RESULTS,
+        id="OURS-BRACKET-1",
+        band=Band.RESULTS,
         text="The bracket of Theorem U closes as the memory holds more requests.",
-        source=SOURCE, judge=closes, figure="bracket", least=Status.BAND,
+        source=SOURCE,
+        judge=closes,
+        figure="bracket",
+        least=Status.BAND,
         test="test_ours.py::test_bracket_can_fail",
     ),
     Claim(
-        id="OURS-BRACKET-2", band=Band.RESULTS,
+        id="OURS-BRACKET-2",
+        band=Band.RESULTS,
         text="No simulated backlog is served faster than the outer bound; Sarathi, which does not "
         "know output lengths, reaches 85 % of it and more.",
-        source=SOURCE, judge=below, figure="bracket", least=Status.BAND,
+        source=SOURCE,
+        judge=below,
+        figure="bracket",
+        least=Status.BAND,
         test="test_ours.py::test_bracket_can_fail",
     ),
-)  # fmt: skip
+)

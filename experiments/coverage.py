@@ -44,8 +44,14 @@ from llmq.theory import latency
 
 ENGINE = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), max_seqs=1)
 # (load, replications, requests of a path)
-CASES = ((0.5, 10, 500), (0.8, 10, 500), (0.8, 10, 2000),
-         (0.5, 1, 5000), (0.8, 1, 5000), (0.8, 1, 20_000))  # fmt: skip
+CASES = (
+    (0.5, 10, 500),
+    (0.8, 10, 500),
+    (0.8, 10, 2000),
+    (0.5, 1, 5000),
+    (0.8, 1, 5000),
+    (0.8, 1, 20_000),
+)
 REQUIRED = 0.93, 0.97
 # Paths too short for their load: shown, but nothing is required of them.
 SHORT = ((0.8, 10, 500),)
@@ -121,9 +127,11 @@ def study(
     """
     exact = latency.md1(load, 1.0).sojourn
     work = llmq.Workload.poisson(load, {"x": llmq.RequestClass(1, 1)})
-    kinds = ("replications",) if replications > 1 else (
-        "batch means", "20 batches, uncorrected", "regenerative"
-    )  # fmt: skip
+    kinds = (
+        ("replications",)
+        if replications > 1
+        else ("batch means", "20 batches, uncorrected", "regenerative")
+    )
     counts = {kind: Count() for kind in kinds}
     for i in range(runs):
         run = llmq.simulate(
@@ -158,8 +166,10 @@ def main() -> int:
     args = parser.parse_args()
     start, failed = time.process_time(), False
     print(f"{args.runs} runs of M/D/1 each; 95 % intervals of the mean TTFT")
-    print(f"{'load':>5s} {'paths':>12s}  {'interval':25s} {'coverage':>8s} {'95 % of it':>13s} "
-          f"{'half width':>10s} {'bias':>7s} {'refused':>7s}")  # fmt: skip
+    print(
+        f"{'load':>5s} {'paths':>12s}  {'interval':25s} {'coverage':>8s} {'95 % of it':>13s} "
+        f"{'half width':>10s} {'bias':>7s} {'refused':>7s}"
+    )
     for load, replications, requests in CASES:
         if args.paths not in (None, replications):
             continue

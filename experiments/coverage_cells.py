@@ -56,8 +56,16 @@ def points(trials_of: int, systems: Sequence[str], loads: Sequence[float]) -> li
                 shapes.append((paths, length, f"{times:g} x enough", (paths, times) == ALWAYS))
             for paths, requests, kind, always in shapes:
                 if always or trials_of * paths * requests <= MOST[name]:
-                    found.append({"system": name, "load": load, "length": kind, "paths": paths,
-                                  "requests": requests, "trials": trials_of})  # fmt: skip
+                    found.append(
+                        {
+                            "system": name,
+                            "load": load,
+                            "length": kind,
+                            "paths": paths,
+                            "requests": requests,
+                            "trials": trials_of,
+                        }
+                    )
     return found
 
 
@@ -90,10 +98,17 @@ def cell(point: Point, seed: np.random.SeedSequence) -> list[Row]:
             for name, ends in values(run, true).items():
                 found[name].append(ends)
     return [
-        {**point, **counts, "metric": name, "truth": exact[name], "truth_error": errors[name],
-         **_counted(found[name], exact[name]), "seconds": time.process_time() - begun}
+        {
+            **point,
+            **counts,
+            "metric": name,
+            "truth": exact[name],
+            "truth_error": errors[name],
+            **_counted(found[name], exact[name]),
+            "seconds": time.process_time() - begun,
+        }
         for name in METRICS
-    ]  # fmt: skip
+    ]
 
 
 _KNOWN: dict[tuple[str, float], Truth] = {}
@@ -132,11 +147,18 @@ def _counted(ends: list[tuple[float, float, float]], exact: float) -> dict[str, 
     printed = [one for one in ends if all(math.isfinite(value) for value in one)]
     held = sum(low <= exact <= high for _, low, high in printed)
     if not printed:
-        return {"printed": 0, "held": 0, "coverage": math.nan, "half_width": math.nan,
-                "bias": math.nan}  # fmt: skip
+        return {
+            "printed": 0,
+            "held": 0,
+            "coverage": math.nan,
+            "half_width": math.nan,
+            "bias": math.nan,
+        }
     table = np.array(printed)
     return {
-        "printed": len(printed), "held": held, "coverage": held / len(printed),
+        "printed": len(printed),
+        "held": held,
+        "coverage": held / len(printed),
         "half_width": float(np.median(table[:, 2] - table[:, 1])) / 2 / exact,
         "bias": float(table[:, 0].mean()) / exact - 1,
-    }  # fmt: skip
+    }

@@ -86,8 +86,9 @@ class System:
 
 
 CHIP = llmq.Engine(llmq.BatchTime.affine(base=0.01, per_token=1e-4), token_budget=256, max_seqs=64)
-TALK = llmq.RequestClass(llmq.Lengths.empirical([32, 64, 128, 512]),
-                         llmq.Lengths.empirical([4, 8, 16, 32]))  # fmt: skip
+TALK = llmq.RequestClass(
+    llmq.Lengths.empirical([32, 64, 128, 512]), llmq.Lengths.empirical([4, 8, 16, 32])
+)
 THINK = llmq.RequestClass.with_reasoning(prompt=64, reasoning=16, answer=16)
 ELEVEN = llmq.RequestClass(1, llmq.Lengths.empirical([1] * 9 + [11]))
 SYSTEMS = {
@@ -145,10 +146,16 @@ def trials(name: str, load: float, paths: int, requests: int, seeds: range) -> I
     for first in range(0, len(seeds), many):
         roots = [np.random.SeedSequence(seed) for seed in seeds[first : first + many]]
         whole = Task(
-            system.work(load), requests, tuple(s for root in roots for s in root.spawn(paths)),
-            (effective(system.engine, system.policy),), system.policy, "vector", False, None,
+            system.work(load),
+            requests,
+            tuple(s for root in roots for s in root.spawn(paths)),
+            (effective(system.engine, system.policy),),
+            system.policy,
+            "vector",
+            False,
+            None,
             math.inf,
-        )  # fmt: skip
+        )
         block = _lindley(whole) if system.single else run_block(whole)
         for i, root in enumerate(roots):
             own = slice(i * paths, (i + 1) * paths)
@@ -185,10 +192,16 @@ def _lindley(task: Task) -> Block:
     finish = np.maximum.accumulate(arrival - done + output, axis=1) + done
     first = finish - output + 1.0
     return Block(
-        arrival=arrival, **columns, prefill_end=first, first_token=first, finish=finish,
-        boundary=None, resumed=None, server=np.zeros(arrival.shape, dtype=np.int64),
+        arrival=arrival,
+        **columns,
+        prefill_end=first,
+        first_token=first,
+        finish=finish,
+        boundary=None,
+        resumed=None,
+        server=np.zeros(arrival.shape, dtype=np.int64),
         tallies=tuple(() for _ in task.seeds),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

@@ -140,8 +140,11 @@ def _section(table: Table, name: str) -> str:
         )
     errors = max(row["truth_error"] / row["truth"] for row in rows)
     if errors > 0:
-        lines += ["", f"The truth comes from a long run; its standard error is at most "
-                  f"{100 * errors:.1f} % of it."]  # fmt: skip
+        lines += [
+            "",
+            f"The truth comes from a long run; its standard error is at most "
+            f"{100 * errors:.1f} % of it.",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -182,9 +185,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         about = {
             "source": "exact laws (M/D/1, M/G/1), one long run (Sarathi, PASCAL)",
             "command": "python -m experiments.coverage_saturation --write",
-            "seed": "0", "scale": "full", "llmq": llmq.__version__, "numpy": np.__version__,
+            "seed": "0",
+            "scale": "full",
+            "llmq": llmq.__version__,
+            "numpy": np.__version__,
             "what": "coverage of the 95 % intervals that are printed under 'stable'",
-        }  # fmt: skip
+        }
         table = Table.of("coverage_saturation", rows, about=about)
         write_table(table, TABLES / "coverage_saturation.csv")
         write_text(HERE.parent / "docs" / "coverage.md", page(table))

@@ -72,12 +72,14 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
         if i < len(PRINTED):
             rows.append({**base, "kind": "printed", "x": top["x"], "y": PRINTED[i]})
     return Table.of(
-        "dai_agents", rows, units={"x": "s", "y": "tokens"},
+        "dai_agents",
+        rows,
+        units={"x": "s", "y": "tokens"},
         about={
             "source": "Dai, Deng, Li, Peng, arXiv 2504.07347, section 5.4; theory core O15",
             "setting": "768 tokens/s and engine, (32, 32) then (512, 32) tokens, load 0.9",
         },
-    )  # fmt: skip
+    )
 
 
 def swing(point: Point, rng: np.random.SeedSequence) -> list[Row]:
@@ -144,17 +146,24 @@ def _bounded(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="DAI-SWING", band=Band.SOURCE,
+        id="DAI-SWING",
+        band=Band.SOURCE,
         text="Under exit priority the peaks grow by 153/37 at load 0.9, to 85k, 340k and 1.4M "
         "tokens",
-        source="Dai et al., arXiv 2504.07347, section 5.4; theory core O15", judge=_grows,
-        figure="dai_agents", least=Status.BAND,
+        source="Dai et al., arXiv 2504.07347, section 5.4; theory core O15",
+        judge=_grows,
+        figure="dai_agents",
+        least=Status.BAND,
         test="test_theory_papers.py::test_dai_agents_can_fail",
     ),
     Claim(
-        id="DAI-REVERSE", band=Band.SOURCE,
+        id="DAI-REVERSE",
+        band=Band.SOURCE,
         text="The reversed priority keeps the backlog bounded",
-        source="Dai et al., arXiv 2504.07347, section 5.4", judge=_bounded, figure="dai_agents",
-        least=Status.DIRECTION, test="test_theory_papers.py::test_dai_agents_can_fail",
+        source="Dai et al., arXiv 2504.07347, section 5.4",
+        judge=_bounded,
+        figure="dai_agents",
+        least=Status.DIRECTION,
+        test="test_theory_papers.py::test_dai_agents_can_fail",
     ),
-)  # fmt: skip
+)

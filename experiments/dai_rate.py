@@ -67,14 +67,15 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     n, paths = (3000, 8) if scale == "small" else (12000, 32)
     points = [{"load": load, "n": n, "paths": paths} for load in LOADS[scale]]
     return Table.of(
-        "dai_rate", [*_curve(), *_slopes(), *runner.run(slope, points, rng)],
+        "dai_rate",
+        [*_curve(), *_slopes(), *runner.run(slope, points, rng)],
         units={"x": "tokens or load", "y": "tokens/ms", "low": "tokens/ms", "high": "tokens/ms"},
         about={
             "source": "Dai, Deng, Li, Peng, arXiv 2504.07347, Theorem 2",
             "requests": f"(100, 100) tokens; {n} arrivals, {paths} replications",
             "capacity": f"{CRITICAL:.10g} requests/s",
         },
-    )  # fmt: skip
+    )
 
 
 def _curve() -> Iterator[Row]:
@@ -115,22 +116,32 @@ def slope(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     rate = point["load"] * CRITICAL
     rows: list[Row] = []
     for name, arrivals, paths in (
-        ("poisson", Poisson(rate), point["paths"]), ("even", Deterministic(rate), 1),
-    ):  # fmt: skip
+        ("poisson", Poisson(rate), point["paths"]),
+        ("even", Deterministic(rate), 1),
+    ):
         run = simulate(
-            chip, Workload(arrivals, mix, {"x": 1.0}), Sarathi(), requests=point["n"],
-            replications=paths, rng=seed_sequence(rng),
-        )  # fmt: skip
+            chip,
+            Workload(arrivals, mix, {"x": 1.0}),
+            Sarathi(),
+            requests=point["n"],
+            replications=paths,
+            rng=seed_sequence(rng),
+        )
         times = run.requests
         nominal = rate if point["load"] > 1 else None
         pairs = zip(times.arrival, times.finish, strict=True)
         found = np.array([_slope(came, gone, nominal) for came, gone in pairs])
         mean = float(found.mean())
         sure = {"y": mean, "low": mean, "high": mean, "n": 1}  # even times: nothing is random
-        rows.append({
-            "part": "slope", "kind": "simulated", "name": name, "x": point["load"],
-            **(around(found) if paths > 1 else sure),
-        })  # fmt: skip
+        rows.append(
+            {
+                "part": "slope",
+                "kind": "simulated",
+                "name": name,
+                "x": point["load"],
+                **(around(found) if paths > 1 else sure),
+            }
+        )
     return rows
 
 

@@ -131,34 +131,44 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     if scale == "full":
         rows += runner.run(edge, edges, rng)
     return Table.of(
-        "dai_region", rows,
+        "dai_region",
+        rows,
         units={"x": "prefill tokens/ms or s", "y": "decode tokens/ms or requests"},
         about={
             "source": "Dai, Deng, Li, Peng, arXiv 2504.07347, section 6, Theorem 10",
             "batch time": "11.28 ms + 35.47 ms ceil(b / 128), at most 100 requests",
         },
-    )  # fmt: skip
+    )
 
 
 def _region() -> Iterator[Row]:
     for budget in (512, 1024):
         for x, y in vertices(budget):
             yield {
-                "part": "region", "kind": "theory", "policy": f"b_max {budget}",
-                "x": float(x) / MS, "y": float(y) / MS, "n": budget,
-            }  # fmt: skip
+                "part": "region",
+                "kind": "theory",
+                "policy": f"b_max {budget}",
+                "x": float(x) / MS,
+                "y": float(y) / MS,
+                "n": budget,
+            }
     # Degenerate at the vertex: the value is exact, primal and dual agree as rationals.
     plan = tiling_lp(engine(1024), {"x": RequestClass(290, 990)}, {"x": 1})
     yield {
-        "part": "vertex", "kind": "theory", "policy": "C", "x": float(290 / plan.primal) / MS,
-        "y": float(990 / plan.primal) / MS, "load": float(plan.primal / Fraction(4675, 10_000)),
-        "low": float(plan.dual / Fraction(4675, 10_000)), "n": 29,
-    }  # fmt: skip
+        "part": "vertex",
+        "kind": "theory",
+        "policy": "C",
+        "x": float(290 / plan.primal) / MS,
+        "y": float(990 / plan.primal) / MS,
+        "load": float(plan.primal / Fraction(4675, 10_000)),
+        "low": float(plan.dual / Fraction(4675, 10_000)),
+        "n": 29,
+    }
 
 
 def present(
     policy: str, request: tuple[int, int], gap: float, n: int, first: int = 0
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Return the number in system seen by arrivals at even times.
 
     Parameters
@@ -258,10 +268,17 @@ def edge(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     x, y = (load * best * tokens / MS for tokens in request)
     return [
         {
-            "part": "edge", "kind": "simulated", "policy": point["policy"], "x": x, "y": y,
-            "load": load, "low": low, "high": high, "n": N,
+            "part": "edge",
+            "kind": "simulated",
+            "policy": point["policy"],
+            "x": x,
+            "y": y,
+            "load": load,
+            "low": low,
+            "high": high,
+            "n": N,
         }
-    ]  # fmt: skip
+    ]
 
 
 def _bracket(keeps_up: Callable[[float], bool]) -> tuple[float, float]:

@@ -58,18 +58,26 @@ def run(rate: float, slots: int | None, paths: int, n: int, rng: RngLike, **more
     forget = law.relaxation if slots is None else law.sojourn / (1 - law.load) ** 2
     cut = math.ceil(6 * rate * forget)
     made: Run = llmq.simulate(
-        engine(slots), work, policies.Sarathi(), replications=paths, requests=n + cut, warmup=cut,
-        rng=rng, **more,
-    )  # fmt: skip
+        engine(slots),
+        work,
+        policies.Sarathi(),
+        replications=paths,
+        requests=n + cut,
+        warmup=cut,
+        rng=rng,
+        **more,
+    )
     return made
 
 
 def present(made: Run) -> np.ndarray:
     """How many requests each measured arrival finds: what a random time finds."""
-    found = np.array([
-        np.arange(len(came)) - np.searchsorted(np.sort(left), came, side="right")
-        for came, left in zip(made.requests.arrival, made.requests.finish, strict=True)
-    ])  # fmt: skip
+    found = np.array(
+        [
+            np.arange(len(came)) - np.searchsorted(np.sort(left), came, side="right")
+            for came, left in zip(made.requests.arrival, made.requests.finish, strict=True)
+        ]
+    )
     return found[:, slice(*made.measured)]
 
 
@@ -116,8 +124,15 @@ def _edges(most: int) -> list[float]:
 
 def _row(part: str, kind: str, x: float, paths: np.ndarray) -> Row:
     mean, half = float(np.mean(paths)), student(paths)
-    return {"part": part, "kind": kind, "x": x, "y": mean, "low": mean - half, "high": mean + half,
-            "n": len(paths)}  # fmt: skip
+    return {
+        "part": part,
+        "kind": kind,
+        "x": x,
+        "y": mean,
+        "low": mean - half,
+        "high": mean + half,
+        "n": len(paths),
+    }
 
 
 def _laws(most: int) -> list[Row]:
@@ -219,14 +234,20 @@ CLAIMS = (
         text="Requests in a decoding engine are negative binomial, the time between tokens is "
         "c + a (1 + N): both as distributions, to 1 % and 3 % of each probability, for batches "
         "change at the ends of iterations.",
-        source=SOURCE, judge=occupied, figure="decode_occupancy", least=Status.VERIFIED,
+        source=SOURCE,
+        judge=occupied,
+        figure="decode_occupancy",
+        least=Status.VERIFIED,
         test="test_ours.py::test_occupancy_can_fail",
     ),
     Claim(
         id="OURS-OCCUPANCY-2",
         text="The mean stay follows from it to 1.5 %, without a limit on the batch and with 8 "
         "slots.",
-        source=SOURCE, judge=stays, figure="decode_occupancy", least=Status.VERIFIED,
+        source=SOURCE,
+        judge=stays,
+        figure="decode_occupancy",
+        least=Status.VERIFIED,
         test="test_ours.py::test_occupancy_can_fail",
     ),
-)  # fmt: skip
+)

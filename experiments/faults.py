@@ -142,9 +142,11 @@ def sound(number: int) -> bool:
     """Whether the sound policies pass on networks of the same kinds."""
     network, odd = (drawn(fault, number) for fault in ("", *MISMATCHED))
     chosen: list[tuple[Policy, Network]] = [
-        (Sarathi(), network), (fitted(RAD(), network.engine), network), (MaxWeight(), network),
+        (Sarathi(), network),
+        (fitted(RAD(), network.engine), network),
+        (MaxWeight(), network),
         (MaxWeight(), odd),
-    ]  # fmt: skip
+    ]
     return all(
         stability_test(one, where, 0.9, rng=number).status == "stable" for one, where in chosen
     )

@@ -95,9 +95,14 @@ class Loop:
     """The pytest plug-in: it runs the mutants instead of the tests."""
 
     def __init__(
-        self, name: str, todo: Sequence[Mutant], say: Callable[[Mapping[str, Any]], None],
-        kills: Mapping[str, int], limit: float | None, thorough: bool,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        todo: Sequence[Mutant],
+        say: Callable[[Mapping[str, Any]], None],
+        kills: Mapping[str, int],
+        limit: float | None,
+        thorough: bool,
+    ) -> None:
         self.file, self.todo, self.say = Path.cwd() / name, todo, say
         self.module = name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         self.kills, self.limit, self.thorough = Counter(kills), limit, thorough
@@ -155,8 +160,14 @@ class Loop:
                 self.file.write_text(source, encoding="utf-8")
                 os.utime(self.file, ns=(stamp, stamp))
             self.kills[last.get("by", "")] += 1
-            self.say({"index": i, "seconds": round(time.monotonic() - start, 2),
-                      "tests": len(items), **last})  # fmt: skip
+            self.say(
+                {
+                    "index": i,
+                    "seconds": round(time.monotonic() - start, 2),
+                    "tests": len(items),
+                    **last,
+                }
+            )
         return True
 
     def chosen(self, items: list[pytest.Item], new: Mapping[Place, CodeType]) -> list[pytest.Item]:
@@ -213,8 +224,11 @@ class Loop:
                 start = time.monotonic()
                 seen: set[Place] = tracer(item, after) if callable(tracer) else set()
                 if callable(tracer):
-                    one = {"test": item.nodeid, "seconds": round(time.monotonic() - start, 3),
-                           "reached": sorted(seen)}  # fmt: skip
+                    one = {
+                        "test": item.nodeid,
+                        "seconds": round(time.monotonic() - start, 3),
+                        "reached": sorted(seen),
+                    }
                     os.write(pipe, json.dumps(one).encode() + b"\n")
                 else:
                     item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
@@ -265,9 +279,16 @@ def _exchange(
 
 
 def serve(
-    copy: Path, name: str, todo: Sequence[Mutant], tests: Sequence[str], options: Sequence[str],
-    log: Path, kills: Mapping[str, int], limit: float | None, thorough: bool,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
+    copy: Path,
+    name: str,
+    todo: Sequence[Mutant],
+    tests: Sequence[str],
+    options: Sequence[str],
+    log: Path,
+    kills: Mapping[str, int],
+    limit: float | None,
+    thorough: bool,
+) -> Iterator[dict[str, Any]]:
     """Run the mutants of a file in forks of a child that has collected the tests.
 
     Parameters

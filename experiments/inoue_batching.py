@@ -76,14 +76,15 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     n, paths = (800, 16) if scale == "small" else (4000, 64)
     points = [{"load": load, "requests": n, "paths": paths} for load in LOADS[scale]]
     return Table.of(
-        "inoue_batching", [*_theory(), *runner.run(delay, points, rng)],
+        "inoue_batching",
+        [*_theory(), *runner.run(delay, points, rng)],
         units={"y": "ms or 1", "low": "ms or 1", "high": "ms or 1"},
         about={
             "source": "Inoue, arXiv 1912.06322, eq. 36 and its bounds; theory core O19",
             "setting": f"alpha = {ALPHA} ms, tau0 = {TAU0} ms",
             "replications": f"{paths} of {n} requests or more, the middle half measured",
         },
-    )  # fmt: skip
+    )
 
 
 def _theory() -> Iterator[Row]:
@@ -118,9 +119,13 @@ def delay(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     n = int(point["requests"] * max(1.0, 0.5 / (1 - point["load"])))
     kept = slice(2 * n // 5, 9 * n // 10)
     run = simulate(
-        chip, traffic, Sarathi(), replications=point["paths"], requests=n,
+        chip,
+        traffic,
+        Sarathi(),
+        replications=point["paths"],
+        requests=n,
         rng=rng,
-    )  # fmt: skip
+    )
     times = run.requests
     delays = (times.finish - times.arrival)[:, kept].mean(axis=1)
     busy = np.array([_busy(finish) for finish in times.finish[:, kept]])
@@ -175,20 +180,31 @@ def _soon_busy(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="INOUE-DELAY", text="Equation 36 is the mean delay of taking all who wait",
-        source="Inoue, arXiv 1912.06322, eq. 36", judge=_agrees, figure="inoue_batching",
-        least=Status.VERIFIED, test="test_theory_papers.py::test_inoue_can_fail",
-    ),
-    Claim(
-        id="INOUE-BOUND", text="min(phi0, phi1) bounds the delay, closely beyond light load",
-        source="Inoue, arXiv 1912.06322, closed-form bound; theory core O19", judge=_bounded,
-        figure="inoue_batching", least=Status.VERIFIED,
+        id="INOUE-DELAY",
+        text="Equation 36 is the mean delay of taking all who wait",
+        source="Inoue, arXiv 1912.06322, eq. 36",
+        judge=_agrees,
+        figure="inoue_batching",
+        least=Status.VERIFIED,
         test="test_theory_papers.py::test_inoue_can_fail",
     ),
     Claim(
-        id="INOUE-BUSY", band=Band.SOURCE,
-        text="The server is busy nearly all the time already at load 0.2",
-        source="Inoue, arXiv 1912.06322", judge=_soon_busy, figure="inoue_batching",
-        least=Status.BAND, test="test_theory_papers.py::test_inoue_can_fail",
+        id="INOUE-BOUND",
+        text="min(phi0, phi1) bounds the delay, closely beyond light load",
+        source="Inoue, arXiv 1912.06322, closed-form bound; theory core O19",
+        judge=_bounded,
+        figure="inoue_batching",
+        least=Status.VERIFIED,
+        test="test_theory_papers.py::test_inoue_can_fail",
     ),
-)  # fmt: skip
+    Claim(
+        id="INOUE-BUSY",
+        band=Band.SOURCE,
+        text="The server is busy nearly all the time already at load 0.2",
+        source="Inoue, arXiv 1912.06322",
+        judge=_soon_busy,
+        figure="inoue_batching",
+        least=Status.BAND,
+        test="test_theory_papers.py::test_inoue_can_fail",
+    ),
+)

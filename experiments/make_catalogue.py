@@ -27,19 +27,45 @@ from llmq.units import format_count
 FOLDER = Path(__file__).parents[1] / "llmq" / "calibrate" / "catalogue"
 DATE = "2026-11-22"
 MODELS = (
-    "Llama-3.1-8B", "Llama-3.1-70B", "Llama-3.1-405B", "Mistral-7B", "Qwen3-8B", "Qwen3-14B",
-    "Qwen3-32B", "Mixtral-8x7B", "Qwen3-30B-A3B", "Qwen3-235B-A22B",
-)  # fmt: skip
+    "Llama-3.1-8B",
+    "Llama-3.1-70B",
+    "Llama-3.1-405B",
+    "Mistral-7B",
+    "Qwen3-8B",
+    "Qwen3-14B",
+    "Qwen3-32B",
+    "Mixtral-8x7B",
+    "Qwen3-30B-A3B",
+    "Qwen3-235B-A22B",
+)
 SYSTEMS = ("a100", "h100", "h200", "b200", "gb200", "l40s")
 DEGREES = (1, 2, 4, 8)
 KEYS = ("floor", "floor_per_token", "base", "per_token", "per_kv", "per_kv_mixed", "per_work")
 # Rooflines published with the first catalogue: coefficients, then MAPE in and out of sample.
 PUBLISHED = {
     ("Llama-3.1-8B", "a100", 1): (
-        0.011, 1.02e-5, 0.00858, 4.73e-5, 8.51e-8, 8.11e-8, 5.29e-9, 0.024, 0.024),
+        0.011,
+        1.02e-5,
+        0.00858,
+        4.73e-5,
+        8.51e-8,
+        8.11e-8,
+        5.29e-9,
+        0.024,
+        0.024,
+    ),
     ("Llama-3.1-8B", "h100", 1): (
-        0.00603, 9.51e-6, 0.00113, 1.82e-5, 4.12e-8, 4.36e-8, 7.31e-10, 0.024, 0.024),
-}  # fmt: skip
+        0.00603,
+        9.51e-6,
+        0.00113,
+        1.82e-5,
+        4.12e-8,
+        4.36e-8,
+        7.31e-10,
+        0.024,
+        0.024,
+    ),
+}
 USUAL = {"Llama-3.1-8B": 1, "Qwen3-32B": 2, "Llama-3.1-70B": 4}  # degree, on the first two GPUs
 VERSION = {"a100": "0.14.0", "h100": "0.24.0"}
 ASSUMPTIONS = (
@@ -82,10 +108,17 @@ def published(key: tuple[str, str, int]) -> list[str]:
     *values, inside, outside = PUBLISHED[key]
     tp = key[2]
     return [
-        f"[tp.{tp}]", "", f"[tp.{tp}.fit]", f"in_sample = {inside}", f"out_of_sample = {outside}",
-        "", f"[tp.{tp}.law]", 'form = "roofline"',
-        *(f"{name} = {value!r}" for name, value in zip(KEYS, values, strict=True)), "",
-    ]  # fmt: skip
+        f"[tp.{tp}]",
+        "",
+        f"[tp.{tp}.fit]",
+        f"in_sample = {inside}",
+        f"out_of_sample = {outside}",
+        "",
+        f"[tp.{tp}.law]",
+        'form = "roofline"',
+        *(f"{name} = {value!r}" for name, value in zip(KEYS, values, strict=True)),
+        "",
+    ]
 
 
 def fitted(shape: Geometry, kind: Gpu, tp: int, source: str) -> list[str]:
@@ -104,12 +137,19 @@ def fitted(shape: Geometry, kind: Gpu, tp: int, source: str) -> list[str]:
     own = origin(profile.source)
     copies = tp > shape.kv_heads
     return [
-        f"[tp.{tp}]", *([] if own == source else [f"source = {text(own)}"]),
+        f"[tp.{tp}]",
+        *([] if own == source else [f"source = {text(own)}"]),
         *([f"kv_tokens = {kv_tokens}  # with copies of the KV heads"] if copies else []),
-        f"assumptions = [{', '.join(map(text, notes))}]", "", f"[tp.{tp}.fit]",
-        f"in_sample = {fit.in_sample.mape:.4f}", f"out_of_sample = {fit.out_of_sample.mape:.4f}",
-        "", f"[tp.{tp}.law]", *law_lines(fit.law), "",
-    ]  # fmt: skip
+        f"assumptions = [{', '.join(map(text, notes))}]",
+        "",
+        f"[tp.{tp}.fit]",
+        f"in_sample = {fit.in_sample.mape:.4f}",
+        f"out_of_sample = {fit.out_of_sample.mape:.4f}",
+        "",
+        f"[tp.{tp}.law]",
+        *law_lines(fit.law),
+        "",
+    ]
 
 
 def origin(tables: str) -> str:
@@ -122,8 +162,10 @@ def entry(shape: Geometry, kind: Gpu) -> tuple[list[str], list[str]]:
     old = [tp for tp in DEGREES if (shape.name, kind.name, tp) in PUBLISHED]
     source = (
         "roofline fitted to whole iterations composed from AIConfigurator kernel tables "
-        f"(vLLM {VERSION[kind.name]}), 2026" if old else None
-    )  # fmt: skip
+        f"(vLLM {VERSION[kind.name]}), 2026"
+        if old
+        else None
+    )
     usual = USUAL.get(shape.name)
     parts: list[str] = []
     absent = []
@@ -144,7 +186,8 @@ def entry(shape: Geometry, kind: Gpu) -> tuple[list[str], list[str]]:
     top = [
         "# Made by experiments/make_catalogue.py. Times in seconds, sizes in tokens or bytes.",
         *(f"# Absent {line}" for line in absent),
-        f'name = "{shape.name.lower()}/{kind.name}"', f'gpu = "{kind.title}"',
+        f'name = "{shape.name.lower()}/{kind.name}"',
+        f'gpu = "{kind.title}"',
         f'model = "{shape.name}"',
         f"# Defaults of the server on this GPU: {SERVER}.",
         f"token_budget = {budget}  # max_num_batched_tokens",
@@ -153,12 +196,15 @@ def entry(shape: Geometry, kind: Gpu) -> tuple[list[str], list[str]]:
         f"source = {text(source or '')}",
         f"assumptions = [{', '.join(map(text, ASSUMPTIONS))}]",
         *([f"default_tp = {usual}"] if usual and kind.name in VERSION else []),
-        "", "[memory]", f"gpu_bytes = {int(kind.memory)}",
+        "",
+        "[memory]",
+        f"gpu_bytes = {int(kind.memory)}",
         f"utilisation = {UTILISATION}  # vLLM gpu_memory_utilization",
         f"weight_bytes = {shape.weight_bytes}  # matrices of the model, 2 bytes a parameter",
         f"kv_bytes = {shape.kv_bytes}  # 2 x 2 bytes x {shape.layers} layers x {shape.kv_heads} "
-        f"KV heads x {shape.head_dim}", "",
-    ]  # fmt: skip
+        f"KV heads x {shape.head_dim}",
+        "",
+    ]
     return [*top, *parts], absent
 
 

@@ -34,9 +34,24 @@ DATE = "2026-11-22"
 
 # Every percent, and finer where few requests carry much of the second moment.
 PROBABILITIES = (
-    0, 1e-4, 5e-4, 0.001, 0.002, 0.005, *(k / 100 for k in range(1, 100)),
-    0.992, 0.994, 0.995, 0.996, 0.997, 0.998, 0.999, 0.9995, 0.9999, 1,
-)  # fmt: skip
+    0,
+    1e-4,
+    5e-4,
+    0.001,
+    0.002,
+    0.005,
+    *(k / 100 for k in range(1, 100)),
+    0.992,
+    0.994,
+    0.995,
+    0.996,
+    0.997,
+    0.998,
+    0.999,
+    0.9995,
+    0.9999,
+    1,
+)
 
 
 def quantile_table(lengths: npt.NDArray[np.int64]) -> Table:

@@ -194,13 +194,15 @@ def measures(root: Path = ROOT) -> list[Measure]:
     return [
         Measure("files of a folder, the largest", max(folders.values()), FOLDER, where=full),
         Measure("circles of imports", len(rings), 0, where=tuple(" ".join(x) for x in rings)),
-        Measure("documentation over code, lines", text["documentation"] / text["code"],
-                DOCUMENTATION),
+        Measure(
+            "documentation over code, lines", text["documentation"] / text["code"], DOCUMENTATION
+        ),
         Measure("comments, % of code", share, COMMENTS, least=True),
         Measure("places where formatting is switched off", text["unformatted"], UNFORMATTED),
-        Measure("simulators that ask for the class of a policy", len(classes), 0,
-                where=tuple(classes)),
-    ]  # fmt: skip
+        Measure(
+            "simulators that ask for the class of a policy", len(classes), 0, where=tuple(classes)
+        ),
+    ]
 
 
 def main() -> int:

@@ -47,14 +47,30 @@ from experiments.mutate import KINDS, Mutant, mutants
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", "__pycache__", "node_modules",
+    ".git",
+    ".venv",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    "__pycache__",
+    "node_modules",
     "*.jsonl",
-)  # fmt: skip
+)
 PRELOAD = (
     "pytest _pytest.doctest hypothesis hypothesis.strategies numpy numpy.random scipy.optimize"
 )
-OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-n", "0", "--no-header", "--tb=line",
-           "-W", "ignore::pytest.PytestAssertRewriteWarning")  # fmt: skip
+OPTIONS = (
+    "-x",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "-n",
+    "0",
+    "--no-header",
+    "--tb=line",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+)
 
 
 @contextlib.contextmanager
@@ -193,11 +209,15 @@ def _keep(
 ) -> dict[str, Any]:
     rest = {k: v for k, v in said.items() if k not in ("index", "result")}
     found = {
-        "key": _key(name, mutant), "file": name, "line": mutant.line,
-        "kind": mutant.kind, "old": mutant.old, "new": mutant.new,
+        "key": _key(name, mutant),
+        "file": name,
+        "line": mutant.line,
+        "kind": mutant.kind,
+        "old": mutant.old,
+        "new": mutant.new,
         "result": {"passed": "survived", "failed": "killed"}.get(said["result"], said["result"]),
         **rest,
-    }  # fmt: skip
+    }
     with args.out.open("a", encoding="utf-8") as file:
         file.write(json.dumps(found) + "\n")
     return found

@@ -115,8 +115,9 @@ def fleet_capacity(
     alpha = table.column(-1.0)
     need = [table.row(upper=0.0) for _ in mix]  # alpha p_j - whole_j - moved_j <= 0
     moved = [table.column() for _ in mix]
-    phase = {(j, name): table.row(upper=0.0) for j in range(len(mix))
-             for name in ("prefill", "decode")}  # fmt: skip
+    phase = {
+        (j, name): table.row(upper=0.0) for j in range(len(mix)) for name in ("prefill", "decode")
+    }
     wire = table.row(upper=link) if np.isfinite(link) else None
     for j, share in enumerate(mix):
         table.put(need[j], alpha, share)
@@ -144,9 +145,10 @@ def _pool_columns(table: _Table, pool: Pool, rows: Sequence[int]) -> None:
         return balance[key]
 
     for state, action in (
-        _free_actions(pool.machine, segments) if pool.swap
+        _free_actions(pool.machine, segments)
+        if pool.swap
         else _held_actions(pool.machine, segments)
-    ):  # fmt: skip
+    ):
         column = table.column()
         table.put(time, column, action.seconds)
         for place, count in zip(rows, action.ends, strict=True):
@@ -189,12 +191,14 @@ def _actions(machine: Machine, segments: Sequence[Segment], state: State) -> Ite
     fresh = [((j, one.start), machine.budget) for j, one in enumerate(segments)]
     kinds = [
         (item, many, _steps(segments[item[0]], item[1], chunk), old)
-        for group, old in ((present, True), (fresh, False)) for item, many in group
-    ]  # fmt: skip
+        for group, old in ((present, True), (fresh, False))
+        for item, many in group
+    ]
     held = [0 if machine.blocks is None else _blocks(machine, item[1]) for item, *_ in kinds]
 
-    def choose(k: int, left: int, room: float, slots: float, prompt: bool,
-               served: Served) -> Iterator[Served]:  # fmt: skip
+    def choose(
+        k: int, left: int, room: float, slots: float, prompt: bool, served: Served
+    ) -> Iterator[Served]:
         if k == len(kinds):
             yield served
             return
@@ -202,8 +206,15 @@ def _actions(machine: Machine, segments: Sequence[Segment], state: State) -> Ite
         one = segments[item[0]]
         is_prompt = item[1] < one.prompt
 
-        def some(first: int, count: int, left: int, room: float, slots: float, prompt: bool,
-                 served: Served) -> Iterator[Served]:  # fmt: skip
+        def some(
+            first: int,
+            count: int,
+            left: int,
+            room: float,
+            slots: float,
+            prompt: bool,
+            served: Served,
+        ) -> Iterator[Served]:
             yield from choose(k + 1, left, room, slots, prompt, served)
             if count == many:
                 return
@@ -211,20 +222,31 @@ def _actions(machine: Machine, segments: Sequence[Segment], state: State) -> Ite
                 x = steps[s]
                 if x > left:
                     break
-                more = 0 if machine.blocks is None else (
-                    _blocks(machine, item[1] + x) - (held[k] if old else 0)
-                )  # fmt: skip
+                more = (
+                    0
+                    if machine.blocks is None
+                    else (_blocks(machine, item[1] + x) - (held[k] if old else 0))
+                )
                 slot = int(not (is_prompt and prompt) if machine.shared else not old)
                 if more > room or slot > slots:
                     continue
-                yield from some(s, count + 1, left - x, room - more, slots - slot,
-                                prompt or is_prompt, (*served, (item, x)))  # fmt: skip
+                yield from some(
+                    s,
+                    count + 1,
+                    left - x,
+                    room - more,
+                    slots - slot,
+                    prompt or is_prompt,
+                    (*served, (item, x)),
+                )
 
         yield from some(0, 0, left, room, slots, prompt, served)
 
-    room = np.inf if machine.blocks is None else machine.blocks - sum(
-        _blocks(machine, h) for _, h in state
-    )  # fmt: skip
+    room = (
+        np.inf
+        if machine.blocks is None
+        else machine.blocks - sum(_blocks(machine, h) for _, h in state)
+    )
     slots = np.inf if machine.slots is None else machine.slots
     if not machine.shared:
         slots -= len(state)
@@ -237,13 +259,15 @@ def _free_actions(machine: Machine, segments: Sequence[Segment]) -> Iterator[tup
     """List the batches where everybody who is not served is on the host."""
     chunk = min(machine.chunk or machine.budget, machine.budget)
     parts = [
-        ((j, held), x) for j, one in enumerate(segments)
+        ((j, held), x)
+        for j, one in enumerate(segments)
         for held in range(one.start, one.prompt + max(one.decodes))
         for x in _steps(one, held, chunk)
-    ]  # fmt: skip
+    ]
 
-    def choose(k: int, left: int, room: float, slots: float, prompt: bool,
-               served: Served) -> Iterator[Served]:  # fmt: skip
+    def choose(
+        k: int, left: int, room: float, slots: float, prompt: bool, served: Served
+    ) -> Iterator[Served]:
         if served:
             yield served
         for i in range(k, len(parts)):
@@ -252,8 +276,14 @@ def _free_actions(machine: Machine, segments: Sequence[Segment]) -> Iterator[tup
             more = 0 if machine.blocks is None else _blocks(machine, held + x)
             slot = 0 if machine.shared and is_prompt and prompt else 1
             if x <= left and more <= room and slot <= slots:
-                yield from choose(i, left - x, room - more, slots - slot, prompt or is_prompt,
-                                  (*served, ((j, held), x)))  # fmt: skip
+                yield from choose(
+                    i,
+                    left - x,
+                    room - more,
+                    slots - slot,
+                    prompt or is_prompt,
+                    (*served, ((j, held), x)),
+                )
 
     room = np.inf if machine.blocks is None else machine.blocks
     slots = np.inf if machine.slots is None else machine.slots
@@ -271,9 +301,11 @@ def _blocks(machine: Machine, tokens: int) -> int:
 
 
 def _action(
-    machine: Machine, segments: Sequence[Segment], state: State,
+    machine: Machine,
+    segments: Sequence[Segment],
+    state: State,
     served: Sequence[tuple[Item, int]],
-) -> Action:  # fmt: skip
+) -> Action:
     tokens, kv, work, prompt = 0, 0, 0.0, False
     ends = [0.0] * len(segments)
     rest = list(state)
@@ -289,8 +321,9 @@ def _action(
         ends[j] += sum(p for p, after in outcomes if after is None)
         futures = [
             (chance * p, items if after is None else [*items, (j, after)])
-            for chance, items in futures for p, after in outcomes
-        ]  # fmt: skip
+            for chance, items in futures
+            for p, after in outcomes
+        ]
     seconds = machine.law(tokens, kv, work, prompt)
     leads = tuple((chance, tuple(sorted(rest + items))) for chance, items in futures)
     return Action(seconds, tuple(ends), tuple(item for item, _ in served), leads)
@@ -321,10 +354,13 @@ class _Table:
         lower, upper = np.asarray(self.limits).T
         equal = lower == upper
         found = linprog(
-            self.costs, A_ub=matrix[~equal], b_ub=upper[~equal],
-            A_eq=matrix[equal] if equal.any() else None, b_eq=upper[equal] if equal.any() else None,
+            self.costs,
+            A_ub=matrix[~equal],
+            b_ub=upper[~equal],
+            A_eq=matrix[equal] if equal.any() else None,
+            b_eq=upper[equal] if equal.any() else None,
             method="highs",
-        )  # fmt: skip
+        )
         if found.status != 0:
             raise RuntimeError(f"the programme was not solved: {found.message}")
         return np.asarray(found.x)

@@ -58,9 +58,14 @@ def draw_law(rng: np.random.Generator) -> tuple[llmq.BatchTime, Law]:
 
 
 def draw_engine(
-    rng: np.random.Generator, classes: Sequence[tuple[int, int]], lag: int, *,
-    limited: bool = False, decodes: bool = True, most: int = 4,
-) -> Drawn:  # fmt: skip
+    rng: np.random.Generator,
+    classes: Sequence[tuple[int, int]],
+    lag: int,
+    *,
+    limited: bool = False,
+    decodes: bool = True,
+    most: int = 4,
+) -> Drawn:
     """Draw an engine that holds a request of each class (without decodes: its prompt)."""
     law, seconds = draw_law(rng)
     budget = int(rng.integers(1, most + 1))
@@ -74,18 +79,23 @@ def draw_engine(
     slots = int(rng.integers(1, 4)) if blocks is None or rng.random() < 0.4 else None
     machine = Machine(seconds, budget, slots, blocks, block, chunk, shared=lag > 0)
     engine = llmq.Engine(
-        law, token_budget=budget, max_seqs=slots, prefill_chunk=chunk, kv_block=block,
+        law,
+        token_budget=budget,
+        max_seqs=slots,
+        prefill_chunk=chunk,
+        kv_block=block,
         # With a rest that fills no block.
         kv_tokens=None if blocks is None else blocks * block + budget % block,
         conventions=llmq.THEORY if lag else llmq.ENGINE,
-    )  # fmt: skip
+    )
     return Drawn(engine, machine, lag)
 
 
 def draw_classes(rng: np.random.Generator, most: int = 4) -> list[tuple[int, int]]:
     """Draw prompts and outputs of one or two classes."""
-    return [(int(rng.integers(1, most + 1)), int(rng.integers(1, 4)))
-            for _ in range(rng.integers(1, 3))]  # fmt: skip
+    return [
+        (int(rng.integers(1, most + 1)), int(rng.integers(1, 4))) for _ in range(rng.integers(1, 3))
+    ]
 
 
 def mix_of(classes: Sequence[tuple[int, int]]) -> dict[str, llmq.RequestClass]:
@@ -94,9 +104,11 @@ def mix_of(classes: Sequence[tuple[int, int]]) -> dict[str, llmq.RequestClass]:
 
 
 def bounds(
-    system: llmq.Engine | llmq.Fleet, mix: Mapping[str, llmq.RequestClass], shares: Sequence[float],
+    system: llmq.Engine | llmq.Fleet,
+    mix: Mapping[str, llmq.RequestClass],
+    shares: Sequence[float],
     limits: Literal["settings", "hardware"],
-) -> tuple[float, float, str, bool]:  # fmt: skip
+) -> tuple[float, float, str, bool]:
     """Rates in a direction at the two bounds, what binds, and whether the region is exact."""
     region = llmq.stability_region(system, mix, limits=limits)
     rates = dict(zip(mix, shares, strict=True))
@@ -123,10 +135,17 @@ def engine_case(number: int, limits: Literal["settings", "hardware"] = "settings
     true = capacity(machine, segments, shares) if held else free
     outer, inner, binds, exact = bounds(drawn.engine, mix_of(classes), shares, limits)
     return {
-        "system": "engine", "limits": limits, "number": number, "binds": binds, "true": true,
-        "conventions": drawn.engine.conventions.name, "exact": exact,
-        "outer": outer / true, "inner": inner / true, "swap": free / true,
-    }  # fmt: skip
+        "system": "engine",
+        "limits": limits,
+        "number": number,
+        "binds": binds,
+        "true": true,
+        "conventions": drawn.engine.conventions.name,
+        "exact": exact,
+        "outer": outer / true,
+        "inner": inner / true,
+        "swap": free / true,
+    }
 
 
 def unknown_case(number: int) -> Row:
@@ -144,10 +163,18 @@ def unknown_case(number: int) -> Row:
     free = capacity(machine, known, [0.5, 0.5], swap=True)
     outer, inner, binds, exact = bounds(drawn.engine, {"a": request}, [1.0], "settings")
     return {
-        "system": "two lengths", "limits": "settings", "number": number, "binds": binds,
-        "conventions": drawn.engine.conventions.name, "exact": exact, "true": true,
-        "outer": outer / true, "inner": inner / true, "swap": free / true, "unknown": blind / true,
-    }  # fmt: skip
+        "system": "two lengths",
+        "limits": "settings",
+        "number": number,
+        "binds": binds,
+        "conventions": drawn.engine.conventions.name,
+        "exact": exact,
+        "true": true,
+        "outer": outer / true,
+        "inner": inner / true,
+        "swap": free / true,
+        "unknown": blind / true,
+    }
 
 
 def fleet_case(number: int) -> Row:
@@ -168,10 +195,16 @@ def fleet_case(number: int) -> Row:
     true = fleet_capacity(pools, shares, link=link, prompts=[prompt for prompt, _ in classes])
     outer, inner, binds, exact = bounds(fleet, mix_of(classes), shares, "settings")
     return {
-        "system": "+".join(roles), "limits": "settings", "number": number, "binds": binds,
-        "conventions": llmq.THEORY.name if lag else llmq.ENGINE.name, "exact": exact,
-        "true": true, "outer": outer / true, "inner": inner / true,
-    }  # fmt: skip
+        "system": "+".join(roles),
+        "limits": "settings",
+        "number": number,
+        "binds": binds,
+        "conventions": llmq.THEORY.name if lag else llmq.ENGINE.name,
+        "exact": exact,
+        "true": true,
+        "outer": outer / true,
+        "inner": inner / true,
+    }
 
 
 def segments(

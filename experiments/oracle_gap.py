@@ -27,14 +27,21 @@ from llmq.rng import RngLike
 TITLE = "Bounds beside the true capacity of small systems"
 SEED = 11
 SOURCE = "occupation measures, experiments.occupation"
-UNITS = {"outer": "of the true rate", "inner": "of the true rate", "swap": "of the true rate",
-         "unknown": "of the true rate", "true": "requests/s"}  # fmt: skip
+UNITS = {
+    "outer": "of the true rate",
+    "inner": "of the true rate",
+    "swap": "of the true rate",
+    "unknown": "of the true rate",
+    "true": "requests/s",
+}
 EXACT = 1e-7  # relative; what the solver of the programme rounds
 # Numbers of the systems of each kind at full scale, and how many of them at small scale.
 KINDS = {
-    "engine": (range(240), 12), "hardware": (range(80), 6), "two lengths": (range(40), 4),
+    "engine": (range(240), 12),
+    "hardware": (range(80), 6),
+    "two lengths": (range(40), 4),
     "fleet": (oracle_cases.FLEETS, 4),
-}  # fmt: skip
+}
 
 
 def case(point: Point, rng: np.random.SeedSequence) -> list[Row]:
@@ -77,12 +84,13 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
 def violations(table: Table) -> list[Row]:
     """Rows in which the truth lies outside the two bounds."""
     return [
-        row for row in table.rows()
+        row
+        for row in table.rows()
         if row["inner"] > 1 + EXACT
         or row["outer"] < 1 - EXACT
         or (row["swap"] == row["swap"] and not 1 - EXACT <= row["swap"] <= row["outer"] + EXACT)
         or (row["exact"] and not abs(row["outer"] - row["swap"]) < EXACT)
-    ]  # fmt: skip
+    ]
 
 
 def between(table: Table) -> Finding:
@@ -96,18 +104,24 @@ def between(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="OURS-ORACLE", source=SOURCE, judge=between, least=Status.VERIFIED, figure="",
+        id="OURS-ORACLE",
+        source=SOURCE,
+        judge=between,
+        least=Status.VERIFIED,
+        figure="",
         text="The true capacity of small random engines and fleets lies between the inner and the "
         "outer bound, and on the outer bound where the region is called exact.",
         test="test_oracle_gap.py::test_judge_can_fail",
     ),
-)  # fmt: skip
+)
 
 
 def tightness(table: Table) -> str:
     """Say how tight the bounds are, by what binds."""
-    lines = ["| system | limits | binds | n | outer: mean, largest | inner: mean, least |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| system | limits | binds | n | outer: mean, largest | inner: mean, least |",
+        "|---|---|---|---|---|---|",
+    ]
     keys = sorted({(r["system"], r["limits"], r["binds"]) for r in table.rows()})
     for system, limits, binds in keys:
         some = table.where(system=system, limits=limits, binds=binds)

@@ -42,9 +42,11 @@ MIX = {"chat": llmq.RequestClass(512, llmq.Lengths.uniform(1, 2 * OUTPUT - 1))}
 USERS = 4 * SLOTS
 DEADLINES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 STORE = llmq.Engine(
-    llmq.BatchTime.affine(base=0.02, per_token=1e-4), token_budget=2**20, kv_tokens=4000,
+    llmq.BatchTime.affine(base=0.02, per_token=1e-4),
+    token_budget=2**20,
+    kv_tokens=4000,
     kv_block=1,
-)  # fmt: skip
+)
 THINK = {
     "think": llmq.RequestClass(
         32, llmq.Lengths.uniform(96, 160), reasoning=llmq.Lengths.uniform(8, 88)
@@ -53,8 +55,10 @@ THINK = {
 TOKENS = {"slai": 512 + OUTPUT - 1, "swap": 32 + 128 - 1}  # of a request, in the mean
 SWAPS = (0.0, 1e-5, 5e-5)
 RANKS: dict[str, Policy] = {
-    "FCFS": FCFS(), "RR": RR(quantum=16), "PASCAL": PASCAL(quantum=16, migrate=False),
-}  # fmt: skip
+    "FCFS": FCFS(),
+    "RR": RR(quantum=16),
+    "PASCAL": PASCAL(quantum=16, migrate=False),
+}
 
 
 def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLAIN) -> Table:
@@ -125,18 +129,33 @@ def _row(point: Point, run: Run, bound: float) -> Row:
     parts = np.diff(done) / np.diff(marks) / TOKENS[point["part"]]
     half = student(parts)
     return {
-        "part": point["part"], "kind": "simulated", "policy": point["policy"], "x": point["x"],
-        "y": parts.mean(), "low": parts.mean() - half, "high": parts.mean() + half,
-        "n": PARTS, "bound": bound, "moved": math.nan,
-    }  # fmt: skip
+        "part": point["part"],
+        "kind": "simulated",
+        "policy": point["policy"],
+        "x": point["x"],
+        "y": parts.mean(),
+        "low": parts.mean() - half,
+        "high": parts.mean() + half,
+        "n": PARTS,
+        "bound": bound,
+        "moved": math.nan,
+    }
 
 
 def _law(part: str, policy: str, x: float, load: float) -> Row:
     rate = 1 / load
     return {
-        "part": part, "kind": "theory", "policy": policy, "x": x, "y": rate, "low": rate,
-        "high": rate, "n": 0, "bound": rate, "moved": math.nan,
-    }  # fmt: skip
+        "part": part,
+        "kind": "theory",
+        "policy": policy,
+        "x": x,
+        "y": rate,
+        "low": rate,
+        "high": rate,
+        "n": 0,
+        "bound": rate,
+        "moved": math.nan,
+    }
 
 
 def _laws() -> list[Row]:
@@ -217,22 +236,55 @@ def _sure(holds: bool, rows: Table) -> Status:
 _OWN = "derived here"
 _TEST = "test_losses.py::test_judges_of_pacing_loss_can_fail"
 CLAIMS = (
-    Claim(id="PACING-1", text="With slots, whole chunks and long deadlines SLAI serves at the rate "
-          "of phases that exclude one another [PACE]", source=_OWN, judge=_held,
-          figure="pacing_loss", least=Status.VERIFIED, test=_TEST),
-    Claim(id="PACING-2", text="With deadlines shorter than its offset SLAI serves as fast as "
-          "Sarathi", source=_OWN, judge=_tight, figure="pacing_loss", least=Status.VERIFIED,
-          test=_TEST),
-    Claim(id="PACING-3", band=Band.RESULTS, conjecture=True,
-          text="Conjecture: a slot is held for the deadline times the output, so "
-          "the rate is at most slots / (output x TBT)", source=_OWN, judge=_slots,
-          figure="pacing_loss", least=Status.NOT, test=_TEST),
-    Claim(id="PACING-4", band=Band.RESULTS,
-          text="With free swap FCFS, RR and PASCAL all serve within one peak of the "
-          "memory facet, whatever the rank [RANK]", source=_OWN, judge=_rank,
-          figure="pacing_loss", test=_TEST),
-    Claim(id="PACING-5", band=Band.RESULTS,
-          text="Swaps cost what their tokens take: the rate is at most that of the "
-          "load with the swap time added, and 90 % of it or more [RC]", source=_OWN,
-          judge=_swap, figure="pacing_loss", test=_TEST),
-)  # fmt: skip
+    Claim(
+        id="PACING-1",
+        text="With slots, whole chunks and long deadlines SLAI serves at the rate "
+        "of phases that exclude one another [PACE]",
+        source=_OWN,
+        judge=_held,
+        figure="pacing_loss",
+        least=Status.VERIFIED,
+        test=_TEST,
+    ),
+    Claim(
+        id="PACING-2",
+        text="With deadlines shorter than its offset SLAI serves as fast as Sarathi",
+        source=_OWN,
+        judge=_tight,
+        figure="pacing_loss",
+        least=Status.VERIFIED,
+        test=_TEST,
+    ),
+    Claim(
+        id="PACING-3",
+        band=Band.RESULTS,
+        conjecture=True,
+        text="Conjecture: a slot is held for the deadline times the output, so "
+        "the rate is at most slots / (output x TBT)",
+        source=_OWN,
+        judge=_slots,
+        figure="pacing_loss",
+        least=Status.NOT,
+        test=_TEST,
+    ),
+    Claim(
+        id="PACING-4",
+        band=Band.RESULTS,
+        text="With free swap FCFS, RR and PASCAL all serve within one peak of the "
+        "memory facet, whatever the rank [RANK]",
+        source=_OWN,
+        judge=_rank,
+        figure="pacing_loss",
+        test=_TEST,
+    ),
+    Claim(
+        id="PACING-5",
+        band=Band.RESULTS,
+        text="Swaps cost what their tokens take: the rate is at most that of the "
+        "load with the swap time added, and 90 % of it or more [RC]",
+        source=_OWN,
+        judge=_swap,
+        figure="pacing_loss",
+        test=_TEST,
+    ),
+)

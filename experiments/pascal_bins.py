@@ -68,10 +68,23 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
         points.append({"work": name, "titles": titles, "rhos": LOADS, "seeds": 5, **size})
     rows = runner.run(simulate, points, rng)
     for (name, other), values in PRINTED.items():
-        rows += [{"work": name, "rho": np.nan, "rate": np.nan, "policy": "PASCAL",
-                  "metric": f"{key} vs {other}", "bin": -1, "value": value, "low": value,
-                  "high": value, "n": 1, "unit": _unit(key), "kind": "printed"}
-                 for key, value in values.items()]  # fmt: skip
+        rows += [
+            {
+                "work": name,
+                "rho": np.nan,
+                "rate": np.nan,
+                "policy": "PASCAL",
+                "metric": f"{key} vs {other}",
+                "bin": -1,
+                "value": value,
+                "low": value,
+                "high": value,
+                "n": 1,
+                "unit": _unit(key),
+                "kind": "printed",
+            }
+            for key, value in values.items()
+        ]
     about = {
         "source": f"{SOURCE}, figures 10, 13, 15; rates and number of requests are not published",
         "setting": "small: 2 engines of 18,000 KV tokens, 130 requests a path, 5 seeds; "

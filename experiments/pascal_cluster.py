@@ -47,9 +47,22 @@ from llmq.sim._fast.ranked.engine import RankedLog, run_ranked
 from llmq.sim.results._stats import student
 
 __all__ = [
-    "BIN", "HEAVY", "POLICIES", "SOURCE", "Paths", "Runs", "capacity", "chip", "contrast",
-    "interval", "jackknife", "percent", "serve", "tail_by_bin", "workload",
-]  # fmt: skip
+    "BIN",
+    "HEAVY",
+    "POLICIES",
+    "SOURCE",
+    "Paths",
+    "Runs",
+    "capacity",
+    "chip",
+    "contrast",
+    "interval",
+    "jackknife",
+    "percent",
+    "serve",
+    "tail_by_bin",
+    "workload",
+]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -187,10 +200,18 @@ class Runs:
 
 
 def serve(
-    work: str, rhos: Sequence[float], rng: Any, *, requests: int, seeds: int, engines: int = 8,
-    kv_tokens: int = 90_000, link: float = LINK, titles: Sequence[str] = tuple(POLICIES),
+    work: str,
+    rhos: Sequence[float],
+    rng: Any,
+    *,
+    requests: int,
+    seeds: int,
+    engines: int = 8,
+    kv_tokens: int = 90_000,
+    link: float = LINK,
+    titles: Sequence[str] = tuple(POLICIES),
     chosen: Mapping[str, Policy] | None = None,
-) -> list[Runs]:  # fmt: skip
+) -> list[Runs]:
     """Run policies on the same requests at several loads.
 
     Parameters

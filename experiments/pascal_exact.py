@@ -71,9 +71,11 @@ def made(title: str, quantum: int) -> Policy:
     if title == "RR":
         return policies.RR(quantum=quantum)
     return policies.PASCAL(
-        quantum=quantum, tau=100.0, migrate=title != "NoMigration",
+        quantum=quantum,
+        tau=100.0,
+        migrate=title != "NoMigration",
         adaptive=title != "NonAdaptive",
-    )  # fmt: skip
+    )
 
 
 def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLAIN) -> Table:
@@ -128,9 +130,13 @@ def timeline(case: str, title: str) -> list[Row]:
         llmq.Fleet({"all": (engine, engines)}), trace, policy, record="tokens", engine="reference"
     ).requests
     log = run_ranked(
-        [engine] * engines, policy, np.array([arrival]), np.ones((1, len(names)), int),
-        np.array([output]), np.array([hidden]),
-    )  # fmt: skip
+        [engine] * engines,
+        policy,
+        np.array([arrival]),
+        np.ones((1, len(names)), int),
+        np.array([output]),
+        np.array([hidden]),
+    )
     if not np.array_equal(log.finish, done.finish):
         raise AssertionError(f"{case}, {title}: the two simulators differ")
     assert done.token_times is not None
@@ -144,10 +150,19 @@ def timeline(case: str, title: str) -> list[Row]:
         place = np.where(moved, 1 - log.server[0, i], log.server[0, i])
         breaks = (np.diff(own) != 1) | (np.diff(answers) != 0) | (np.diff(place) != 0)
         parts = np.split(np.arange(output[i]), np.flatnonzero(breaks) + 1)
-        rows += [{"case": case, "policy": title, "request": name, "arrival": arrival[i],
-                  "phase": "answer" if answers[part[0]] else "reasoning",
-                  "engine": int(place[part[0]]), "start": float(own[part[0]]),
-                  "end": float(own[part[-1]]) + 1} for part in parts]  # fmt: skip
+        rows += [
+            {
+                "case": case,
+                "policy": title,
+                "request": name,
+                "arrival": arrival[i],
+                "phase": "answer" if answers[part[0]] else "reasoning",
+                "engine": int(place[part[0]]),
+                "start": float(own[part[0]]),
+                "end": float(own[part[-1]]) + 1,
+            }
+            for part in parts
+        ]
     return rows
 
 
@@ -184,8 +199,11 @@ def as_expected(cases: Sequence[str]) -> Callable[[Table], Finding]:
     def judge(table: Table) -> Finding:
         pairs = [(case, title) for case, title in EXPECTED if case in cases]
         wrong = [p for p in pairs if instants(table, *p) != EXPECTED[p]]
-        words = [f"{title} TTFT {_list(f)}, end {_list(e)}"
-                 for case, title in pairs for f, e in [instants(table, case, title)]]  # fmt: skip
+        words = [
+            f"{title} TTFT {_list(f)}, end {_list(e)}"
+            for case, title in pairs
+            for f, e in [instants(table, case, title)]
+        ]
         status = Status.NOT if wrong else Status.PROVED
         return Finding(status, "; ".join(words))
 
@@ -211,15 +229,20 @@ CLAIMS = (
         id="PASCAL-2",
         text="Three requests on two slots: FCFS gives C its first token after 7 units, RR after 3; "
         "B pauses exactly 3 units after its fourth token and C is preempted at 8.",
-        source=f"{SOURCE}, figure 2", judge=figure_2, figure="pascal_fig2",
-        least=Status.PROVED, test="test_pascal.py::test_judges_can_fail",
+        source=f"{SOURCE}, figure 2",
+        judge=figure_2,
+        figure="pascal_fig2",
+        least=Status.PROVED,
+        test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
         id="PASCAL-7",
         text="The adaptive override keeps a request where there is room: without it Q1 pauses "
         "3 units and ends at 13 instead of 10; TTFT is the same.",
-        source=f"{SOURCE}, figure 7 (lengths chosen)", judge=as_expected(["override"]),
-        figure="pascal_fig7", least=Status.PROVED,
+        source=f"{SOURCE}, figure 7 (lengths chosen)",
+        judge=as_expected(["override"]),
+        figure="pascal_fig7",
+        least=Status.PROVED,
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
@@ -227,7 +250,9 @@ CLAIMS = (
         text="RR lets a short request answer before an earlier one has reasoned; moving to where "
         "nobody reasons cuts the TTFT of C from 11 to 8.",
         source=f"{SOURCE}, section IV (lengths chosen)",
-        judge=as_expected(["inversion", "migration"]), figure="pascal_fig7",
-        least=Status.PROVED, test="test_pascal.py::test_judges_can_fail",
+        judge=as_expected(["inversion", "migration"]),
+        figure="pascal_fig7",
+        least=Status.PROVED,
+        test="test_pascal.py::test_judges_can_fail",
     ),
-)  # fmt: skip
+)

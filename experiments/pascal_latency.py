@@ -71,19 +71,37 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     # Both phases see the same requests: the seed is that of the replication, not of the point.
     children = seed_sequence(rng).spawn(seeds)
     points = [
-        {"phase": phase, "rate": rate, "seed": i, "key": list(child.spawn_key),
-         "entropy": str(child.entropy), **size}
-        for phase, rate in cases for i, child in enumerate(children)
-    ]  # fmt: skip
+        {
+            "phase": phase,
+            "rate": rate,
+            "seed": i,
+            "key": list(child.spawn_key),
+            "entropy": str(child.entropy),
+            **size,
+        }
+        for phase, rate in cases
+        for i, child in enumerate(children)
+    ]
     raw = runner.run(simulate, points, rng)
     rows: list[Row] = []
     for phase, rate in cases:
         mine = [row for row in raw if row["phase"] == phase and row["rate"] == rate]
         rows += _summed(mine, {"phase": phase, "rate": rate}, seeds)
     for policy, length, value in (("FCFS", 128, 5.14), ("RR", 2048, 1.75)):
-        rows.append({"phase": "reasoning", "rate": np.nan, "policy": policy, "length": length,
-                     "metric": "latency", "value": value, "low": value, "high": value, "n": 1,
-                     "kind": "printed"})  # fmt: skip
+        rows.append(
+            {
+                "phase": "reasoning",
+                "rate": np.nan,
+                "policy": policy,
+                "length": length,
+                "metric": "latency",
+                "value": value,
+                "low": value,
+                "high": value,
+                "n": 1,
+                "kind": "printed",
+            }
+        )
     about = {
         "source": f"{SOURCE}, figures 4 and 5; the rates are not published",
         "setting": "small: 15,000 KV tokens, a third of the rate, 100 requests, 1 seed; "
@@ -111,9 +129,18 @@ def simulate(point: Point, rng: np.random.SeedSequence) -> Sequence[Row]:
         for length in LENGTHS:
             some = lengths == length
             sums = {name: float(values[some].sum()) for name, values in parts.items()}
-            rows.append({"phase": point["phase"], "rate": point["rate"], "seed": point["seed"],
-                         "policy": title, "length": length, "count": int(some.sum()),
-                         "attained": int(attained[some].sum()), **sums})  # fmt: skip
+            rows.append(
+                {
+                    "phase": point["phase"],
+                    "rate": point["rate"],
+                    "seed": point["seed"],
+                    "policy": title,
+                    "length": length,
+                    "count": int(some.sum()),
+                    "attained": int(attained[some].sum()),
+                    **sums,
+                }
+            )
     return rows
 
 
@@ -133,9 +160,11 @@ def _run(
 
 
 def breakdown(
-    arrival: Floats, token_times: Floats, offsets: npt.NDArray[np.integer],
+    arrival: Floats,
+    token_times: Floats,
+    offsets: npt.NDArray[np.integer],
     count: npt.NDArray[np.integer],
-) -> dict[str, Floats]:  # fmt: skip
+) -> dict[str, Floats]:
     """Cut latencies on one engine into blocked, executed and preempted.
 
     Parameters
@@ -186,9 +215,19 @@ def _summed(raw: list[Row], labels: Row, seeds: int) -> list[Row]:
             values, halves = jackknife(partial(_ratios, mine, best), seeds)
             names = (*PARTS, "latency", "attained")
             for name, value, half in zip(names, values, halves, strict=True):
-                rows.append({**labels, "policy": title, "length": length, "metric": name,
-                             "value": value, "low": value - half, "high": value + half,
-                             "n": int(mine["count"].sum()), "kind": "simulated"})  # fmt: skip
+                rows.append(
+                    {
+                        **labels,
+                        "policy": title,
+                        "length": length,
+                        "metric": name,
+                        "value": value,
+                        "low": value - half,
+                        "high": value + half,
+                        "n": int(mine["count"].sum()),
+                        "kind": "simulated",
+                    }
+                )
     return rows if labels["phase"] == "answering" else [r for r in rows if r["metric"] != names[-1]]
 
 
@@ -271,25 +310,33 @@ def answering_long(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="PASCAL-4", band=Band.NOTES,
+        id="PASCAL-4",
+        band=Band.NOTES,
         text="With half the memory FCFS makes the reasoning of short requests up to 5.14 times as "
         "long (128 tokens), RR that of long ones up to 1.75 times (2048); bands 4 to 6.5, 1.5 to "
         "2.1, FCFS falling with length, RR at most 1.1 up to 512 tokens.",
-        source=f"{SOURCE}, figure 4", judge=reasoning_shape, figure="pascal_fig4",
+        source=f"{SOURCE}, figure 4",
+        judge=reasoning_shape,
+        figure="pascal_fig4",
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-5A", band=Band.NOTES,
-        text="RR attains the SLO of answers at least as often as FCFS at every "
-        "length.",
-        source=f"{SOURCE}, figure 5", judge=answering_attained, figure="pascal_fig5",
+        id="PASCAL-5A",
+        band=Band.NOTES,
+        text="RR attains the SLO of answers at least as often as FCFS at every length.",
+        source=f"{SOURCE}, figure 5",
+        judge=answering_attained,
+        figure="pascal_fig5",
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-5B", band=Band.NOTES,
+        id="PASCAL-5B",
+        band=Band.NOTES,
         text="Answers of 2048 tokens take longer under RR than under FCFS and attain the SLO as "
         "with unlimited memory; band: within 2 points.",
-        source=f"{SOURCE}, figure 5", judge=answering_long, figure="pascal_fig5",
+        source=f"{SOURCE}, figure 5",
+        judge=answering_long,
+        figure="pascal_fig5",
         test="test_pascal.py::test_judges_can_fail",
     ),
-)  # fmt: skip
+)

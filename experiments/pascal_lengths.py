@@ -25,8 +25,12 @@ TITLE = "PASCAL: lengths of reasoning and answers"
 SEED = 7
 SETS = ("alpaca", "arena", *HEAVY)
 PROBABILITIES = (0.001, 0.01, *(k / 20 for k in range(1, 20)), 0.99, 0.999)
-PRINTED = {("alpaca", "reasoning"): 558.0, ("alpaca", "answer"): 566.0,
-           ("arena", "reasoning"): 950.0, ("arena", "answer"): 824.0}  # fmt: skip
+PRINTED = {
+    ("alpaca", "reasoning"): 558.0,
+    ("alpaca", "answer"): 566.0,
+    ("arena", "reasoning"): 950.0,
+    ("arena", "answer"): 824.0,
+}
 MOST_RATIO = 8.48
 
 
@@ -50,12 +54,23 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
         for part, tokens in (("reasoning", hidden), ("answer", answer)):
             labels = {"set": name, "part": part, "kind": "theory"}
             quantiles = np.quantile(tokens, PROBABILITIES)
-            rows += [{**labels, "metric": "quantile", "p": p, "value": q}
-                     for p, q in zip(PROBABILITIES, quantiles, strict=True)]  # fmt: skip
+            rows += [
+                {**labels, "metric": "quantile", "p": p, "value": q}
+                for p, q in zip(PROBABILITIES, quantiles, strict=True)
+            ]
             found = {"mean": tokens.mean(), "below 1000": np.mean(tokens < 1000)}
             rows += [{**labels, "metric": m, "p": np.nan, "value": v} for m, v in found.items()]
-    rows += [{"set": name, "part": part, "kind": "printed", "metric": "mean", "p": np.nan,
-              "value": value} for (name, part), value in PRINTED.items()]  # fmt: skip
+    rows += [
+        {
+            "set": name,
+            "part": part,
+            "kind": "printed",
+            "metric": "mean",
+            "p": np.nan,
+            "value": value,
+        }
+        for (name, part), value in PRINTED.items()
+    ]
     about = {
         "source": f"{SOURCE}, figures 8 and 14; lognormal reconstructions",
         "value": "tokens, or a share in the rows below 1000",
@@ -97,17 +112,25 @@ def heavy(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="PASCAL-8", band=Band.NOTES,
+        id="PASCAL-8",
+        band=Band.NOTES,
         text="Mean reasoning and answer lengths are 558 and 566 tokens (AlpacaEval 2.0), 950 and "
         "824 (Arena-Hard), and more than 70 % reason for less than 1000; band: means within 5 %.",
-        source=f"{SOURCE}, figure 8", judge=light, figure="pascal_fig8", least=Status.BAND,
+        source=f"{SOURCE}, figure 8",
+        judge=light,
+        figure="pascal_fig8",
+        least=Status.BAND,
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-14", band=Band.NOTES,
+        id="PASCAL-14",
+        band=Band.NOTES,
         text="Reasoning-heavy sets reason 4 to 8.48 times as long as they answer (our sets are "
         "made so; their means are a choice); band: 5 %.",
-        source=f"{SOURCE}, figure 14", judge=heavy, figure="pascal_fig14", least=Status.BAND,
+        source=f"{SOURCE}, figure 14",
+        judge=heavy,
+        figure="pascal_fig14",
+        least=Status.BAND,
         test="test_pascal.py::test_judges_can_fail",
     ),
-)  # fmt: skip
+)

@@ -55,9 +55,22 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
         size = {"requests": 4000, "engines": 8, "kv_tokens": 90_000, "seeds": 5}
     rows = runner.run(simulate, [{"rhos": LOADS, **size}], rng)
     for metric, value in PRINTED.items():
-        rows.append({"work": "mix", "rho": np.nan, "rate": np.nan, "policy": "PASCAL",
-                     "metric": metric, "bin": -1, "value": value, "low": value, "high": value,
-                     "n": 1, "unit": "1", "kind": "printed"})  # fmt: skip
+        rows.append(
+            {
+                "work": "mix",
+                "rho": np.nan,
+                "rate": np.nan,
+                "policy": "PASCAL",
+                "metric": metric,
+                "bin": -1,
+                "value": value,
+                "low": value,
+                "high": value,
+                "n": 1,
+                "unit": "1",
+                "kind": "printed",
+            }
+        )
     about = {
         "source": f"{SOURCE}, figure 16; rates and the heavy sets' means are not published",
         "setting": "small: 2 engines of 30,000 KV tokens, 200 requests a path, 3 seeds; "
@@ -74,9 +87,20 @@ def simulate(point: Point, rng: np.random.SeedSequence) -> Sequence[Row]:
         rows += tails(runs, "mix")
         for policy in BASE:
             late = share(runs.logs[policy].qoe < 0.95)
-            rows.append({**runs.labels("mix"), "policy": policy, "metric": "late", "bin": -1,
-                         "value": late.value, "low": late.low, "high": late.high, "n": late.n,
-                         "unit": "1", "kind": "simulated"})  # fmt: skip
+            rows.append(
+                {
+                    **runs.labels("mix"),
+                    "policy": policy,
+                    "metric": "late",
+                    "bin": -1,
+                    "value": late.value,
+                    "low": late.low,
+                    "high": late.high,
+                    "n": late.n,
+                    "unit": "1",
+                    "kind": "simulated",
+                }
+            )
     return rows
 
 
@@ -125,24 +149,35 @@ def violations(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="PASCAL-H12", band=Band.RESULTS,
+        id="PASCAL-H12",
+        band=Band.RESULTS,
         text="With half reasoning-heavy requests PASCAL cuts the tail TTFT of FCFS by up to 70 % "
         "for short reasoning and adds 6.8 % for long; band: 50 to 85 %, below 20 %.",
-        source=f"{SOURCE}, figure 16", judge=against_fcfs, figure="pascal_fig16",
+        source=f"{SOURCE}, figure 16",
+        judge=against_fcfs,
+        figure="pascal_fig16",
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-H13", band=Band.NOTES,
+        id="PASCAL-H13",
+        band=Band.NOTES,
         text="There it cuts that of RR by up to 13.9 % and adds at most 7.7 %; band: the gain "
         "shrinks below 15 %, losses stay below 20 %.",
-        source=f"{SOURCE}, figure 16", judge=against_rr, figure="pascal_fig16",
-        least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+        source=f"{SOURCE}, figure 16",
+        judge=against_rr,
+        figure="pascal_fig16",
+        least=Status.NOT,
+        test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-H13-SLO", band=Band.RESULTS,
+        id="PASCAL-H13-SLO",
+        band=Band.RESULTS,
         text="There its SLO violations are similar to RR's and below FCFS's; band: at most 1.5 "
         "points above RR, and below FCFS with intervals apart.",
-        source=f"{SOURCE}, figure 16", judge=violations, figure="pascal_fig16",
-        least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+        source=f"{SOURCE}, figure 16",
+        judge=violations,
+        figure="pascal_fig16",
+        least=Status.NOT,
+        test="test_pascal.py::test_judges_can_fail",
     ),
-)  # fmt: skip
+)

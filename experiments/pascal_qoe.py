@@ -63,9 +63,19 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
             read[n] = max(came, read[n - 1] + tau if n else begin)
         value = qoe_of(tokens, tau, start)
         curve = range(len(tokens)) if len(tokens) < 10 else [len(tokens) - 1]
-        rows += [{"case": name, "tau": tau, "token": n + 1, "came": tokens[n], "read": read[n],
-                  "expected": begin + n * tau, "qoe": value, "exact": exact}
-                 for n in curve]  # fmt: skip
+        rows += [
+            {
+                "case": name,
+                "tau": tau,
+                "token": n + 1,
+                "came": tokens[n],
+                "read": read[n],
+                "expected": begin + n * tau,
+                "qoe": value,
+                "exact": exact,
+            }
+            for n in curve
+        ]
     units = {"tau": "s", "came": "s", "read": "s", "expected": "s"}
     about = {"source": f"{SOURCE}, figure 3; areas by hand", "kind": "theory"}
     return Table.of("pascal_qoe", rows, units=units, about=about)
@@ -93,7 +103,10 @@ CLAIMS = (
         text="QoE is the area under the tokens read over that under the tokens expected: 19/25 "
         "after a stall, 1 for a reader who is slow enough, 0.71 of 50 tokens that start 1 s late "
         "and 0.976 of 824.",
-        source=f"{SOURCE}, figure 3 and section V (values by hand)", judge=equal,
-        figure="pascal_fig3", least=Status.PROVED, test="test_pascal.py::test_judges_can_fail",
+        source=f"{SOURCE}, figure 3 and section V (values by hand)",
+        judge=equal,
+        figure="pascal_fig3",
+        least=Status.PROVED,
+        test="test_pascal.py::test_judges_can_fail",
     ),
-)  # fmt: skip
+)

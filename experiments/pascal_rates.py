@@ -37,11 +37,20 @@ SIZES = {"alpaca": 4000, "arena": 3000}
 TIGHT: Row = {"work": "alpaca, 45,000 KV", "kv_tokens": 45_000, "rhos": (0.9, 1.0, 1.1, 1.2)}
 UNITS = {"rate": "req/s", "value": "by row", "low": "by row", "high": "by row"}
 METRICS = {
-    "late": "1", "tokens": "tokens/s", "ttft P50": "s", "ttft P99": "s",
-    "blocked P99": "s", "blocked P99 excess": "s", "transfer P99": "s", "moved": "1",
-    "e2e P50": "s", "e2e P99": "s", "tokens ratio": "1", "e2e P50 ratio": "1",
+    "late": "1",
+    "tokens": "tokens/s",
+    "ttft P50": "s",
+    "ttft P99": "s",
+    "blocked P99": "s",
+    "blocked P99 excess": "s",
+    "transfer P99": "s",
+    "moved": "1",
+    "e2e P50": "s",
+    "e2e P99": "s",
+    "tokens ratio": "1",
+    "e2e P50 ratio": "1",
     "e2e P99 ratio": "1",
-}  # fmt: skip
+}
 # Workload, policy, metric.
 PRINTED = {
     ("alpaca", "PASCAL", "late"): 0.0069,
@@ -79,9 +88,21 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
         points.append({"requests": SIZES["alpaca"], **more, **TIGHT})
     rows = runner.run(simulate, points, rng)
     for (name, policy, metric), value in PRINTED.items():
-        rows.append({"work": name, "rho": np.nan, "rate": np.nan, "policy": policy,
-                     "metric": metric, "value": value, "low": value, "high": value, "n": 1,
-                     "unit": METRICS[metric], "kind": "printed"})  # fmt: skip
+        rows.append(
+            {
+                "work": name,
+                "rho": np.nan,
+                "rate": np.nan,
+                "policy": policy,
+                "metric": metric,
+                "value": value,
+                "low": value,
+                "high": value,
+                "n": 1,
+                "unit": METRICS[metric],
+                "kind": "printed",
+            }
+        )
     about = {
         "source": f"{SOURCE}, figures 11 to 13 and 15; its highest rate is not published",
         "setting": "small: 3 engines of 30,000 KV tokens, 250 requests a path, 3 seeds; "
@@ -316,72 +337,111 @@ def slower(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="PASCAL-9", band=Band.NOTES,
+        id="PASCAL-9",
+        band=Band.NOTES,
         equality=True,
         text="At the low rate FCFS, RR and PASCAL have the same TTFT; band: median and P99 within "
         "5 % at rho 0.6.",
-        source=f"{SOURCE}, figure 9", judge=coincide, figure="pascal_fig9",
+        source=f"{SOURCE}, figure 9",
+        judge=coincide,
+        figure="pascal_fig9",
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-H6", band=Band.NOTES,
+        id="PASCAL-H6",
+        band=Band.NOTES,
         text="At every rate PASCAL's SLO violations are lower than or comparable to both "
         "baselines'; band: for rho up to 1.2 at most 0.5 points above FCFS, 1.5 above RR.",
-        source=f"{SOURCE}, figure 11", judge=violations_near, figure="pascal_fig11",
-        least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
-    ),
-    Claim(
-        id="PASCAL-H6-LOWER", band=Band.SOURCE,
-        text="At its highest rate PASCAL violates less than both baselines, which are at 2 to 5 %; "
-        "band: at rho 1.1 and 1.2.",
-        source=f"{SOURCE}, figure 11", judge=violations_lower, figure="pascal_fig11",
-        least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
-    ),
-    Claim(
-        id="PASCAL-H7", band=Band.NOTES, equality=True,
-        text="PASCAL's throughput is within 3 % of the baselines'.",
-        source=f"{SOURCE}, figure 12", judge=throughput, figure="pascal_fig12",
+        source=f"{SOURCE}, figure 11",
+        judge=violations_near,
+        figure="pascal_fig11",
+        least=Status.NOT,
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-H8", band=Band.RESULTS,
-        text="At the highest rate the P99 of KV transfers is 0.14 s (AlpacaEval 2.0) and 0.25 s "
-        "(Arena-Hard); band: within 25 %.",
-        source=f"{SOURCE}, section V", judge=transfers, figure="pascal_fig13_load",
-        least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+        id="PASCAL-H6-LOWER",
+        band=Band.SOURCE,
+        text="At its highest rate PASCAL violates less than both baselines, which are at 2 to 5 %; "
+        "band: at rho 1.1 and 1.2.",
+        source=f"{SOURCE}, figure 11",
+        judge=violations_lower,
+        figure="pascal_fig11",
+        least=Status.NOT,
+        test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-H9", band=Band.RESULTS,
+        id="PASCAL-H7",
+        band=Band.NOTES,
+        equality=True,
+        text="PASCAL's throughput is within 3 % of the baselines'.",
+        source=f"{SOURCE}, figure 12",
+        judge=throughput,
+        figure="pascal_fig12",
+        test="test_pascal.py::test_judges_can_fail",
+    ),
+    Claim(
+        id="PASCAL-H8",
+        band=Band.RESULTS,
+        text="At the highest rate the P99 of KV transfers is 0.14 s (AlpacaEval 2.0) and 0.25 s "
+        "(Arena-Hard); band: within 25 %.",
+        source=f"{SOURCE}, section V",
+        judge=transfers,
+        figure="pascal_fig13_load",
+        least=Status.NOT,
+        test="test_pascal.py::test_judges_can_fail",
+    ),
+    Claim(
+        id="PASCAL-H9",
+        band=Band.RESULTS,
         text="Without migration the P99 blocking latency reaches 27.39 s, with it near zero: with "
         "90,000 KV tokens an engine (assumed; the paper names no memory); band: a factor 2, and "
         "PASCAL below 0.5 s.",
-        source=f"{SOURCE}, figure 13(c)", judge=blocking("alpaca", HIGH),
-        figure="pascal_fig13_load", least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+        source=f"{SOURCE}, figure 13(c)",
+        judge=blocking("alpaca", HIGH),
+        figure="pascal_fig13_load",
+        least=Status.NOT,
+        test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-H9-TIGHT", band=Band.RESULTS,
+        id="PASCAL-H9-TIGHT",
+        band=Band.RESULTS,
         text="The same with 45,000 KV tokens an engine, at and above the capacity that they leave.",
-        source=f"{SOURCE}, figure 13(c)", judge=blocking(TIGHT["work"], (1.0, *HIGH)),
-        figure="pascal_fig13_load", least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+        source=f"{SOURCE}, figure 13(c)",
+        judge=blocking(TIGHT["work"], (1.0, *HIGH)),
+        figure="pascal_fig13_load",
+        least=Status.NOT,
+        test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-13D", band=Band.RESULTS,
+        id="PASCAL-13D",
+        band=Band.RESULTS,
         text="Without migration SLO violations are markedly higher; band: at least 3 times.",
-        source=f"{SOURCE}, figure 13(d)", judge=late_ratio("NoMigration", 3.0),
-        figure="pascal_fig13_load", least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+        source=f"{SOURCE}, figure 13(d)",
+        judge=late_ratio("NoMigration", 3.0),
+        figure="pascal_fig13_load",
+        least=Status.NOT,
+        test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-H10", band=Band.NOTES,
+        id="PASCAL-H10",
+        band=Band.NOTES,
         text="At the top rate SLO violations are 7.45 % without the adaptive override and 0.69 % "
         "with it; band: at least 3 times.",
-        source=f"{SOURCE}, figure 15(b)", judge=late_ratio("NonAdaptive", 3.0),
-        figure="pascal_fig15_load", least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+        source=f"{SOURCE}, figure 15(b)",
+        judge=late_ratio("NonAdaptive", 3.0),
+        figure="pascal_fig15_load",
+        least=Status.NOT,
+        test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-H11", band=Band.RESULTS,
+        id="PASCAL-H11",
+        band=Band.RESULTS,
         text="Without the adaptive override the median end-to-end latency is 20.1 % longer, the "
         "tail 9.7 %; band: half to 1.5 times that.",
-        source=f"{SOURCE}, figure 15(c)", judge=slower, figure="pascal_fig15_load",
-        least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+        source=f"{SOURCE}, figure 15(c)",
+        judge=slower,
+        figure="pascal_fig15_load",
+        least=Status.NOT,
+        test="test_pascal.py::test_judges_can_fail",
     ),
-)  # fmt: skip
+)

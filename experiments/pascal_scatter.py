@@ -56,9 +56,11 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
         "90,000 KV tokens each; all rows are simulated",
     }
     return Table.of(
-        "pascal_scatter", rows, units={"rate": "req/s", "tokens": "tokens", "ttft": "s"},
+        "pascal_scatter",
+        rows,
+        units={"rate": "req/s", "tokens": "tokens", "ttft": "s"},
         about=about,
-    )  # fmt: skip
+    )
 
 
 def simulate(point: Point, rng: np.random.SeedSequence) -> Sequence[Row]:
@@ -71,8 +73,10 @@ def simulate(point: Point, rng: np.random.SeedSequence) -> Sequence[Row]:
         kept = order[np.linspace(0, len(order) - 1, KEPT).astype(int)]
         for policy in BASE:
             ttft = runs.ttft(policy)[0]
-            rows += [{**runs.labels(work), "policy": policy, "tokens": hidden[i], "ttft": ttft[i]}
-                     for i in kept]  # fmt: skip
+            rows += [
+                {**runs.labels(work), "policy": policy, "tokens": hidden[i], "ttft": ttft[i]}
+                for i in kept
+            ]
     return rows
 
 
@@ -90,10 +94,13 @@ def span(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="PASCAL-H14", band=Band.RESULTS,
+        id="PASCAL-H14",
+        band=Band.RESULTS,
         text="TTFT goes from a few seconds to several hundred seconds; band: median of 1 to 30 s "
         "at rho 0.6, longest of 200 to 1,000 s at rho 1.1.",
-        source=f"{SOURCE}, figure 9", judge=span, figure="pascal_fig9",
+        source=f"{SOURCE}, figure 9",
+        judge=span,
+        figure="pascal_fig9",
         test="test_pascal.py::test_judges_can_fail",
     ),
-)  # fmt: skip
+)

@@ -40,13 +40,26 @@ LEVELS: dict[str, tuple[int, ...]] = {
     "engines": (2, 4, 8, 16),
 }
 TITLES = {
-    "quantum": ("RR", "PASCAL"), "demotion": ("PASCAL",), "fabric": ("PASCAL",),
-    "memory": ("FCFS", "RR", "PASCAL", "NoMigration"), "engines": ("FCFS", "RR", "PASCAL"),
-}  # fmt: skip
-UNITS = {"quantum": "tokens", "demotion": "tokens", "memory": "KV tokens", "fabric": "Gbit/s",
-         "engines": "1"}  # fmt: skip
-METRICS = {"ttft mean": "s", "ttft P99": "s", "ttft P99 short": "s", "late": "1",
-           "blocked P99": "s"}  # fmt: skip
+    "quantum": ("RR", "PASCAL"),
+    "demotion": ("PASCAL",),
+    "fabric": ("PASCAL",),
+    "memory": ("FCFS", "RR", "PASCAL", "NoMigration"),
+    "engines": ("FCFS", "RR", "PASCAL"),
+}
+UNITS = {
+    "quantum": "tokens",
+    "demotion": "tokens",
+    "memory": "KV tokens",
+    "fabric": "Gbit/s",
+    "engines": "1",
+}
+METRICS = {
+    "ttft mean": "s",
+    "ttft P99": "s",
+    "ttft P99 short": "s",
+    "late": "1",
+    "blocked P99": "s",
+}
 OURS = "llmq, beyond arXiv 2602.11530"
 
 
@@ -69,8 +82,9 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     """
     points = [
         {"study": study, "level": level, "seeds": 4, "each": 375, **BASE, study: level}
-        for study, levels in LEVELS.items() for level in levels
-    ]  # fmt: skip
+        for study, levels in LEVELS.items()
+        for level in levels
+    ]
     if scale == "small":
         size = {"memory": 22_500, "engines": 2, "each": 75, "seeds": 3}
         kept = [p for p in points if p["level"] in (100, 10, 5000, 20_000)]
@@ -85,8 +99,13 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
         "each, 3 seeds; full: 4 engines of 90,000, 375 requests each, 4 seeds",
         "level": "quantum, demotion and memory in tokens, fabric in Gbit/s",
     }
-    units = {"rate": "req/s", "level": "by study", "value": "by row", "low": "by row",
-             "high": "by row"}  # fmt: skip
+    units = {
+        "rate": "req/s",
+        "level": "by study",
+        "value": "by row",
+        "low": "by row",
+        "high": "by row",
+    }
     return Table.of("pascal_studies", rows, units=units, about=about)
 
 
@@ -101,16 +120,30 @@ def simulate(point: Point, rng: np.random.SeedSequence) -> Sequence[Row]:
         "NoMigration": policies.PASCAL(quantum=quantum, demote=demote, migrate=False),
     }
     (runs,) = serve(
-        "alpaca", [RHO], common, requests=point["each"] * point["engines"], seeds=point["seeds"],
-        engines=point["engines"], kv_tokens=point["memory"],
-        link=LINK * point["fabric"] / BASE["fabric"], titles=TITLES[point["study"]], chosen=known,
-    )  # fmt: skip
+        "alpaca",
+        [RHO],
+        common,
+        requests=point["each"] * point["engines"],
+        seeds=point["seeds"],
+        engines=point["engines"],
+        kv_tokens=point["memory"],
+        link=LINK * point["fabric"] / BASE["fabric"],
+        titles=TITLES[point["study"]],
+        chosen=known,
+    )
     labels = {"study": point["study"], "level": point["level"], "rho": RHO, "rate": runs.rate}
     return [
-        {**labels, "policy": policy, "metric": metric, **found, "unit": METRICS[metric],
-         "kind": "simulated"}
-        for policy in runs.logs for metric, found in read(runs, policy).items()
-    ]  # fmt: skip
+        {
+            **labels,
+            "policy": policy,
+            "metric": metric,
+            **found,
+            "unit": METRICS[metric],
+            "kind": "simulated",
+        }
+        for policy in runs.logs
+        for metric, found in read(runs, policy).items()
+    ]
 
 
 def read(runs: Runs, policy: str) -> dict[str, Row]:
@@ -201,45 +234,66 @@ def later(study: str, level: int, than: tuple[str, int]) -> Callable[[Table], Fi
 
 CLAIMS = (
     Claim(
-        id="PASCAL-S1", band=Band.RESULTS,
+        id="PASCAL-S1",
+        band=Band.RESULTS,
         equality=True,
         text="A fabric of 10 Gbit/s is enough: mean TTFT within 3 % of that at 100 Gbit/s.",
-        source=OURS, judge=near_base("fabric", "ttft mean", (10,), 0.03),
-        figure="pascal_studies", test="test_pascal.py::test_judges_can_fail",
+        source=OURS,
+        judge=near_base("fabric", "ttft mean", (10,), 0.03),
+        figure="pascal_studies",
+        test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-S2", band=Band.RESULTS,
+        id="PASCAL-S2",
+        band=Band.RESULTS,
         equality=True,
         text="The demotion threshold hardly matters for short requests: P99 of their TTFT without "
         "one within 10 % of that at 5000 tokens.",
-        source=OURS, judge=near_base("demotion", "ttft P99 short", (20_000,), 0.1),
-        figure="pascal_studies", test="test_pascal.py::test_judges_can_fail",
+        source=OURS,
+        judge=near_base("demotion", "ttft P99 short", (20_000,), 0.1),
+        figure="pascal_studies",
+        test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-S3", band=Band.RESULTS,
+        id="PASCAL-S3",
+        band=Band.RESULTS,
         text="Short requests wait less than under FCFS with 45,000 to 135,000 KV tokens an engine "
         "(P99 of TTFT at rho 1.1).",
-        source=OURS, judge=below_fcfs("memory"), figure="pascal_studies",
+        source=OURS,
+        judge=below_fcfs("memory"),
+        figure="pascal_studies",
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-S4", band=Band.RESULTS,
+        id="PASCAL-S4",
+        band=Band.RESULTS,
         text="Short requests wait less than under FCFS on 2 to 16 engines (P99 of TTFT at rho "
         "1.1).",
-        source=OURS, judge=below_fcfs("engines"), figure="pascal_studies", least=Status.NOT,
+        source=OURS,
+        judge=below_fcfs("engines"),
+        figure="pascal_studies",
+        least=Status.NOT,
         test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-S5", band=Band.RESULTS,
+        id="PASCAL-S5",
+        band=Band.RESULTS,
         text="More engines make PASCAL's answers late at the same load and requests an engine: at "
         "16 engines more often than RR's.",
-        source=OURS, judge=later("engines", 16, ("RR", 16)), figure="pascal_studies_slo",
-        least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+        source=OURS,
+        judge=later("engines", 16, ("RR", 16)),
+        figure="pascal_studies_slo",
+        least=Status.NOT,
+        test="test_pascal.py::test_judges_can_fail",
     ),
     Claim(
-        id="PASCAL-S6", band=Band.RESULTS,
+        id="PASCAL-S6",
+        band=Band.RESULTS,
         text="A quantum of 2000 tokens makes more answers late than one of 500.",
-        source=OURS, judge=later("quantum", 2000, ("PASCAL", 500)), figure="pascal_studies_slo",
-        least=Status.NOT, test="test_pascal.py::test_judges_can_fail",
+        source=OURS,
+        judge=later("quantum", 2000, ("PASCAL", 500)),
+        figure="pascal_studies_slo",
+        least=Status.NOT,
+        test="test_pascal.py::test_judges_can_fail",
     ),
-)  # fmt: skip
+)

@@ -123,9 +123,12 @@ def confirmed(held: Sequence[int], left: Sequence[int], tokens: int) -> bool:
 
     def ends(memory: int | None) -> list[float]:
         chip = Engine(
-            BatchTime.affine(base=1.0, per_token=0.0), token_budget=sum(held) + sum(left),
-            kv_tokens=memory, kv_block=1, conventions=THEORY,
-        )  # fmt: skip
+            BatchTime.affine(base=1.0, per_token=0.0),
+            token_budget=sum(held) + sum(left),
+            kv_tokens=memory,
+            kv_block=1,
+            conventions=THEORY,
+        )
         return list(simulate(chip, batch, Sarathi(watermark=0.0)).requests.finish[0])
 
     undisturbed = ends(None)
@@ -158,14 +161,15 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     rows += runner.run(cover, [{"history": w, **size} for w in HISTORY[scale]], rng)
     rows += runner.run(rules, [size], rng)
     return Table.of(
-        "past_future", rows,
+        "past_future",
+        rows,
         units={"x": "KV tokens, requests, or evictions/100 requests", "y": "KV tokens or 1"},
         about={
             "source": "LightLLM's Past-Future scheduler (policy catalogue 3.8)",
             "setting": f"C = {CAPACITY} tokens, reserve {RESERVE:g}, limit {LIMIT} new tokens",
             "replications": f"{paths} of {steps} iterations, the first quarter left out",
         },
-    )  # fmt: skip
+    )
 
 
 def compare_peaks(point: Point, rng: np.random.SeedSequence) -> list[Row]:
@@ -332,9 +336,15 @@ def _request(stream: np.random.Generator) -> tuple[int, int, int]:
 def _row(part: str, name: str, x: float, values: Sequence[float]) -> Row:
     mean, half = float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
     return {
-        "part": part, "kind": "simulated", "name": name, "x": x, "y": mean, "low": mean - half,
-        "high": mean + half, "n": len(values),
-    }  # fmt: skip
+        "part": part,
+        "kind": "simulated",
+        "name": name,
+        "x": x,
+        "y": mean,
+        "low": mean - half,
+        "high": mean + half,
+        "n": len(values),
+    }
 
 
 def cover(point: Point, rng: np.random.SeedSequence) -> list[Row]:
@@ -408,17 +418,23 @@ def _between(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="PF-PEAK", text="The peak formula is exact when the lengths are known",
-        source="policy catalogue 3.8 (LightLLM, Past-Future)", judge=_exact,
-        figure="past_future", least=Status.VERIFIED,
+        id="PF-PEAK",
+        text="The peak formula is exact when the lengths are known",
+        source="policy catalogue 3.8 (LightLLM, Past-Future)",
+        judge=_exact,
+        figure="past_future",
+        least=Status.VERIFIED,
         test="test_theory_papers.py::test_past_future_can_fail",
     ),
     Claim(
-        id="PF-RULE", band=Band.SOURCE,
+        id="PF-RULE",
+        band=Band.SOURCE,
         text="Admission by the predicted peak serves more than by the limit on new tokens, and "
         "evicts less than by the memory of now",
-        source="LightLLM, Past-Future (headline 2-3x goodput is not tested here)", judge=_between,
-        figure="past_future", least=Status.DIRECTION,
+        source="LightLLM, Past-Future (headline 2-3x goodput is not tested here)",
+        judge=_between,
+        figure="past_future",
+        least=Status.DIRECTION,
         test="test_theory_papers.py::test_past_future_can_fail",
     ),
-)  # fmt: skip
+)

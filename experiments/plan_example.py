@@ -45,9 +45,13 @@ def plan() -> Plan:
     effort = config.simulation
     assert config.slo is not None, "the example has targets"
     return plan_capacity(
-        config.traffic, config.slo, [_candidate(one) for one in config.candidates],
-        requests=effort.requests, replications=effort.replications, rng=effort.seed,
-    )  # fmt: skip
+        config.traffic,
+        config.slo,
+        [_candidate(one) for one in config.candidates],
+        requests=effort.requests,
+        replications=effort.replications,
+        rng=effort.seed,
+    )
 
 
 def _candidate(one: CandidateConfig) -> Candidate:
@@ -75,13 +79,17 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     """
     found = plan()
     return Table.of(
-        "plan_example", [*_region(found), *_plan(found)], units=UNITS,
+        "plan_example",
+        [*_region(found), *_plan(found)],
+        units=UNITS,
         about={
-            "source": "examples/chat.toml", "slo": str(found.slo), "target": f"{found.target:g}",
+            "source": "examples/chat.toml",
+            "slo": str(found.slo),
+            "target": f"{found.target:g}",
             "gpus": str(found.chosen.gpus if found.chosen else 0),
             "engine": found.chosen.candidate.engine.name if found.chosen else "",
         },
-    )  # fmt: skip
+    )
 
 
 def _region(found: Plan) -> Iterator[Row]:
@@ -107,9 +115,15 @@ def _plan(found: Plan) -> Iterator[Row]:
         for probe in one.probes:
             share = probe.attainment
             yield {
-                "part": "plan", "kind": "simulated", "name": name, "x": probe.gpus,
-                "y": share.value, "low": share.low, "high": share.high, "n": share.n,
-            }  # fmt: skip
+                "part": "plan",
+                "kind": "simulated",
+                "name": name,
+                "x": probe.gpus,
+                "y": share.value,
+                "low": share.low,
+                "high": share.high,
+                "n": share.n,
+            }
         if one.gpus:
             yield {"part": "plan", "kind": "answer", "name": name, "x": one.gpus}
 

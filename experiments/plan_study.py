@@ -36,13 +36,22 @@ GOAL = 0.99
 SLO = llmq.SLO(ttft=0.5, tpot=0.05, quantile=GOAL)
 H100, A100 = "llama-3.1-8b/h100", "llama-3.1-8b/a100"
 TRAFFIC = (("azure-conv", 60.0), ("azure-conv", 200.0), ("openchat-sharegpt4", 20.0))
-NARROW = {"workload": "azure-conv", "rate": 200.0, "engine": H100, "tp": 4, "budget": 2048,
-          "slots": 256}  # fmt: skip
+NARROW = {
+    "workload": "azure-conv",
+    "rate": 200.0,
+    "engine": H100,
+    "tp": 4,
+    "budget": 2048,
+    "slots": 256,
+}
 SETTINGS: tuple[Row, ...] = (
-    *({"workload": workload, "rate": rate, "engine": engine, "tp": tp, "budget": 0, "slots": 0}
-      for workload, rate in TRAFFIC for engine, tp in ((H100, 1), (H100, 4), (A100, 1))),
+    *(
+        {"workload": workload, "rate": rate, "engine": engine, "tp": tp, "budget": 0, "slots": 0}
+        for workload, rate in TRAFFIC
+        for engine, tp in ((H100, 1), (H100, 4), (A100, 1))
+    ),
     NARROW,
-)  # fmt: skip
+)
 SEEDS = (0, 1)
 # Traffic of an engine on which hardly any request meets another one.
 IDLE = 1000
@@ -82,8 +91,12 @@ def long_run(
         engine, thin, policies.Sarathi(), requests=requests, replications=4, rng=rng
     )
     share = run.attainment(SLO)
-    return {"status": run.verdict.status, "share": share.value, "low": share.low,
-            "high": share.high}  # fmt: skip
+    return {
+        "status": run.verdict.status,
+        "share": share.value,
+        "low": share.low,
+        "high": share.high,
+    }
 
 
 def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLAIN) -> Table:
@@ -108,9 +121,10 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     seeds = SEEDS[:1] if scale == "small" else SEEDS
     points = [{**x, "seed": seed, "requests": LONG[scale]} for x in some for seed in seeds]
     about = {
-        "source": SOURCE, "target": "99 % within TTFT 0.5 s and TPOT 50 ms, Sarathi",
+        "source": SOURCE,
+        "target": "99 % within TTFT 0.5 s and TPOT 50 ms, Sarathi",
         "runs": f"4 paths of {LONG[scale]} requests; low and high: 95 % interval of the share",
-    }  # fmt: skip
+    }
     units = {"rate": "requests/s", "budget": "tokens", "bound": "GPUs", "gpus": "GPUs"}
     return Table.of("plan_study", runner.run(one, points, rng), units=units, about=about)
 
@@ -158,10 +172,13 @@ def large_enough(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="PLAN-2", band=Band.RESULTS,
+        id="PLAN-2",
+        band=Band.RESULTS,
         text="No plan of the default length is too small: 4 x 30,000 requests on its count are "
         "stable and meet the target.",
-        source=SOURCE, judge=large_enough, least=Status.BAND,
+        source=SOURCE,
+        judge=large_enough,
+        least=Status.BAND,
         test="test_ours.py::test_the_judge_of_plans_can_fail",
     ),
-)  # fmt: skip
+)

@@ -32,8 +32,13 @@ SOURCE = "kvcache-ai/Mooncake conversation trace; llama-3.1-8b/h100 of the catal
 BLOCK, SLOWER, JITTER = 64, 0.4, 1
 SIZES = {"small": (0.5e6, math.inf), "full": (0.0, 1e6, 2e6, 4e6, 8e6, math.inf)}
 REQUESTS = {"small": 150, "full": 2500}
-UNITS = {"memory": "KV tokens", "hits": "share of prompt tokens", "low": "as hits",
-         "high": "as hits", "ttft": "s"}  # fmt: skip
+UNITS = {
+    "memory": "KV tokens",
+    "hits": "share of prompt tokens",
+    "low": "as hits",
+    "high": "as hits",
+    "ttft": "s",
+}
 
 
 def trace_of(requests: int) -> llmq.Trace:
@@ -67,8 +72,17 @@ def one(point: Point, _: np.random.SeedSequence) -> list[Row]:
     policy = policies.VLLM(token_budget=8192)
     run = llmq.simulate(engine, trace_of(point["requests"]), policy)
     hits, memory = run.hit_rate, engine.kv_tokens or math.inf
-    return [{"kind": "simulated", "memory": float(memory), "hits": hits, "low": hits, "high": hits,
-             "ttft": run.ttft.estimate.mean, "n": 1}]  # fmt: skip
+    return [
+        {
+            "kind": "simulated",
+            "memory": float(memory),
+            "hits": hits,
+            "low": hits,
+            "high": hits,
+            "ttft": run.ttft.estimate.mean,
+            "n": 1,
+        }
+    ]
 
 
 def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLAIN) -> Table:
@@ -92,8 +106,17 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     rows = runner.run(one, [{"memory": m, "requests": requests} for m in SIZES[scale]], rng)
     trace = trace_of(requests)
     share = float(found(trace, kv_block=BLOCK).sum() / trace.prompt.sum())
-    rows.append({"kind": "theory", "memory": math.inf, "hits": share, "low": share, "high": share,
-                 "ttft": math.nan, "n": 1})  # fmt: skip
+    rows.append(
+        {
+            "kind": "theory",
+            "memory": math.inf,
+            "hits": share,
+            "low": share,
+            "high": share,
+            "ttft": math.nan,
+            "n": 1,
+        }
+    )
     about = {"source": SOURCE, "requests": str(requests)}
     return Table.of("prefix_memory", rows, units=UNITS, about=about)
 
@@ -123,13 +146,20 @@ CLAIMS = (
         id="OURS-PREFIX-1",
         text="With endless memory the simulated prefix cache finds exactly the blocks that the "
         "trace repeats.",
-        source="count over the trace, independent of the simulator", judge=endless,
-        figure="prefix_memory", least=Status.PROVED, test="test_prefix_memory.py::test_judges",
-    ),
-    Claim(
-        id="OURS-PREFIX-2", band=Band.RESULTS,
-        text="More memory finds more of the shared prompts and answers sooner.",
-        source="ours", judge=rising, figure="prefix_memory", least=Status.NOT,
+        source="count over the trace, independent of the simulator",
+        judge=endless,
+        figure="prefix_memory",
+        least=Status.PROVED,
         test="test_prefix_memory.py::test_judges",
     ),
-)  # fmt: skip
+    Claim(
+        id="OURS-PREFIX-2",
+        band=Band.RESULTS,
+        text="More memory finds more of the shared prompts and answers sooner.",
+        source="ours",
+        judge=rising,
+        figure="prefix_memory",
+        least=Status.NOT,
+        test="test_prefix_memory.py::test_judges",
+    ),
+)

@@ -55,11 +55,18 @@ def one(point: Point, _: np.random.SeedSequence) -> list[Row]:
             "memory": need.memory * price.area,
         }
         for part, value in parts.items():
-            rows.append({
-                "gpu": point["gpu"], "klass": name, "kind": "theory", "binds": binds,
-                "part": part, "price": float(value), "whole": float(whole),
-                "rest": float(whole - sum(parts.values())),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "gpu": point["gpu"],
+                    "klass": name,
+                    "kind": "theory",
+                    "binds": binds,
+                    "part": part,
+                    "price": float(value),
+                    "whole": float(whole),
+                    "rest": float(whole - sum(parts.values())),
+                }
+            )
     return rows
 
 
@@ -105,7 +112,10 @@ CLAIMS = (
         id="OURS-PRICE-1",
         text="A price is the sum of what the binding facet charges for prompt, decodes, slots and "
         "memory, and what attention takes, exactly.",
-        source=SOURCE, judge=adds_up, figure="price_gpus", least=Status.PROVED,
+        source=SOURCE,
+        judge=adds_up,
+        figure="price_gpus",
+        least=Status.PROVED,
         test="test_ours.py::test_prices_can_fail",
     ),
-)  # fmt: skip
+)

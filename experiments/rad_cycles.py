@@ -93,8 +93,17 @@ def _row(
     # An infinite N has no place on an axis: the table calls it "inf" beside a number to draw at.
     label = "inf" if cycle == math.inf else str(int(cycle))
     place = 2.0 * CYCLES[-2] if cycle == math.inf else cycle
-    return {"traffic": traffic, "kind": kind, "what": what, "cycle": label, "place": place,
-            "of_full": of_full, "low": of_full - half, "high": of_full + half, "n": n}  # fmt: skip
+    return {
+        "traffic": traffic,
+        "kind": kind,
+        "what": what,
+        "cycle": label,
+        "place": place,
+        "of_full": of_full,
+        "low": of_full - half,
+        "high": of_full + half,
+        "n": n,
+    }
 
 
 def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLAIN) -> Table:
@@ -123,10 +132,15 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     n = 400 if scale == "small" else 6000
     rows += runner.run(one, [{"requests": n}], rng)
     return Table.of(
-        "rad_cycles", rows,
-        about={"source": SOURCE, "law": "500 us per tile of 16 tokens, 5 us per token",
-               "full tiles": f"{FULL:.6g} requests/s", "paths": f"{PATHS} of {n} requests"},
-    )  # fmt: skip
+        "rad_cycles",
+        rows,
+        about={
+            "source": SOURCE,
+            "law": "500 us per tile of 16 tokens, 5 us per token",
+            "full tiles": f"{FULL:.6g} requests/s",
+            "paths": f"{PATHS} of {n} requests",
+        },
+    )
 
 
 def _pick(table: Table, **where: object) -> dict[str, float]:
@@ -165,14 +179,20 @@ CLAIMS = (
         id="RAD-CYCLE-1",
         text="RAD(N) loses capacity for finite N: with equal lengths it serves N / (N d + D t "
         "(1 - N / b)) for N < b, above the bound N / (N d + W), and 1 / d only without limit.",
-        source=SOURCE, judge=exact, figure="rad_cycles", least=Status.PROVED,
+        source=SOURCE,
+        judge=exact,
+        figure="rad_cycles",
+        least=Status.PROVED,
         test="test_rad.py::test_cycles_can_fail",
     ),
     Claim(
         id="RAD-CYCLE-2",
         text="With varied lengths RAD(N) carries at least N / (N d + W) and rises to 1 / d (98 % "
         "and more).",
-        source=SOURCE, judge=simulated, figure="rad_cycles", least=Status.VERIFIED,
+        source=SOURCE,
+        judge=simulated,
+        figure="rad_cycles",
+        least=Status.VERIFIED,
         test="test_rad.py::test_cycles_can_fail",
     ),
-)  # fmt: skip
+)

@@ -70,9 +70,12 @@ def corner(mix: Mapping[str, tuple[int, int]]) -> dict[str, float]:
 
 
 def reached(
-    policy: llmq.policies.Policy, mix: Mapping[str, tuple[int, int]], share: float,
-    requests: int, rng: np.random.SeedSequence,
-) -> npt.NDArray[np.float64]:  # fmt: skip
+    policy: llmq.policies.Policy,
+    mix: Mapping[str, tuple[int, int]],
+    share: float,
+    requests: int,
+    rng: np.random.SeedSequence,
+) -> npt.NDArray[np.float64]:
     """Saturated rate of a policy as a share of the bound, on each path.
 
     ``share`` is the part of the load that the short requests bring.
@@ -115,11 +118,20 @@ def one(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     for name, policy in POLICIES.items():
         values = reached(policy, mix, share, point["requests"], seed_sequence(rng))
         mean, half = float(values.mean()), student(values, 0.95)
-        rows.append({
-            "mix": point["mix"], "policy": name, "kind": "simulated", "share": share,
-            "short": mean * share * top["short"], "long": mean * (1 - share) * top["long"],
-            "reached": mean, "low": mean - half, "high": mean + half, "n": PATHS,
-        })  # fmt: skip
+        rows.append(
+            {
+                "mix": point["mix"],
+                "policy": name,
+                "kind": "simulated",
+                "share": share,
+                "short": mean * share * top["short"],
+                "long": mean * (1 - share) * top["long"],
+                "reached": mean,
+                "low": mean - half,
+                "high": mean + half,
+                "n": PATHS,
+            }
+        )
     return rows
 
 
@@ -146,19 +158,34 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     for name, mix in MIXES.items():
         top = corner(mix)
         rows += [
-            {"mix": name, "policy": "bound", "kind": "theory", "share": x,
-             "short": x * top["short"], "long": (1 - x) * top["long"], "reached": 1.0,
-             "low": 1.0, "high": 1.0, "n": 1}
+            {
+                "mix": name,
+                "policy": "bound",
+                "kind": "theory",
+                "share": x,
+                "short": x * top["short"],
+                "long": (1 - x) * top["long"],
+                "reached": 1.0,
+                "low": 1.0,
+                "high": 1.0,
+                "n": 1,
+            }
             for x in (0.0, 1.0)
-        ]  # fmt: skip
+        ]
     points = [{"mix": m, "share": x, "requests": requests} for m in MIXES for x in shares]
     rows += runner.run(one, points, rng)
     return Table.of(
-        "rad_region", rows, units={"short": "requests/s", "long": "requests/s"},
-        about={"source": SOURCE, "law": "500 us per tile of 16 tokens, 5 us per token",
-               "budget and slots": str(BUDGET), "paths": f"{PATHS} of {requests} arrivals",
-               "mixes": str(MIXES)},
-    )  # fmt: skip
+        "rad_region",
+        rows,
+        units={"short": "requests/s", "long": "requests/s"},
+        about={
+            "source": SOURCE,
+            "law": "500 us per tile of 16 tokens, 5 us per token",
+            "budget and slots": str(BUDGET),
+            "paths": f"{PATHS} of {requests} arrivals",
+            "mixes": str(MIXES),
+        },
+    )
 
 
 def _words(table: Table, mix: str, policies: tuple[str, ...]) -> str:
@@ -216,21 +243,30 @@ CLAIMS = (
         id="RAD-REGION-1",
         text="No scheduler is stable outside sum(rate d) = g (Theorem 1); four schedulers on two "
         "mixes stay inside, to 1 % (requests in progress at the ends of a path).",
-        source=SOURCE, judge=inside, figure="rad_region", least=Status.VERIFIED,
+        source=SOURCE,
+        judge=inside,
+        figure="rad_region",
+        least=Status.VERIFIED,
         test="test_rad.py::test_region_can_fail",
     ),
     Claim(
         id="RAD-REGION-2",
         text="RAD with N = infinity is stable up to the bound where prompts are whole tiles "
         "(Theorem 2), to 1 %; so is Sarathi with a budget of whole tiles.",
-        source=SOURCE, judge=optimal, figure="rad_region", least=Status.VERIFIED,
+        source=SOURCE,
+        judge=optimal,
+        figure="rad_region",
+        least=Status.VERIFIED,
         test="test_rad.py::test_region_can_fail",
     ),
     Claim(
         id="RAD-REGION-3",
         text="FasterTransformer is far inside the region; on prompts that are no whole tiles RAD "
         "and vLLM lose too.",
-        source="derived here; order as in Dai et al., arXiv 2504.07347", judge=wasteful,
-        figure="rad_region", least=Status.VERIFIED, test="test_rad.py::test_region_can_fail",
+        source="derived here; order as in Dai et al., arXiv 2504.07347",
+        judge=wasteful,
+        figure="rad_region",
+        least=Status.VERIFIED,
+        test="test_rad.py::test_region_can_fail",
     ),
-)  # fmt: skip
+)

@@ -100,9 +100,18 @@ def one(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     rows = []
     for name, values in rates.items():
         mean, half = float(np.mean(values)), student(np.array(values))
-        rows.append({"allocation": name, "kind": "simulated", "share": prompt / TOKENS,
-                     "rate": mean, "of_dynamic": mean / top, "low": (mean - half) / top,
-                     "high": (mean + half) / top, "n": PATHS})  # fmt: skip
+        rows.append(
+            {
+                "allocation": name,
+                "kind": "simulated",
+                "share": prompt / TOKENS,
+                "rate": mean,
+                "of_dynamic": mean / top,
+                "low": (mean - half) / top,
+                "high": (mean + half) / top,
+                "n": PATHS,
+            }
+        )
     return rows
 
 
@@ -130,19 +139,32 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     for share in grid.tolist():
         rates = laws(share)
         rows += [
-            {"allocation": name, "kind": "theory", "share": share, "rate": rate,
-             "of_dynamic": rate / rates["dynamic"], "low": rate / rates["dynamic"],
-             "high": rate / rates["dynamic"], "n": 1}
+            {
+                "allocation": name,
+                "kind": "theory",
+                "share": share,
+                "rate": rate,
+                "of_dynamic": rate / rates["dynamic"],
+                "low": rate / rates["dynamic"],
+                "high": rate / rates["dynamic"],
+                "n": 1,
+            }
             for name, rate in rates.items()
-        ]  # fmt: skip
+        ]
     shares, n = (SIMULATED[1::2], 240) if scale == "small" else (SIMULATED, 3000)
     rows += runner.run(one, [{"share": x, "requests": n} for x in shares], rng)
     return Table.of(
-        "rad_split", rows, units={"rate": "requests/s"},
-        about={"source": SOURCE, "engines": str(ENGINES), "request": f"{TOKENS} tokens on average",
-               "law": "500 us per tile of 16 tokens, 5 us per token",
-               "saturated": f"{n} requests an engine, {PATHS} replications"},
-    )  # fmt: skip
+        "rad_split",
+        rows,
+        units={"rate": "requests/s"},
+        about={
+            "source": SOURCE,
+            "engines": str(ENGINES),
+            "request": f"{TOKENS} tokens on average",
+            "law": "500 us per tile of 16 tokens, 5 us per token",
+            "saturated": f"{n} requests an engine, {PATHS} replications",
+        },
+    )
 
 
 def never_better(table: Table) -> Finding:
@@ -186,12 +208,19 @@ CLAIMS = (
         id="RAD-SPLIT-1",
         text="No static split of engines carries more than dynamic allocation; each fixed split "
         "loses over 40 % at some traffic, and one that knows the traffic up to 1/N.",
-        source=SOURCE, judge=never_better, figure="rad_split", least=Status.PROVED,
+        source=SOURCE,
+        judge=never_better,
+        figure="rad_split",
+        least=Status.PROVED,
         test="test_rad.py::test_split_can_fail",
     ),
     Claim(
-        id="RAD-SPLIT-2", text="Saturated engines serve at the rates of these laws, to 0.5 %.",
-        source="derived here", judge=simulated, figure="rad_split", least=Status.VERIFIED,
+        id="RAD-SPLIT-2",
+        text="Saturated engines serve at the rates of these laws, to 0.5 %.",
+        source="derived here",
+        judge=simulated,
+        figure="rad_split",
+        least=Status.VERIFIED,
         test="test_rad.py::test_split_can_fail",
     ),
-)  # fmt: skip
+)

@@ -34,8 +34,30 @@ SOURCE = "Bari et al., arXiv 2508.01002, Eq. (7) and section 4.2, reconstructed 
 TILE, MOST = 128, 640
 LAW = llmq.BatchTime.tiled(base=0.0, per_tile=0.004, tile=TILE, per_token=5e-6)
 ENGINE = llmq.Engine(LAW, token_budget=MOST)
-EDGES = (1, 32, 64, 96, 127, 128, 129, 192, 255, 256, 257, 320, 383, 384, 385, 448, 511, 512, 513,
-         576, 639, 640)  # fmt: skip
+EDGES = (
+    1,
+    32,
+    64,
+    96,
+    127,
+    128,
+    129,
+    192,
+    255,
+    256,
+    257,
+    320,
+    383,
+    384,
+    385,
+    448,
+    511,
+    512,
+    513,
+    576,
+    639,
+    640,
+)
 ROWS, PROCESSORS = 14_336, 142
 
 
@@ -71,24 +93,40 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     rows += [_row("tiles", "simulated", n, alone(n)) for n in EDGES]
     for n in grid:
         rounds = waves(ROWS, n, (TILE, TILE), PROCESSORS)
-        rows.append({"quantity": "waves", "kind": "theory", "tokens": n,
-                     "efficiency": rounds.efficiency, "n": 1})  # fmt: skip
+        rows.append(
+            {
+                "quantity": "waves",
+                "kind": "theory",
+                "tokens": n,
+                "efficiency": rounds.efficiency,
+                "n": 1,
+            }
+        )
     best = best_batch(LAW, MOST)
     return Table.of(
-        "rad_tiling", rows, units={"tokens": "tokens", "time": "s", "low": "s", "high": "s",
-                                   "throughput": "tokens/s"},
+        "rad_tiling",
+        rows,
+        units={"tokens": "tokens", "time": "s", "low": "s", "high": "s", "throughput": "tokens/s"},
         about={
             "source": SOURCE,
             "law": "4000 us per tile of 128 tokens and 5 us per token (illustrative, serQ)",
             "most productive batch": f"{best.tokens} tokens, {best.rate:.6g} tokens/s",
         },
-    )  # fmt: skip
+    )
 
 
 def _row(quantity: str, kind: str, tokens: int, time: float) -> dict[str, object]:
-    return {"quantity": quantity, "kind": kind, "tokens": tokens, "time": time, "low": time,
-            "high": time, "throughput": tokens / time,
-            "efficiency": efficiency(tokens, time), "n": 1}  # fmt: skip
+    return {
+        "quantity": quantity,
+        "kind": kind,
+        "tokens": tokens,
+        "time": time,
+        "low": time,
+        "high": time,
+        "throughput": tokens / time,
+        "efficiency": efficiency(tokens, time),
+        "n": 1,
+    }
 
 
 def _at(table: Table, tokens: int, column: str, **where: object) -> float:
@@ -130,13 +168,19 @@ CLAIMS = (
         id="RAD-TILE-1",
         text="A token beyond a full tile of 128 costs a tile: T(128) = 4640 us, T(129) = 8645 us, "
         "and 129 tokens are served at 0.54092 of the rate of 128.",
-        source=SOURCE, judge=staircase, figure="rad_tiling", least=Status.PROVED,
+        source=SOURCE,
+        judge=staircase,
+        figure="rad_tiling",
+        least=Status.PROVED,
         test="test_rad.py::test_staircase_can_fail",
     ),
     Claim(
         id="RAD-TILE-2",
         text="No batch size beats full tiles, and the simulator runs every size in the law's time.",
-        source=SOURCE, judge=agree, figure="rad_tiling", least=Status.PROVED,
+        source=SOURCE,
+        judge=agree,
+        figure="rad_tiling",
+        least=Status.PROVED,
         test="test_rad.py::test_staircase_can_fail",
     ),
-)  # fmt: skip
+)

@@ -135,19 +135,36 @@ def _row(point: Point, run: Run, parts: np.ndarray) -> Row:
     half = student(parts)
     limit = recompute_load(CHIP, MIX, {"chat": 1.0}, {"chat": again}).load
     return {
-        "part": point["part"], "kind": "simulated", "policy": point["policy"], "x": point["x"],
-        "y": parts.mean(), "low": parts.mean() - half, "high": parts.mean() + half,
-        "n": len(parts), "again": again, "bound": 1 / limit,
+        "part": point["part"],
+        "kind": "simulated",
+        "policy": point["policy"],
+        "x": point["x"],
+        "y": parts.mean(),
+        "low": parts.mean() - half,
+        "high": parts.mean() + half,
+        "n": len(parts),
+        "again": again,
+        "bound": 1 / limit,
         "evictions": sum(tally.evictions for tally in sums) / requests,
         "iterations": sum(tally.iterations for tally in sums) / requests,
-    }  # fmt: skip
+    }
 
 
 def _theory(part: str, policy: str, x: float, y: float, again: float, bound: float) -> Row:
     return {
-        "part": part, "kind": "theory", "policy": policy, "x": x, "y": y, "low": y, "high": y,
-        "n": 0, "again": again, "bound": bound, "evictions": math.nan, "iterations": math.nan,
-    }  # fmt: skip
+        "part": part,
+        "kind": "theory",
+        "policy": policy,
+        "x": x,
+        "y": y,
+        "low": y,
+        "high": y,
+        "n": 0,
+        "again": again,
+        "bound": bound,
+        "evictions": math.nan,
+        "iterations": math.nan,
+    }
 
 
 def _laws() -> list[Row]:
@@ -244,8 +261,11 @@ def _worse(table: Table, less: str, more: str) -> list[tuple[int, int, int]]:
     one, two = (table.where(part="cycle", policy=name) for name in (less, more))
     if not len(one):  # a judge shall not accept what it does not see
         raise LookupError(f"no cycles of {less} in table {table.name}")
-    return [CYCLES[int(x)] for x, a, b in zip(one["x"], one["y"], two["y"], strict=True)
-            if a < b * (1 - 1e-5)]  # fmt: skip
+    return [
+        CYCLES[int(x)]
+        for x, a, b in zip(one["x"], one["y"], two["y"], strict=True)
+        if a < b * (1 - 1e-5)
+    ]
 
 
 def _never_below(less: str) -> Callable[[Table], Finding]:
@@ -267,28 +287,77 @@ def _not_optimal(table: Table) -> Finding:
 _TOY, _OWN = "llmq's own toy, policies.md 7.1", "derived here"
 _TEST = "test_losses.py::test_judges_of_recompute_loss_can_fail"
 CLAIMS = (
-    Claim(id="RECOMPUTE-1", band=Band.SOURCE,
-          text="At 5 req/s the mean delay under TRAIL with backfill is 20.2 s, "
-          "with head of line 3.29 s, first come first served 3.04 s", source=_TOY,
-          judge=_table_7_1, figure="recompute_loss", least=Status.NOT, test=_TEST),
-    Claim(id="RECOMPUTE-2", band=Band.SOURCE,
-          text="Under backfill the mean grows with the length of the run "
-          "(1,500 to 6,000 requests: 20 to 65 s), first come first served stays at 3 s",
-          source=_TOY, judge=_growth, figure="recompute_loss", least=Status.NOT, test=_TEST),
-    Claim(id="RECOMPUTE-3", band=Band.RESULTS,
-          text="The failure is metastable: fewer than the offered 5 req/s are "
-          "served with 40 present and more, more than that with few", source=_TOY, judge=_bistable,
-          figure="recompute_loss", least=Status.DIRECTION, test=_TEST),
-    Claim(id="RECOMPUTE-4", text="No policy serves faster than the load with its recomputed tokens "
-          "allows, and backfill at full memory serves at 85 % of it or more [RC]", source=_OWN,
-          judge=_reduced, figure="recompute_loss", least=Status.VERIFIED, test=_TEST),
-    Claim(id="RECOMPUTE-7", text="Backfill with recompute is not throughput-optimal: the exact "
-          "cycle at full memory is slower than a schedule that is carried [RCC, P1]", source=_OWN,
-          judge=_not_optimal, figure="recompute_loss", least=Status.PROVED, test=_TEST),
-    Claim(id="RECOMPUTE-5", band=Band.RESULTS, conjecture=True,
-          text="Conjecture: head of line never carries less than backfill",
-          source=_OWN, judge=_never_below("head"), least=Status.NOT, test=_TEST),
-    Claim(id="RECOMPUTE-6", band=Band.RESULTS, conjecture=True,
-          text="Conjecture: admission by the future peak carries at least what "
-          "backfill does", source=_OWN, judge=_never_below("future"), least=Status.NOT, test=_TEST),
-)  # fmt: skip
+    Claim(
+        id="RECOMPUTE-1",
+        band=Band.SOURCE,
+        text="At 5 req/s the mean delay under TRAIL with backfill is 20.2 s, "
+        "with head of line 3.29 s, first come first served 3.04 s",
+        source=_TOY,
+        judge=_table_7_1,
+        figure="recompute_loss",
+        least=Status.NOT,
+        test=_TEST,
+    ),
+    Claim(
+        id="RECOMPUTE-2",
+        band=Band.SOURCE,
+        text="Under backfill the mean grows with the length of the run "
+        "(1,500 to 6,000 requests: 20 to 65 s), first come first served stays at 3 s",
+        source=_TOY,
+        judge=_growth,
+        figure="recompute_loss",
+        least=Status.NOT,
+        test=_TEST,
+    ),
+    Claim(
+        id="RECOMPUTE-3",
+        band=Band.RESULTS,
+        text="The failure is metastable: fewer than the offered 5 req/s are "
+        "served with 40 present and more, more than that with few",
+        source=_TOY,
+        judge=_bistable,
+        figure="recompute_loss",
+        least=Status.DIRECTION,
+        test=_TEST,
+    ),
+    Claim(
+        id="RECOMPUTE-4",
+        text="No policy serves faster than the load with its recomputed tokens "
+        "allows, and backfill at full memory serves at 85 % of it or more [RC]",
+        source=_OWN,
+        judge=_reduced,
+        figure="recompute_loss",
+        least=Status.VERIFIED,
+        test=_TEST,
+    ),
+    Claim(
+        id="RECOMPUTE-7",
+        text="Backfill with recompute is not throughput-optimal: the exact "
+        "cycle at full memory is slower than a schedule that is carried [RCC, P1]",
+        source=_OWN,
+        judge=_not_optimal,
+        figure="recompute_loss",
+        least=Status.PROVED,
+        test=_TEST,
+    ),
+    Claim(
+        id="RECOMPUTE-5",
+        band=Band.RESULTS,
+        conjecture=True,
+        text="Conjecture: head of line never carries less than backfill",
+        source=_OWN,
+        judge=_never_below("head"),
+        least=Status.NOT,
+        test=_TEST,
+    ),
+    Claim(
+        id="RECOMPUTE-6",
+        band=Band.RESULTS,
+        conjecture=True,
+        text="Conjecture: admission by the future peak carries at least what backfill does",
+        source=_OWN,
+        judge=_never_below("future"),
+        least=Status.NOT,
+        test=_TEST,
+    ),
+)

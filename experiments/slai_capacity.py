@@ -51,7 +51,7 @@ from experiments.slai_setting import (
     interval,
     shared,
     traffic,
-)  # fmt: skip
+)
 from experiments.table import Table
 from llmq.rng import RngLike
 from llmq.sim._dispatch import serve
@@ -201,15 +201,18 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     points = [{"efficiency": x, "loads": LOADS[scale], **settings} for x in efficiencies]
     rows = runner.run(one, points, rng)
     return Table.of(
-        "slai_capacity", rows, units={"load": "requests/s", "value": "by what"},
+        "slai_capacity",
+        rows,
+        units={"load": "requests/s", "value": "by what"},
         about={
-            "source": SOURCE, "kind": "simulated; value is a mean over n paths, 95 % interval",
+            "source": SOURCE,
+            "kind": "simulated; value is a mean over n paths, 95 % interval",
             "units": "capacity in requests/s, ttft and batch in s, the others as shares",
             "workload": WORKLOAD,
             "paths": "{seeds} of {requests} requests".format_map(settings),
             "load": "nominal; the true rate is 1.0524 times as high",
         },
-    )  # fmt: skip
+    )
 
 
 def _gain(table: Table, what: str) -> Table:
@@ -358,49 +361,70 @@ def ordering(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="SLAI-CAPACITY", band=Band.NOTES,
+        id="SLAI-CAPACITY",
+        band=Band.NOTES,
         text="SLAI (SPF, dynamic offset) carries 26 % more than Sarathi-Serve at a median TTFT of "
         "0.5 s; band 18 to 32 %.",
-        source="Bari et al., arXiv 2508.01002, abstract; band of the notes", judge=capacity_gain,
-        figure="slai_capacity", least=Status.DIRECTION,
+        source="Bari et al., arXiv 2508.01002, abstract; band of the notes",
+        judge=capacity_gain,
+        figure="slai_capacity",
+        least=Status.DIRECTION,
         test="test_slai.py::test_capacity_can_fail",
     ),
     Claim(
-        id="SLAI-CAPACITY-TBT", band=Band.NOTES,
+        id="SLAI-CAPACITY-TBT",
+        band=Band.NOTES,
         text="The gain holds where the paying's p99 TBT must keep 0.1 s as well (the paper says "
         "that tail TBT was met); same band.",
-        source="Bari et al., arXiv 2508.01002, abstract; band of the notes", judge=constrained_gain,
-        figure="slai_capacity", least=Status.NOT, test="test_slai.py::test_capacity_can_fail",
-    ),
-    Claim(
-        id="SLAI-CAPACITY-TOKEN", band=Band.RESULTS,
-        text="The gain holds where TTFT ends with the first token instead of the prefill; same "
-        "band.",
-        source="the question is ours; the authors' TTFT ends with the prefill", judge=token_gain,
-        figure="slai_capacity", least=Status.NOT, test="test_slai.py::test_capacity_can_fail",
-    ),
-    Claim(
-        id="SLAI-TTFT", band=Band.SOURCE,
-        text="SLAI cuts the median TTFT by 53 % against Sarathi-Serve; the paper's load is not "
-        "known, so a match at one load is weak evidence.",
-        source="Bari et al., arXiv 2508.01002, abstract", judge=ttft_cut, figure="slai_capacity",
-        least=Status.DIRECTION, test="test_slai.py::test_capacity_can_fail",
-    ),
-    Claim(
-        id="SLAI-ORDER", band=Band.NOTES,
-        text="From 1.3 requests/s on, median TTFT orders SLAI dynamic < SLAI fixed <= about "
-        "Sarathi SPF < Sarathi FCFS.",
-        source="the notes' earlier simulation (3000 requests, two seeds)", judge=ordering,
-        figure="slai_capacity", least=Status.DIRECTION,
+        source="Bari et al., arXiv 2508.01002, abstract; band of the notes",
+        judge=constrained_gain,
+        figure="slai_capacity",
+        least=Status.NOT,
         test="test_slai.py::test_capacity_can_fail",
     ),
     Claim(
-        id="SLAI-CAPACITY-ORIGIN", band=Band.RESULTS,
+        id="SLAI-CAPACITY-TOKEN",
+        band=Band.RESULTS,
+        text="The gain holds where TTFT ends with the first token instead of the prefill; same "
+        "band.",
+        source="the question is ours; the authors' TTFT ends with the prefill",
+        judge=token_gain,
+        figure="slai_capacity",
+        least=Status.NOT,
+        test="test_slai.py::test_capacity_can_fail",
+    ),
+    Claim(
+        id="SLAI-TTFT",
+        band=Band.SOURCE,
+        text="SLAI cuts the median TTFT by 53 % against Sarathi-Serve; the paper's load is not "
+        "known, so a match at one load is weak evidence.",
+        source="Bari et al., arXiv 2508.01002, abstract",
+        judge=ttft_cut,
+        figure="slai_capacity",
+        least=Status.DIRECTION,
+        test="test_slai.py::test_capacity_can_fail",
+    ),
+    Claim(
+        id="SLAI-ORDER",
+        band=Band.NOTES,
+        text="From 1.3 requests/s on, median TTFT orders SLAI dynamic < SLAI fixed <= about "
+        "Sarathi SPF < Sarathi FCFS.",
+        source="the notes' earlier simulation (3000 requests, two seeds)",
+        judge=ordering,
+        figure="slai_capacity",
+        least=Status.DIRECTION,
+        test="test_slai.py::test_capacity_can_fail",
+    ),
+    Claim(
+        id="SLAI-CAPACITY-ORIGIN",
+        band=Band.RESULTS,
         text="Of the gain the order of the prompts brings a part. With 0.2 s instead of 0.5 s "
         "between tokens for the free users an offset of five batches reaches the deadline, every "
         "decode is critical, and within two points that part is all that is left.",
-        source="the question is ours; offsets of Bari et al., arXiv 2508.01002", judge=origins,
-        figure="slai_capacity", least=Status.DIRECTION,
+        source="the question is ours; offsets of Bari et al., arXiv 2508.01002",
+        judge=origins,
+        figure="slai_capacity",
+        least=Status.DIRECTION,
         test="test_slai.py::test_the_origin_of_the_gain_can_fail",
     ),
-)  # fmt: skip
+)

@@ -57,10 +57,14 @@ def run_with_gaps(
     size, n = lanes.arrival.shape
     times = [np.full(size * n, np.nan) for _ in range(3)]
     sums = Sums(
-        iterations=np.zeros(size, dtype=np.int64), tokens=np.zeros(size, dtype=np.int64),
-        kv_area=np.zeros(size), busy=np.zeros(size), clock=np.zeros(size),
-        undone=np.zeros(size, dtype=bool), late=np.zeros((len(DUES), size)),
-    )  # fmt: skip
+        iterations=np.zeros(size, dtype=np.int64),
+        tokens=np.zeros(size, dtype=np.int64),
+        kv_area=np.zeros(size),
+        busy=np.zeros(size),
+        clock=np.zeros(size),
+        undone=np.zeros(size, dtype=bool),
+        late=np.zeros((len(DUES), size)),
+    )
     data = slots._requests(lanes, KIND[klass].ravel(), policy.order, times)
     state = State(data, Rules.of(chip, policy, DUES, staged=True))
     found = np.zeros((size, len(DUES), BINS), dtype=np.int64)
@@ -73,9 +77,16 @@ def run_with_gaps(
         one.reshape(size, n)[sums.undone] = np.nan
     end, first, finish = (one.reshape(size, n) for one in times)
     log = LaneLog(
-        end, first, finish, sums.iterations, sums.tokens, sums.kv_area,
-        sums.busy, sums.clock, sums.undone,
-    )  # fmt: skip
+        end,
+        first,
+        finish,
+        sums.iterations,
+        sums.tokens,
+        sums.kv_area,
+        sums.busy,
+        sums.clock,
+        sums.undone,
+    )
     assert sums.late is not None
     return log, found[:, KIND], sums.late[KIND].T
 
@@ -158,9 +169,12 @@ def reference_gaps(
         End of prefill and first token, seconds, and the gaps of each class.
     """
     trace = llmq.Trace(
-        lanes.arrival[lane], lanes.prompt[lane], lanes.output[lane], klass=klass[lane],
+        lanes.arrival[lane],
+        lanes.prompt[lane],
+        lanes.output[lane],
+        klass=klass[lane],
         classes=CLASSES,
-    )  # fmt: skip
+    )
     rng = np.random.default_rng(0)
     log = serve(trace, (chip,), policy, choice="reference", rng=rng, tokens=True).log
     assert log.tokens is not None

@@ -37,10 +37,14 @@ SEED = 7
 PROMPT, ALONE = 2048, 1.5  # tokens; seconds between prompts
 # Budget: median TTFT and mean batch time, seconds; data of the authors' repository.
 PRINTED = {
-    64: (0.72432, 0.02272), 128: (0.38626, 0.02407), 256: (0.23884, 0.02882),
-    384: (0.24389, 0.03780), 512: (0.21216, 0.04651), 768: (0.20489, 0.05708),
+    64: (0.72432, 0.02272),
+    128: (0.38626, 0.02407),
+    256: (0.23884, 0.02882),
+    384: (0.24389, 0.03780),
+    512: (0.21216, 0.04651),
+    768: (0.20489, 0.05708),
     1024: (0.20152, 0.07469),
-}  # fmt: skip
+}
 ACTIVE = (8, 16, 32, 64, 108)
 DERIVED = {8: 7.8, 16: 14.8, 32: 28.7, 64: 56.4, 108: 94.7}  # per cent, of the notes
 DECODES = (8, 16, 32, 64, 96, 128, 192, 256)
@@ -92,9 +96,7 @@ def batch_run(decodes: int) -> float:
     """
     n = decodes
     chip = engine(EFFICIENCY, budget=n * TOKENS).with_(max_seqs=512, kv_tokens=2 * MEMORY)
-    trace = llmq.Trace(
-        np.append(np.zeros(n), 0.001), [TOKENS] * n + [TOKENS - n], [8] * n + [1]
-    )  # fmt: skip
+    trace = llmq.Trace(np.append(np.zeros(n), 0.001), [TOKENS] * n + [TOKENS - n], [8] * n + [1])
     log = serve(trace, (chip,), Sarathi(), rng=np.random.default_rng(0)).log
     return float(log.prefill_end[n] - log.prefill_end[0])
 
@@ -126,17 +128,26 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     rows += [_row("memory", "theory", "share", n, blocks(n) / total) for n in ACTIVE]
     rows += [_row("memory", "printed", "share", n, DERIVED[n] / 100) for n in ACTIVE]
     for efficiency in EFFICIENCIES:
-        rows += [_row("decodes", "theory", f"eff {efficiency:g}", n, batch_law(n, efficiency))
-                 for n in DECODES]  # fmt: skip
-    rows += [_row("decodes", "simulated", f"eff {EFFICIENCY:g}", n, batch_run(n))
-             for n in DECODES if n <= most]  # fmt: skip
+        rows += [
+            _row("decodes", "theory", f"eff {efficiency:g}", n, batch_law(n, efficiency))
+            for n in DECODES
+        ]
+    rows += [
+        _row("decodes", "simulated", f"eff {EFFICIENCY:g}", n, batch_run(n))
+        for n in DECODES
+        if n <= most
+    ]
     return Table.of(
-        "slai_parameters", rows,
-        about={"source": f"{SOURCE}; plot1_results.csv (Apache-2.0) as transcribed in the notes",
-               "units": "x in tokens (budget) or requests; value in s, or share of KV blocks",
-               "engine": f"Mistral-7B on RTX 6000 Ada, KV bandwidth efficiency {EFFICIENCY} "
-               "unless named", "printed memory": "derived in the notes, not published"},
-    )  # fmt: skip
+        "slai_parameters",
+        rows,
+        about={
+            "source": f"{SOURCE}; plot1_results.csv (Apache-2.0) as transcribed in the notes",
+            "units": "x in tokens (budget) or requests; value in s, or share of KV blocks",
+            "engine": f"Mistral-7B on RTX 6000 Ada, KV bandwidth efficiency {EFFICIENCY} "
+            "unless named",
+            "printed memory": "derived in the notes, not published",
+        },
+    )
 
 
 def _pair(kind: str, budget: int, values: tuple[float, float]) -> list[Row]:
@@ -145,8 +156,16 @@ def _pair(kind: str, budget: int, values: tuple[float, float]) -> list[Row]:
 
 
 def _row(study: str, kind: str, what: str, x: int, value: float) -> Row:
-    return {"study": study, "kind": kind, "what": what, "x": x, "value": value, "low": value,
-            "high": value, "n": 1}  # fmt: skip
+    return {
+        "study": study,
+        "kind": kind,
+        "what": what,
+        "x": x,
+        "value": value,
+        "low": value,
+        "high": value,
+        "n": 1,
+    }
 
 
 def _ratio(table: Table, above: str, below: str, **where: object) -> dict[int, float]:
@@ -159,8 +178,10 @@ def _ratio(table: Table, above: str, below: str, **where: object) -> dict[int, f
 
 def budget_law(table: Table) -> Finding:
     """Judge: the law is within 10 % of the printed TTFT and batch time at budgets from 256 on."""
-    off = {what: _ratio(table, "theory", "printed", study="budget", what=what)
-           for what in ("ttft", "batch")}  # fmt: skip
+    off = {
+        what: _ratio(table, "theory", "printed", study="budget", what=what)
+        for what in ("ttft", "batch")
+    }
     large = {(w, x): r - 1 for w, ratios in off.items() for x, r in ratios.items() if x >= 256}
     small = {x: r - 1 for x, r in off["ttft"].items() if x < 256}
     (what, x), worst = max(large.items(), key=lambda item: abs(item[1]))
@@ -204,24 +225,33 @@ def decode_batches(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="SLAI-BUDGET", band=Band.SOURCE,
+        id="SLAI-BUDGET",
+        band=Band.SOURCE,
         text="The published median TTFT and mean batch time by token budget follow floor and "
         "affine law within 10 %.",
-        source=f"{SOURCE}: plot1_results.csv", judge=budget_law, figure="slai_parameters",
-        least=Status.DIRECTION, test="test_slai.py::test_parameters_can_fail",
+        source=f"{SOURCE}: plot1_results.csv",
+        judge=budget_law,
+        figure="slai_parameters",
+        least=Status.DIRECTION,
+        test="test_slai.py::test_parameters_can_fail",
     ),
     Claim(
         id="SLAI-MEMORY",
         text="8 to 108 active requests of 2048 tokens hold 7.8 to 94.7 % of the KV blocks, below "
         "the 96 % at which the offset changes.",
-        source="derived in the notes from the authors' scripts", judge=memory_share,
-        figure="slai_parameters", least=Status.PROVED,
+        source="derived in the notes from the authors' scripts",
+        judge=memory_share,
+        figure="slai_parameters",
+        least=Status.PROVED,
         test="test_slai.py::test_parameters_can_fail",
     ),
     Claim(
         id="SLAI-DECODES",
         text="At 512 tokens a batch takes longer the more of them are decodes: they read KV.",
-        source=f"{SOURCE}; values not published", judge=decode_batches, figure="slai_parameters",
-        least=Status.PROVED, test="test_slai.py::test_parameters_can_fail",
+        source=f"{SOURCE}; values not published",
+        judge=decode_batches,
+        figure="slai_parameters",
+        least=Status.PROVED,
+        test="test_slai.py::test_parameters_can_fail",
     ),
-)  # fmt: skip
+)

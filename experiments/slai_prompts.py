@@ -30,7 +30,7 @@ from experiments.slai_setting import (
     engine,
     shared,
     traffic,
-)  # fmt: skip
+)
 from experiments.table import Table
 from llmq.rng import RngLike
 from llmq.sim._fast.slots.engine import run_slots
@@ -61,11 +61,18 @@ def one(point: Point, rng: np.random.SeedSequence) -> list[Row]:
         if len(means) < 2:
             continue
         half = student(means)
-        rows.append({
-            "policy": name, "metric_set": point["metric_set"], "prompt": (bin_ + 0.5) * WIDTH,
-            "ttft": means.mean(), "low": means.mean() - half, "high": means.mean() + half,
-            "n": len(means), "requests": sum(map(len, mine)) / len(mine),
-        })  # fmt: skip
+        rows.append(
+            {
+                "policy": name,
+                "metric_set": point["metric_set"],
+                "prompt": (bin_ + 0.5) * WIDTH,
+                "ttft": means.mean(),
+                "low": means.mean() - half,
+                "high": means.mean() + half,
+                "n": len(means),
+                "requests": sum(map(len, mine)) / len(mine),
+            }
+        )
     return rows
 
 
@@ -91,15 +98,18 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     points = [{"policy": name, "metric_set": metrics, **settings} for metrics, name in runs]
     rows = runner.run(one, points, rng)
     return Table.of(
-        "slai_prompts", rows,
+        "slai_prompts",
+        rows,
         units={"prompt": "tokens", "ttft": "s", "low": "s", "high": "s", "requests": "requests"},
         about={
-            "source": SOURCE, "kind": "simulated; ttft is a mean over n paths, 95 % interval",
+            "source": SOURCE,
+            "kind": "simulated; ttft is a mean over n paths, 95 % interval",
             "engine": f"Mistral-7B on RTX 6000 Ada, KV bandwidth efficiency {EFFICIENCY}",
-            "workload": WORKLOAD, "rate": f"{RATE} nominal requests/s",
+            "workload": WORKLOAD,
+            "rate": f"{RATE} nominal requests/s",
             "paths": "{seeds} of {requests} requests".format_map(settings),
         },
-    )  # fmt: skip
+    )
 
 
 def dynamic_pays(table: Table) -> Finding:
@@ -133,18 +143,24 @@ def _trade(table: Table, policy: str) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="SLAI-PROMPTS", band=Band.RESULTS,
+        id="SLAI-PROMPTS",
+        band=Band.RESULTS,
         text="Short prompts first pays with the longest: at 1.4 nominal requests/s dynamic SLAI is "
         "faster than Sarathi FCFS on short prompts and slower on the longest.",
         source="the notes: no ageing, so long prompts can starve",
-        judge=dynamic_pays, figure="slai_prompts", least=Status.NOT,
+        judge=dynamic_pays,
+        figure="slai_prompts",
+        least=Status.NOT,
         test="test_slai.py::test_prompts_can_fail",
     ),
     Claim(
-        id="SLAI-PROMPTS-SPF", band=Band.RESULTS,
+        id="SLAI-PROMPTS-SPF",
+        band=Band.RESULTS,
         text="The order alone does so: Sarathi with short prompts first against Sarathi FCFS.",
         source="the notes: no ageing, so long prompts can starve",
-        judge=order_pays, figure="slai_prompts", least=Status.NOT,
+        judge=order_pays,
+        figure="slai_prompts",
+        least=Status.NOT,
         test="test_slai.py::test_prompts_can_fail",
     ),
-)  # fmt: skip
+)

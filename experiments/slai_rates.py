@@ -44,7 +44,7 @@ from experiments.slai_setting import (
     interval,
     shared,
     traffic,
-)  # fmt: skip
+)
 from experiments.table import Table
 from llmq.policies import VLLM as Scheduler
 from llmq.rng import RngLike
@@ -75,13 +75,22 @@ def one(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     else:
         first, gaps = _slai(name, lanes, klass, authors=authors)
     rows = list(_delays(first, klass, len(rates), authors=authors))
-    rows += [("tbt_p99", i, code, gaps[i :: len(rates), code])
-             for i in range(len(rates)) for code in range(len(CLASSES))]  # fmt: skip
+    rows += [
+        ("tbt_p99", i, code, gaps[i :: len(rates), code])
+        for i in range(len(rates))
+        for code in range(len(CLASSES))
+    ]
     return [
-        {"policy": name, "user": CLASSES[code], "metric": metric, "rate": rates[i],
-         "metric_set": point["metric_set"], **interval(values)}
+        {
+            "policy": name,
+            "user": CLASSES[code],
+            "metric": metric,
+            "rate": rates[i],
+            "metric_set": point["metric_set"],
+            **interval(values),
+        }
         for metric, i, code, values in rows
-    ]  # fmt: skip
+    ]
 
 
 def _slai(name: str, lanes: Lanes, klass: Ints, *, authors: bool) -> tuple[Floats, Floats]:
@@ -169,12 +178,15 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     points = [
         {"policy": name, "metric_set": metrics, "rates": rates, **settings}
         for metrics, name in runs
-    ]  # fmt: skip
+    ]
     rows = runner.run(one, points, rng)
     return Table.of(
-        "slai_rates", rows, units={"rate": "requests/s", "value": "s", "low": "s", "high": "s"},
+        "slai_rates",
+        rows,
+        units={"rate": "requests/s", "value": "s", "low": "s", "high": "s"},
         about={
-            "source": SOURCE, "kind": "simulated; value is a mean over n paths, 95 % interval",
+            "source": SOURCE,
+            "kind": "simulated; value is a mean over n paths, 95 % interval",
             "engine": f"Mistral-7B on RTX 6000 Ada, KV bandwidth efficiency {EFFICIENCY}",
             "workload": WORKLOAD,
             "paths": "{seeds} of {requests} requests; gaps of vLLM {paths} of {gaps}".format_map(
@@ -182,7 +194,7 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
             ),
             "rate": "nominal; in the set authors the true rate is 1.0524 times as high",
         },
-    )  # fmt: skip
+    )
 
 
 def _at(table: Table, metric: str, user: str, policy: str, metrics: str = "authors") -> Table:
@@ -263,30 +275,46 @@ def _middle(table: Table) -> float:
 
 CLAIMS = (
     Claim(
-        id="SLAI-TBT", band=Band.SOURCE,
+        id="SLAI-TBT",
+        band=Band.SOURCE,
         text="SLAI (SPF, dynamic offset) meets the tail TBT of both tiers, 0.1 s and 0.5 s, at all "
         "rates shown.",
-        source=f"{SOURCE}; abstract", judge=deadlines, figure="slai_rates_gaps",
-        least=Status.DIRECTION, test="test_slai.py::test_rates_can_fail",
-    ),
-    Claim(
-        id="SLAI-TAIL", band=Band.RESULTS,
-        text="Dynamic SLAI buys its median with the tail: near saturation p99 TTFT is above that "
-        "of Sarathi FCFS.",
-        source="derived here; not in the abstract", judge=tail_price, figure="slai_rates",
-        least=Status.NOT, test="test_slai.py::test_rates_can_fail",
-    ),
-    Claim(
-        id="SLAI-PAYING", band=Band.SOURCE,
-        text="Paying first lowers the TTFT of the paying users.",
-        source=SOURCE, judge=priority, figure="slai_rates", least=Status.DIRECTION,
+        source=f"{SOURCE}; abstract",
+        judge=deadlines,
+        figure="slai_rates_gaps",
+        least=Status.DIRECTION,
         test="test_slai.py::test_rates_can_fail",
     ),
     Claim(
-        id="SLAI-METRIC", band=Band.RESULTS,
+        id="SLAI-TAIL",
+        band=Band.RESULTS,
+        text="Dynamic SLAI buys its median with the tail: near saturation p99 TTFT is above that "
+        "of Sarathi FCFS.",
+        source="derived here; not in the abstract",
+        judge=tail_price,
+        figure="slai_rates",
+        least=Status.NOT,
+        test="test_slai.py::test_rates_can_fail",
+    ),
+    Claim(
+        id="SLAI-PAYING",
+        band=Band.SOURCE,
+        text="Paying first lowers the TTFT of the paying users.",
+        source=SOURCE,
+        judge=priority,
+        figure="slai_rates",
+        least=Status.DIRECTION,
+        test="test_slai.py::test_rates_can_fail",
+    ),
+    Claim(
+        id="SLAI-METRIC",
+        band=Band.RESULTS,
         text="The authors' TTFT ends with the prefill; SLAI holds the first token back, so to the "
         "first token it is later by more than an iteration.",
-        source=f"{SOURCE}; the comparison is ours", judge=quirks, figure="slai_metrics",
-        least=Status.DIRECTION, test="test_slai.py::test_rates_can_fail",
+        source=f"{SOURCE}; the comparison is ours",
+        judge=quirks,
+        figure="slai_metrics",
+        least=Status.DIRECTION,
+        test="test_slai.py::test_rates_can_fail",
     ),
-)  # fmt: skip
+)

@@ -54,14 +54,22 @@ SEVEN = (VLLM, *POLICIES)
 def engine(efficiency: float, *, budget: int = BUDGET) -> llmq.Engine:
     """Return the engine for a share of the memory bandwidth that reading KV attains."""
     law = llmq.BatchTime.roofline(
-        floor=0.0225, base=0.00735, per_token=8.69e-5, per_work=3.57e-9,
+        floor=0.0225,
+        base=0.00735,
+        per_token=8.69e-5,
+        per_work=3.57e-9,
         per_kv=131_072 / (efficiency * 960e9),
-    )  # fmt: skip
+    )
     later = llmq.Conventions("slai", first_token="next_iteration")
     return llmq.Engine(
-        law, token_budget=budget, max_seqs=ROWS, kv_tokens=MEMORY, kv_block=BLOCK,
-        conventions=later, name=f"Mistral-7B on RTX 6000 Ada, eff {efficiency:g}",
-    )  # fmt: skip
+        law,
+        token_budget=budget,
+        max_seqs=ROWS,
+        kv_tokens=MEMORY,
+        kv_block=BLOCK,
+        conventions=later,
+        name=f"Mistral-7B on RTX 6000 Ada, eff {efficiency:g}",
+    )
 
 
 def traffic(

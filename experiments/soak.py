@@ -45,8 +45,10 @@ def system(
     kind = policies.ALL[rng.integers(len(policies.ALL))]
     read = rng.choice([0.0, 1e-7])
     attention = {
-        "per_kv": read, "per_kv_mixed": rng.choice([read, 5e-6]), "per_work": rng.choice([0, 1e-8])
-    }  # fmt: skip
+        "per_kv": read,
+        "per_kv_mixed": rng.choice([read, 5e-6]),
+        "per_work": rng.choice([0, 1e-8]),
+    }
     base, slope = rng.uniform(0.002, 0.02), rng.uniform(0, 2e-4)
     laws = (
         llmq.BatchTime.affine(base=base, per_token=slope, **attention),
@@ -99,9 +101,14 @@ def named(trace: llmq.Trace, rng: np.random.Generator) -> llmq.Trace:
         own = 1000 + 100 * len(rows)
         rows.append([100 * text + j if j < shared else own + j for j in range(blocks)])
     return llmq.Trace(
-        trace.arrival, trace.prompt, trace.output, trace.reasoning, trace.klass, trace.classes,
+        trace.arrival,
+        trace.prompt,
+        trace.output,
+        trace.reasoning,
+        trace.klass,
+        trace.classes,
         prefix=Prefix.of(rows, block=block),
-    )  # fmt: skip
+    )
 
 
 def main() -> int:
@@ -118,17 +125,24 @@ def main() -> int:
     parser.add_argument("--systems", type=int, default=1_000_000, help="systems that are served")
     parser.add_argument("--batch", type=int, default=BATCH, help="runs of a system")
     args = parser.parse_args()
-    done, number, busy, counts = 0, args.start, time.process_time(), dict.fromkeys(
-        ("evictions", "swapped", "moved", "chunked", "cached", "hits", "refused"), 0
-    )  # fmt: skip
+    done, number, busy, counts = (
+        0,
+        args.start,
+        time.process_time(),
+        dict.fromkeys(("evictions", "swapped", "moved", "chunked", "cached", "hits", "refused"), 0),
+    )
     while done < args.runs and number - args.start - counts["refused"] < args.systems:
         fleet, work, policy, requests = system(number)
         try:
             run = llmq.simulate(
-                fleet, work, policy, requests=requests or 1, rng=number,
+                fleet,
+                work,
+                policy,
+                requests=requests or 1,
+                rng=number,
                 replications=min(args.batch, args.runs - done) if requests else 1,
                 check=number % CHECKED == 0,
-            )  # fmt: skip
+            )
             check_run(run, policy)
         except llmq.InputError:
             counts["refused"] += 1  # a request that can never fit, or a pair that is not covered
@@ -148,8 +162,10 @@ def main() -> int:
             print(f"\r{done} of {args.runs} runs", end="", file=sys.stderr, flush=True)
     words = ", ".join(f"{name} {count}" for name, count in counts.items())
     ran = number - args.start - counts["refused"]
-    print(f"\n{done} runs of {ran} systems hold every invariant; {words}; "
-          f"{time.process_time() - busy:.0f} CPU-s; next system {number}")  # fmt: skip
+    print(
+        f"\n{done} runs of {ran} systems hold every invariant; {words}; "
+        f"{time.process_time() - busy:.0f} CPU-s; next system {number}"
+    )
     return 0
 
 

@@ -93,11 +93,15 @@ def plain(engine: llmq.Engine, lanes: Lanes) -> Callable[[], list[tuple[list[flo
     def call() -> list[tuple[list[float], ...]]:
         return [
             plain_loop(
-                *column, curve=curve, per_kv=law.per_kv, per_kv_mixed=law.per_kv_mixed,
-                per_work=law.per_work, max_seqs=engine.max_seqs or sys.maxsize,
+                *column,
+                curve=curve,
+                per_kv=law.per_kv,
+                per_kv_mixed=law.per_kv_mixed,
+                per_work=law.per_work,
+                max_seqs=engine.max_seqs or sys.maxsize,
             )[:2]
             for column in columns
-        ]  # fmt: skip
+        ]
 
     return call
 
@@ -191,11 +195,13 @@ def _one_path(data: Path) -> list[Case]:
         Case("simulate, one path", n, path(CHIP, trace, "calendar"), "one path", 200_000),
         Case("simulate, one path, KV blocks", n, path(limited, trace, "calendar")),
         Case(
-            "calendar alone, one path", n,
-            lambda: calendar(CHIP, trace).advance(float("inf")), "one path",
+            "calendar alone, one path",
+            n,
+            lambda: calendar(CHIP, trace).advance(float("inf")),
+            "one path",
         ),
         Case("reference, row by row (500 requests)", 500, path(limited, short, "reference")),
-    ]  # fmt: skip
+    ]
 
 
 def _drawn() -> list[Case]:
@@ -209,24 +215,31 @@ def _drawn() -> list[Case]:
             "lockstep, R = 1024, KV blocks", 512_000, run(CHIP.with_(kv_tokens=KV), SARATHI, many)
         ),
         Case(
-            "lockstep, R = 1024, staircase", 512_000, run(speed_vector.STAIRS, SARATHI, many),
+            "lockstep, R = 1024, staircase",
+            512_000,
+            run(speed_vector.STAIRS, SARATHI, many),
             "staircase",
         ),
         Case(
-            "lockstep, R = 1024, tiled", 512_000,
-            run(tiled.with_(conventions=llmq.ENGINE), SARATHI, many), "tiled",
+            "lockstep, R = 1024, tiled",
+            512_000,
+            run(tiled.with_(conventions=llmq.ENGINE), SARATHI, many),
+            "tiled",
         ),
         Case("lockstep, R = 256", 128_000, run(CHIP, SARATHI, some), "drawn", 350_000),
         Case(
-            "RAD, R = 1024, tiled", 512_000,
-            run(tiled, llmq.policies.RAD(tile=speed_vector.TILE), many), target=600_000,
+            "RAD, R = 1024, tiled",
+            512_000,
+            run(tiled, llmq.policies.RAD(tile=speed_vector.TILE), many),
+            target=600_000,
         ),
         Case(
-            "simulate, R = 1024, all of it", 512_000,
+            "simulate, R = 1024, all of it",
+            512_000,
             lambda: llmq.simulate(chip, work, SARATHI, replications=1024, requests=500, rng=7),
             "drawn",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _others(data: Path) -> list[Case]:
@@ -237,21 +250,28 @@ def _others(data: Path) -> list[Case]:
     free = engine.with_(kv_tokens=None)
     found = [
         Case(
-            "lockstep, OpenChat, R = 256", chat.arrival.size,
-            speed_vector.vector(free, SARATHI, chat), "OpenChat",
+            "lockstep, OpenChat, R = 256",
+            chat.arrival.size,
+            speed_vector.vector(free, SARATHI, chat),
+            "OpenChat",
         ),
         Case(
-            "SLAI, OpenChat, R = 256", chat.arrival.size,
-            lambda: run_slots(engine, policy, chat, klass, names), target=45_000,
+            "SLAI, OpenChat, R = 256",
+            chat.arrival.size,
+            lambda: run_slots(engine, policy, chat, klass, names),
+            target=45_000,
         ),
-    ]  # fmt: skip
+    ]
     fleet = llmq.Fleet({"all": (speed_pascal.chip().with_(kv_tokens=None, token_budget=4096), 8)})
     work = llmq.load_workload("reasoning-alpaca", 10.0)
-    found.append(Case(
-        "simulate, eight engines, R = 64", 64_000,
-        lambda: llmq.simulate(fleet, work, SARATHI, replications=64, requests=1000, rng=7),
-        "eight engines",
-    ))  # fmt: skip
+    found.append(
+        Case(
+            "simulate, eight engines, R = 64",
+            64_000,
+            lambda: llmq.simulate(fleet, work, SARATHI, replications=64, requests=1000, rng=7),
+            "eight engines",
+        )
+    )
     for rate, target in ((10.0, 20_000.0), (15.0, float("nan"))):
         call = speed_pascal.lockstep(llmq.policies.PASCAL(), rate, 64, 1000)
         found.append(Case(f"PASCAL, eight engines, {rate:g}/s, R = 64", 64_000, call, "", target))
@@ -304,9 +324,10 @@ def peak_memory(data: Path, requests: int) -> float:
     copies = -(-requests // len(base))
     shift = np.repeat(np.arange(copies) * (base.span + 1), len(base))
     trace = llmq.Trace(
-        np.tile(base.arrival, copies) + shift, np.tile(base.prompt, copies),
+        np.tile(base.arrival, copies) + shift,
+        np.tile(base.prompt, copies),
         np.tile(base.output, copies),
-    )  # fmt: skip
+    )
     chip = llmq.Engine(
         llmq.BatchTime.affine(**LAW), token_budget=BUDGET, max_seqs=SLOTS, kv_tokens=KV
     )
@@ -369,19 +390,25 @@ def main() -> None:
     for case, rate in timed:
         times, target = ratio(case, found), case.target
         shown = "" if np.isnan(times) else f"{times:.2f}"
-        print(f"{case.name:42s} {rate:10,.0f} {shown:>8s} "
-              f"{'' if np.isnan(target) else f'{target:,.0f}':>10s}")  # fmt: skip
+        print(
+            f"{case.name:42s} {rate:10,.0f} {shown:>8s} "
+            f"{'' if np.isnan(target) else f'{target:,.0f}':>10s}"
+        )
     search = min(cpu(capacity_search) for _ in range(args.repeat))
     print(f"capacity search, 8 probes x 2000 requests with an interval: {search:.2f} CPU-s (0.3)")
     small, large = peak_memory(data, 1_000), peak_memory(data, 20_000)
-    print(f"calendar's own peak memory: {small / 1e3:.0f} kB for 1,000 requests, "
-          f"{large / 1e3:.0f} kB for 20,000")  # fmt: skip
+    print(
+        f"calendar's own peak memory: {small / 1e3:.0f} kB for 1,000 requests, "
+        f"{large / 1e3:.0f} kB for 20,000"
+    )
     seconds = min(cpu(lambda: llmq.read_trace(azure)) for _ in range(args.repeat))
     plan = min(cpu(lambda: plan_azure(azure)) for _ in range(2))
     print(f"read the Azure trace: {seconds:.2f} CPU-s; plan it: {plan:.2f} CPU-s")
     helped = process_cost("from llmq.cli import main; main(['--help'])")
-    print(f"import llmq beyond NumPy: {1e3 * import_cost():.1f} ms CPU; "
-          f"llmq --help: {helped:.2f} CPU-s")  # fmt: skip
+    print(
+        f"import llmq beyond NumPy: {1e3 * import_cost():.1f} ms CPU; "
+        f"llmq --help: {helped:.2f} CPU-s"
+    )
 
 
 if __name__ == "__main__":

@@ -68,10 +68,12 @@ def draw(
     return {
         name: np.stack([getattr(trace, column) for trace in traces])
         for name, column in (
-            ("arrival", "arrival"), ("prompt", "prompt"), ("output", "output"),
+            ("arrival", "arrival"),
+            ("prompt", "prompt"),
+            ("output", "output"),
             ("hidden", "reasoning"),
         )
-    }  # fmt: skip
+    }
 
 
 def lockstep(policy: Policy, rate: float, replications: int, requests: int) -> Callable[[], object]:

@@ -37,10 +37,14 @@ run_trace_replay([sys.argv[1]], extra_engine_args={"engine": engine}, trace_bloc
 print(time.process_time() - start)
 """
 ENGINE = {
-    "backend": "vllm", "num_gpu_blocks": KV // 16, "block_size": 16, "max_num_seqs": SLOTS,
-    "max_num_batched_tokens": BUDGET, "enable_chunked_prefill": True,
+    "backend": "vllm",
+    "num_gpu_blocks": KV // 16,
+    "block_size": 16,
+    "max_num_seqs": SLOTS,
+    "max_num_batched_tokens": BUDGET,
+    "enable_chunked_prefill": True,
     "enable_prefix_caching": False,
-}  # fmt: skip
+}
 
 
 def ours(trace: llmq.Trace) -> float:
@@ -92,8 +96,10 @@ def dynamo(python: str, trace: llmq.Trace, folder: Path) -> float:
             file.write(json.dumps(row | {"hash_ids": blocks}) + "\n")
     done = subprocess.run(
         [python, "-c", DYNAMO, str(path), json.dumps(ENGINE)],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return float(done.stdout.split()[-1])
 
 
@@ -121,10 +127,23 @@ def sr_sim(python: str, trace: llmq.Trace, folder: Path) -> float:
     path.write_text(json.dumps([list(row) for row in rows]), encoding="utf-8")
     before = os.times()
     subprocess.run(
-        [str(Path(python).with_name("vllm-sr-sim")), "simulate", "--cdf", str(path), "--lam",
-         f"{trace.rate:g}", "--n-s", "1", "--n-l", "1", "--n-req", str(len(trace))],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            str(Path(python).with_name("vllm-sr-sim")),
+            "simulate",
+            "--cdf",
+            str(path),
+            "--lam",
+            f"{trace.rate:g}",
+            "--n-s",
+            "1",
+            "--n-l",
+            "1",
+            "--n-req",
+            str(len(trace)),
+        ],
+        check=True,
+        capture_output=True,
+    )
     after = os.times()
     return after.children_user + after.children_system - sum(before[2:4])
 

@@ -49,11 +49,14 @@ def own(point: Point, _: np.random.SeedSequence) -> list[Row]:
     found = {case.name: rate for case, rate in timed}
     return [
         _row(
-            "yardstick" if case.name.startswith(speed.YARDSTICK) else "llmq", case.name, rate,
-            case.target, speed.ratio(case, found),
+            "yardstick" if case.name.startswith(speed.YARDSTICK) else "llmq",
+            case.name,
+            rate,
+            case.target,
+            speed.ratio(case, found),
         )
         for case, rate in timed
-    ]  # fmt: skip
+    ]
 
 
 def others(_: Point, __: np.random.SeedSequence) -> list[Row]:
@@ -73,8 +76,14 @@ def others(_: Point, __: np.random.SeedSequence) -> list[Row]:
 
 
 def _row(who: str, case: str, rate: float, target: float = np.nan, times: float = np.nan) -> Row:
-    return {"kind": "measured", "who": who, "case": case, "speed": rate, "target": target,
-            "times": times}  # fmt: skip
+    return {
+        "kind": "measured",
+        "who": who,
+        "case": case,
+        "speed": rate,
+        "target": target,
+        "times": times,
+    }
 
 
 def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLAIN) -> Table:
@@ -108,9 +117,12 @@ def targets(table: Table) -> Finding:
     cases = rows["case"][asked]
     words = f"{int(met.sum())} of {len(met)} targets met"
     missed = ", ".join(
-        f"{case} {rate:,.0f}" for case, rate, ok in
-        zip(cases.tolist(), rows["speed"][asked].tolist(), met.tolist(), strict=True) if not ok
-    )  # fmt: skip
+        f"{case} {rate:,.0f}"
+        for case, rate, ok in zip(
+            cases.tolist(), rows["speed"][asked].tolist(), met.tolist(), strict=True
+        )
+        if not ok
+    )
     full = len(met) and bool(met.all())
     return Finding(
         Status.BAND if full else Status.DIRECTION if met.any() else Status.NOT,
@@ -134,17 +146,25 @@ def lockstep(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="OURS-SPEED-1", band=Band.NOTES,
+        id="OURS-SPEED-1",
+        band=Band.NOTES,
         text="Simulators reach the requests per CPU-second that the project set itself "
         "(on the machine that made the table).",
-        source="targets of the project", judge=targets, figure="speed_table", least=Status.NOT,
+        source="targets of the project",
+        judge=targets,
+        figure="speed_table",
+        least=Status.NOT,
         test="test_ours.py::test_speed_can_fail",
     ),
     Claim(
-        id="OURS-SPEED-2", band=Band.RESULTS,
+        id="OURS-SPEED-2",
+        band=Band.RESULTS,
         text="Many replications in lockstep are faster than a plain loop that does the same work; "
         "one path by itself is about as fast as the loop.",
-        source="observation of the project", judge=lockstep, figure="speed_table",
-        least=Status.NOT, test="test_ours.py::test_speed_can_fail",
+        source="observation of the project",
+        judge=lockstep,
+        figure="speed_table",
+        least=Status.NOT,
+        test="test_ours.py::test_speed_can_fail",
     ),
-)  # fmt: skip
+)

@@ -72,9 +72,10 @@ def cases() -> dict[str, tuple[int, Callable[[], object]]]:
     return {
         "vector, Sarathi, R = 1024": (512_000, vector(CHIP, sarathi, many)),
         "vector, Sarathi, R = 1024, KV blocks": (
-            512_000, vector(CHIP.with_(kv_tokens=KV), sarathi, many)
+            512_000,
+            vector(CHIP.with_(kv_tokens=KV), sarathi, many),
         ),
         "vector, Sarathi, R = 1024, table law": (512_000, vector(STAIRS, sarathi, many)),
         "vector, Sarathi, R = 256": (128_000, vector(CHIP, sarathi, some)),
         "vector, RAD, R = 1024": (512_000, vector(TILED, rad, many)),
-    }  # fmt: skip
+    }

@@ -51,9 +51,10 @@ def layers(point: Point, _: np.random.SeedSequence) -> list[Row]:
     kinds = {f"time_stats.{op}.median": "time" for op in OPS}
     path = data() / "profiles" / "vidur" / gpu / model / "mlp.csv"
     table = read_columns(
-        path, kinds | {"num_tokens": "count", "num_tensor_parallel_workers": "count"},
+        path,
+        kinds | {"num_tokens": "count", "num_tensor_parallel_workers": "count"},
         "Is this Vidur's mlp.csv?",
-    )  # fmt: skip
+    )
     rows = (table["num_tensor_parallel_workers"] == 1) & (table["num_tokens"] <= MOST)
     tokens, first = np.unique(table["num_tokens"][rows], return_index=True)
     time = sum(table[name][rows][first] for name in kinds) * MILLISECOND
@@ -84,8 +85,17 @@ def budgets(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     for step in steps:
         for name, found in (("TPOT", step.tpot), ("mean TTFT", step.ttft)):
             half = found.half_width
-            rows.append(_row("budget", f"{step.law}, {name}", "simulated", step.budgets[0],
-                             found.mean, half, found.n))  # fmt: skip
+            rows.append(
+                _row(
+                    "budget",
+                    f"{step.law}, {name}",
+                    "simulated",
+                    step.budgets[0],
+                    found.mean,
+                    half,
+                    found.n,
+                )
+            )
     for budget, values in PRINTED.items():
         for name, value in zip(("TPOT", "mean TTFT"), values, strict=True):
             rows.append(_row("budget", f"table, {name}", "printed", budget, value))
@@ -93,8 +103,16 @@ def budgets(point: Point, rng: np.random.SeedSequence) -> list[Row]:
 
 
 def _row(part: str, what: str, kind: str, x: float, y: float, half: float = 0.0, n: int = 1) -> Row:
-    return {"part": part, "what": what, "kind": kind, "x": x, "y": y, "low": y - half,
-            "high": y + half, "n": n}  # fmt: skip
+    return {
+        "part": part,
+        "what": what,
+        "kind": kind,
+        "x": x,
+        "y": y,
+        "low": y - half,
+        "high": y + half,
+        "n": n,
+    }
 
 
 def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLAIN) -> Table:
@@ -145,16 +163,24 @@ def budget(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="OURS-TILES-1", band=Band.NOTES,
+        id="OURS-TILES-1",
+        band=Band.NOTES,
         text="Most of the growth of linear-layer time on an A100 is at multiples of 128 tokens.",
-        source="calibration study 4 (Vidur profiles)", judge=steps, figure="tile_staircase",
-        least=Status.BAND, test="test_ours.py::test_tiles_can_fail",
+        source="calibration study 4 (Vidur profiles)",
+        judge=steps,
+        figure="tile_staircase",
+        least=Status.BAND,
+        test="test_ours.py::test_tiles_can_fail",
     ),
     Claim(
-        id="OURS-TILES-2", band=Band.NOTES,
+        id="OURS-TILES-2",
+        band=Band.NOTES,
         text="The step is felt end to end: a budget of 392 instead of 384 tokens costs more than "
         "2 % TPOT, of which a smooth law does not show 1 %.",
-        source="calibration study 4 (+5 %)", judge=budget, figure="tile_staircase",
-        least=Status.BAND, test="test_ours.py::test_tiles_can_fail",
+        source="calibration study 4 (+5 %)",
+        judge=budget,
+        figure="tile_staircase",
+        least=Status.BAND,
+        test="test_ours.py::test_tiles_can_fail",
     ),
-)  # fmt: skip
+)

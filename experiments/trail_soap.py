@@ -31,13 +31,17 @@ if TYPE_CHECKING:
 TITLE = "TRAIL: size-based disciplines with predictions (SOAP)"
 SEED = 17
 LAWS = {
-    "SJF": (0.0, "perfect"), "SRPT": (1.0, "perfect"), "SPJF": (0.0, "exponential"),
-    "TRAIL C = 0.8": (0.8, "exponential"), "SPRPT": (1.0, "exponential"),
-}  # fmt: skip
+    "SJF": (0.0, "perfect"),
+    "SRPT": (1.0, "perfect"),
+    "SPJF": (0.0, "exponential"),
+    "TRAIL C = 0.8": (0.8, "exponential"),
+    "SPRPT": (1.0, "exponential"),
+}
 LOADS = {"small": (0.5, 0.7), "full": (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)}
 PRINTED = {
-    "SPJF": {0.5: 1.795, 0.7: 2.572, 0.9: 5.36}, "SPRPT": {0.5: 1.659, 0.7: 2.368, 0.9: 5.097},
-}  # fmt: skip
+    "SPJF": {0.5: 1.795, 0.7: 2.572, 0.9: 5.36},
+    "SPRPT": {0.5: 1.659, 0.7: 2.368, 0.9: 5.097},
+}
 # Theory core O17.
 KNOWN = {
     "SJF": (1.7126863319, 2.3121966827, 4.1969125897),
@@ -69,13 +73,14 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     points = [{"load": load, "jobs": jobs, "paths": paths} for load in LOADS[scale]]
     rows = [*_theory(), *_printed(), *runner.run(simulate, points, rng)]
     return Table.of(
-        "trail_soap", rows,
+        "trail_soap",
+        rows,
         units=dict.fromkeys(("sojourn", "low", "high"), "mean services"),
         about={
             "source": "Shahout et al., arXiv 2410.01035; SOAP, Scully et al. 2018; theory core O17",
             "replications": f"{paths} of {jobs} jobs, the first fifth and the last tenth left out",
         },
-    )  # fmt: skip
+    )
 
 
 def _theory() -> Iterator[Row]:
@@ -205,22 +210,31 @@ def _published(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="TRAIL-SOAP", text="The SOAP formula of limited preemption is the mean of the rule",
-        source="Shahout et al., arXiv 2410.01035, via SOAP (theory core 1.8)", judge=_agrees,
-        figure="trail_soap", least=Status.VERIFIED,
+        id="TRAIL-SOAP",
+        text="The SOAP formula of limited preemption is the mean of the rule",
+        source="Shahout et al., arXiv 2410.01035, via SOAP (theory core 1.8)",
+        judge=_agrees,
+        figure="trail_soap",
+        least=Status.VERIFIED,
         test="test_theory_papers.py::test_trail_can_fail",
     ),
     Claim(
         id="TRAIL-VALUES",
         text="SJF, SRPT, SPJF, TRAIL and SPRPT at loads 0.5, 0.7 and 0.9 have the catalogued means",
-        source="theory core O17", judge=_curves, figure="trail_soap", least=Status.PROVED,
+        source="theory core O17",
+        judge=_curves,
+        figure="trail_soap",
+        least=Status.PROVED,
         test="test_theory_papers.py::test_trail_can_fail",
     ),
     Claim(
-        id="TRAIL-PRINTED", band=Band.SOURCE,
+        id="TRAIL-PRINTED",
+        band=Band.SOURCE,
         text="The published SPJF and SPRPT means are those of the formula",
-        source="Mitzenmacher and Shahout, arXiv 2503.07545, tables", judge=_published,
-        figure="trail_soap", least=Status.BAND,
+        source="Mitzenmacher and Shahout, arXiv 2503.07545, tables",
+        judge=_published,
+        figure="trail_soap",
+        least=Status.BAND,
         test="test_theory_papers.py::test_trail_can_fail",
     ),
-)  # fmt: skip
+)

@@ -171,10 +171,14 @@ def one_by_one(run: OpenRun) -> Iterator[OpenRun]:
             arrival = run.arrival[rows]
             shift = APART * np.arange(len(arrival)) - arrival if apart else -arrival.min()
             yield replace(
-                run, arrival=arrival + shift, first_token=run.first_token[rows] + shift,
-                finish=run.finish[rows] + shift, prompt=run.prompt[rows], output=run.output[rows],
+                run,
+                arrival=arrival + shift,
+                first_token=run.first_token[rows] + shift,
+                finish=run.finish[rows] + shift,
+                prompt=run.prompt[rows],
+                output=run.output[rows],
                 stage=stage[rows],
-            )  # fmt: skip
+            )
 
 
 def blis_means(measured: Path, profiles: Profiles) -> Iterator[Row | Skipped]:

@@ -37,17 +37,31 @@ FORMS = ("table", "roofline", "affine")
 STEPS = 3000
 # Names that sources use for models of a known shape.
 SAME = {
-    "llama-7b": "Llama-2-7B", "llama2-7b": "Llama-2-7B", "llama2-70b": "Llama-2-70B",
+    "llama-7b": "Llama-2-7B",
+    "llama2-7b": "Llama-2-7B",
+    "llama2-70b": "Llama-2-70B",
     "llama-3-70b": "Llama-3.1-70B",
-}  # fmt: skip
+}
 OWN = {"llama-13b": Geometry("Llama-13B", 40, 5120, 40, 40, 13824, 32000)}
 OWN["llama-2-13b"] = OWN["llama-13b"]
 # Memory as the driver reports it, MiB.
 MEMORY = {
-    "a100": 81_920, "h100": 81_559, "h200": 143_771, "b200": 183_359, "rtxpro6000": 97_887,
-    "l40s": 46_068, "a40": 46_068, "a10": 23_028, "l4": 23_034, "rtx4090": 24_564,
-    "rtx3090": 24_576, "rtx5090": 32_607, "rtx6000ada": 49_140, "v100": 32_768, "t4": 15_360,
-}  # fmt: skip
+    "a100": 81_920,
+    "h100": 81_559,
+    "h200": 143_771,
+    "b200": 183_359,
+    "rtxpro6000": 97_887,
+    "l40s": 46_068,
+    "a40": 46_068,
+    "a10": 23_028,
+    "l4": 23_034,
+    "rtx4090": 24_564,
+    "rtx3090": 24_576,
+    "rtx5090": 32_607,
+    "rtx6000ada": 49_140,
+    "v100": 32_768,
+    "t4": 15_360,
+}
 WIDE = (
     "",
     "auto",
@@ -98,8 +112,19 @@ class Source:
 def plain(gpu: str) -> str:
     """Shorten a GPU's name: ``NVIDIA H100 SXM 80 GB``, ``h100_sxm`` and ``h100-80gb`` are one."""
     word = re.sub(r"[^a-z0-9]", "", gpu.lower())
-    for extra in ("nvidia", "geforce", "blackwell", "serveredition", "server", "hbm3", "sxm4",
-                  "sxm5", "sxm", "pcie", "dgx"):  # fmt: skip
+    for extra in (
+        "nvidia",
+        "geforce",
+        "blackwell",
+        "serveredition",
+        "server",
+        "hbm3",
+        "sxm4",
+        "sxm5",
+        "sxm",
+        "pcie",
+        "dgx",
+    ):
         word = word.replace(extra, "")
     return re.sub(r"(16|24|32|40|48|80|96|141|180|288)gb$", "", word)
 
@@ -129,9 +154,11 @@ class Profiles:
         narrow = "" if wide else settings.precision
         key = (plain(settings.gpu), settings.model.lower(), settings.tp, narrow)
         if key not in self.made:
-            self.made[key] = self._make(settings) if wide else (
-                f"{settings.precision} kernels; the profiles are of 16-bit ones"
-            )  # fmt: skip
+            self.made[key] = (
+                self._make(settings)
+                if wide
+                else (f"{settings.precision} kernels; the profiles are of 16-bit ones")
+            )
         made = self.made[key]
         if isinstance(made, str):
             return made
@@ -164,8 +191,11 @@ class Profiles:
             degree = re.fullmatch(r"tp(\d+)", folder.name)
             place = folder.parent if degree else folder
             model = meta.get("model", place.name)
-            names = {plain(meta.get("hardware", "")), plain(meta.get("gpu", "")),
-                     plain(place.parent.name)}  # fmt: skip
+            names = {
+                plain(meta.get("hardware", "")),
+                plain(meta.get("gpu", "")),
+                plain(place.parent.name),
+            }
             same = plain(settings.gpu) in names and _same_model(model, shape)
             if same and (int(degree[1]) if degree else 1) == settings.tp:
                 kernels, last = llmservingsim_kernels(folder, layers=shape.layers)
@@ -182,8 +212,9 @@ class Profiles:
         """Return two all-reduces a layer, from any table of this GPU; refuses without one."""
         kinds = {"num_gpus": "count", "message_size": "count", "latency": "time"}
         for name, word, column in (
-            ("custom_allreduce.csv", "vllm_graph", "backend"), ("nccl.csv", "all_reduce", "op_name")
-        ):  # fmt: skip
+            ("custom_allreduce.csv", "vllm_graph", "backend"),
+            ("nccl.csv", "all_reduce", "op_name"),
+        ):
             for path in sorted(self.root.glob(f"**/{name}")):
                 if plain(path.parent.name) != plain(settings.gpu):
                     continue
@@ -265,11 +296,20 @@ class Profiles:
                 raise InputError(f"Vidur's {path.parent.name} has no attention of this shape")
             network = sorted(self.root.glob(f"**/{plain(settings.gpu)}*/all_reduce.csv"))
             profile = read_profile(
-                path, model=shape, tp=settings.tp, steps=STEPS, attention=extra,
+                path,
+                model=shape,
+                tp=settings.tp,
+                steps=STEPS,
+                attention=extra,
                 network=network[0] if network and settings.tp > 1 else None,
-            )  # fmt: skip
-            return Source("Vidur tables", _laws(profile), None, None,
-                          tuple(f"{part}: counted as 0" for part in profile.missing))  # fmt: skip
+            )
+            return Source(
+                "Vidur tables",
+                _laws(profile),
+                None,
+                None,
+                tuple(f"{part}: counted as 0" for part in profile.missing),
+            )
         return None
 
     def _catalogue(self, settings: Settings, shape: Geometry) -> Source | None:
@@ -277,8 +317,13 @@ class Profiles:
             same = plain(entry.gpu) == plain(settings.gpu) and _same_model(entry.model, shape)
             if same and entry.tp == settings.tp:
                 engine = llmq.load_engine(entry.name, settings.tp)
-                return Source(f"catalogue {entry.name}", {engine.law.form: engine.law}, None, None,
-                              engine.assumptions)  # fmt: skip
+                return Source(
+                    f"catalogue {entry.name}",
+                    {engine.law.form: engine.law},
+                    None,
+                    None,
+                    engine.assumptions,
+                )
         return None
 
 
@@ -358,6 +403,9 @@ def _capacity(settings: Settings, shape: Geometry) -> int | None:
         return None
     return kv_capacity(
         gpu_bytes=memory * MIB - RESERVE / settings.utilisation,
-        weight_bytes=shape.weight_bytes, kv_bytes=shape.kv_bytes,
-        gpus=settings.tp, utilisation=settings.utilisation, block=settings.kv_block,
-    )  # fmt: skip
+        weight_bytes=shape.weight_bytes,
+        kv_bytes=shape.kv_bytes,
+        gpus=settings.tp,
+        utilisation=settings.utilisation,
+        block=settings.kv_block,
+    )

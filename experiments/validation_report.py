@@ -123,6 +123,10 @@ def steps(rows: Sequence[Any]) -> Iterator[str]:
 
 
 _bodies = {
-    "vllm_bench": one_by_one, "silicon": grouped, "blis_guidellm": one_by_one,
-    "blis means": one_by_one, "llmpilot": one_by_one, "splitwise": steps,
-}  # fmt: skip
+    "vllm_bench": one_by_one,
+    "silicon": grouped,
+    "blis_guidellm": one_by_one,
+    "blis means": one_by_one,
+    "llmpilot": one_by_one,
+    "splitwise": steps,
+}

@@ -109,9 +109,12 @@ def engine_of(settings: Settings, law: llmq.BatchTime, kv_tokens: int | None) ->
     large = settings.server.lower().startswith("vllm") and plain(settings.gpu) in LARGE
     default = BUDGET_LARGE if large or settings.server.startswith("trtllm") else BUDGET
     return llmq.Engine(
-        law, token_budget=settings.token_budget or default, max_seqs=settings.max_seqs,
-        kv_tokens=kv_tokens, kv_block=settings.kv_block,
-    )  # fmt: skip
+        law,
+        token_budget=settings.token_budget or default,
+        max_seqs=settings.max_seqs,
+        kv_tokens=kv_tokens,
+        kv_block=settings.kv_block,
+    )
 
 
 def timer_of(law: llmq.BatchTime) -> Timer:
@@ -142,9 +145,11 @@ def replay(
     policy = policies.Sarathi(watermark=0.0)
     log = Log.empty(len(trace))
     server = KernelEngine(
-        Job(engine, policy, arrival, prompt, output, hidden, klass, trace.classes), log, timer,
+        Job(engine, policy, arrival, prompt, output, hidden, klass, trace.classes),
+        log,
+        timer,
         prefix_hits=hits,
-    )  # fmt: skip
+    )
     server.queue.extend(range(len(trace)))
     server.advance(math.inf)
     return log, server
@@ -198,8 +203,18 @@ def compare_open(run: OpenRun, source: Source, kind: str) -> list[Row]:
             for name, times in logs.items()
         }
         name = f"{run.name} {label}".strip()
-        rows.append(Row(kind, name, run.settings, source.label, truth, errors, run.published,
-                        (*run.notes, *notes)))  # fmt: skip
+        rows.append(
+            Row(
+                kind,
+                name,
+                run.settings,
+                source.label,
+                truth,
+                errors,
+                run.published,
+                (*run.notes, *notes),
+            )
+        )
     return rows
 
 
@@ -304,8 +319,16 @@ def compare_published(run: PublishedMeans, source: Source) -> Row | str:
         f"preset of the workload: Poisson arrivals, equal lengths, one turn, {cached} of "
         f"{run.prompt:g} prompt tokens cached (few distinct prompts, sent again and again)"
     )
-    return Row("blis means", run.name, run.settings, source.label, truth, errors, run.published,
-               (note, *source.notes))  # fmt: skip
+    return Row(
+        "blis means",
+        run.name,
+        run.settings,
+        source.label,
+        truth,
+        errors,
+        run.published,
+        (note, *source.notes),
+    )
 
 
 def reading(law: llmq.BatchTime, cached: int) -> llmq.BatchTime:
@@ -334,9 +357,13 @@ def compare_steps(steps: StepTimes, settings: Settings, source: Source) -> Row:
     for name, timer in timers.items():
         gaps: dict[str, list[float]] = {"prefill": [], "decode": []}
         for p, b, o, prefill, decode in zip(
-            steps.prompt.tolist(), steps.batch.tolist(), steps.output.tolist(),
-            steps.prefill.tolist(), steps.decode.tolist(), strict=True,
-        ):  # fmt: skip
+            steps.prompt.tolist(),
+            steps.batch.tolist(),
+            steps.output.tolist(),
+            steps.prefill.tolist(),
+            steps.decode.tolist(),
+            strict=True,
+        ):
             gaps["prefill"].append(timer([(p, 0)] * b, [], b) / prefill - 1)
             gaps["decode"].append(timer([], [p + o // 2] * b, b) / decode - 1)
         errors[name] = {}

@@ -46,15 +46,19 @@ def _rows(found: Compared) -> Iterator[Row]:
         true, error = found.measured.get(metric), found.errors[law].get(metric)
         if true is not None and error is not None and np.isfinite([true, error]).all():
             yield {
-                "kind": "measured", "runs": found.kind,
+                "kind": "measured",
+                "runs": found.kind,
                 # Stages of a sweep have names; the other runs are told apart by what follows.
                 "run": found.run if found.kind == "blis_guidellm" else "",
-                "server": settings.server or "vLLM", "model": settings.model.split("/")[-1],
-                "gpu": settings.gpu, "tp": settings.tp,
+                "server": settings.server or "vLLM",
+                "model": settings.model.split("/")[-1],
+                "gpu": settings.gpu,
+                "tp": settings.tp,
                 "adjusted": int(any(note.startswith("ADJUSTED") for note in found.notes)),
-                "metric": metric.removesuffix(" mean"), "measured": true,
+                "metric": metric.removesuffix(" mean"),
+                "measured": true,
                 "predicted": true * (1 + error),
-            }  # fmt: skip
+            }
 
 
 def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLAIN) -> Table:
@@ -141,28 +145,44 @@ def shares(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="OURS-VALID-1", band=Band.NOTES,
+        id="OURS-VALID-1",
+        band=Band.NOTES,
         text="Means of a measured vLLM run follow from kernel tables alone within 5 % (TTFT) "
         "and 3 % (TPOT, E2E).",
-        source="LLMServingSim's public run on an RTX PRO 6000", judge=bench,
-        figure="validation_scatter", least=Status.BAND, test="test_ours.py::test_runs_can_fail",
+        source="LLMServingSim's public run on an RTX PRO 6000",
+        judge=bench,
+        figure="validation_scatter",
+        least=Status.BAND,
+        test="test_ours.py::test_runs_can_fail",
     ),
     Claim(
-        id="OURS-VALID-2", band=Band.NOTES,
+        id="OURS-VALID-2",
+        band=Band.NOTES,
         text="TPOT of closed loops of Llama-3.1-8B on H100: 6 % on one GPU, 12 % on two and four.",
-        source="AIConfigurator's silicon samples", judge=loops, figure="validation_scatter",
-        least=Status.NOT, test="test_ours.py::test_runs_can_fail",
+        source="AIConfigurator's silicon samples",
+        judge=loops,
+        figure="validation_scatter",
+        least=Status.NOT,
+        test="test_ours.py::test_runs_can_fail",
     ),
     Claim(
-        id="OURS-VALID-3", band=Band.NOTES,
+        id="OURS-VALID-3",
+        band=Band.NOTES,
         text="TPOT of closed loops on eight H100s: 12 %, as on two and four.",
-        source="AIConfigurator's silicon samples", judge=eight, figure="validation_scatter",
-        least=Status.NOT, test="test_ours.py::test_runs_can_fail",
+        source="AIConfigurator's silicon samples",
+        judge=eight,
+        figure="validation_scatter",
+        least=Status.NOT,
+        test="test_ours.py::test_runs_can_fail",
     ),
     Claim(
-        id="OURS-VALID-4", band=Band.RESULTS,
+        id="OURS-VALID-4",
+        band=Band.RESULTS,
         text="Half of the runs on servers of 2025 and 2026 are within 12 % in TPOT and in TTFT.",
-        source="all public runs with iteration times", judge=shares, figure="validation_scatter",
-        least=Status.DIRECTION, test="test_ours.py::test_runs_can_fail",
+        source="all public runs with iteration times",
+        judge=shares,
+        figure="validation_scatter",
+        least=Status.DIRECTION,
+        test="test_ours.py::test_runs_can_fail",
     ),
-)  # fmt: skip
+)

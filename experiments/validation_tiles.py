@@ -75,13 +75,19 @@ def compute(
         for pair in PAIRS:
             below, above = (
                 llmq.simulate(
-                    engine.with_(token_budget=budget), work, Sarathi(), replications=replications,
-                    requests=requests, rng=rng, warmup=requests // 10,
+                    engine.with_(token_budget=budget),
+                    work,
+                    Sarathi(),
+                    replications=replications,
+                    requests=requests,
+                    rng=rng,
+                    warmup=requests // 10,
                 )
                 for budget in pair
-            )  # fmt: skip
-            found.append(Step(name, pair, _change(below, above, "tpot"),
-                              _change(below, above, "ttft")))  # fmt: skip
+            )
+            found.append(
+                Step(name, pair, _change(below, above, "tpot"), _change(below, above, "ttft"))
+            )
     return found
 
 

@@ -121,8 +121,9 @@ def one(point: Point, _: np.random.SeedSequence) -> list[Row]:
     simulated = states_of(run, source, point["law"])
     for name in (*STATES, *RATES, "kv_cache_pct"):
         for t, value in zip(run.series["t"].tolist(), simulated[name].tolist(), strict=True):
-            rows.append({"kind": "simulated", "law": point["law"], "series": name, "t": t,
-                         "value": value})  # fmt: skip
+            rows.append(
+                {"kind": "simulated", "law": point["law"], "series": name, "t": t, "value": value}
+            )
     return rows
 
 
@@ -177,8 +178,12 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     run, _ = found(data())
     laws = LAWS[:1] if scale == "small" else LAWS
     rows = [*measured(run), *runner.run(one, [{"law": law} for law in laws], rng)]
-    return Table.of("validation_timeseries", rows, units={"t": "s", "value": "as series"},
-                    about={"source": SOURCE})  # fmt: skip
+    return Table.of(
+        "validation_timeseries",
+        rows,
+        units={"t": "s", "value": "as series"},
+        about={"source": SOURCE},
+    )
 
 
 def compared(table: Table, series: str, law: str = "table") -> tuple[float, float, float]:
@@ -223,17 +228,25 @@ def tokens(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="OURS-SERIES-1", band=Band.RESULTS,
+        id="OURS-SERIES-1",
+        band=Band.RESULTS,
         text="Requests running and waiting in a measured vLLM server follow second by second from "
         "kernel tables alone: means and peaks within 5 %, correlation of 0.98 and more.",
-        source=SOURCE, judge=states, figure="vllm_timeseries", least=Status.BAND,
+        source=SOURCE,
+        judge=states,
+        figure="vllm_timeseries",
+        least=Status.BAND,
         test="../validation/test_timeseries.py::test_judges_can_fail",
     ),
     Claim(
-        id="OURS-SERIES-2", band=Band.RESULTS,
+        id="OURS-SERIES-2",
+        band=Band.RESULTS,
         text="So do its generated tokens per second, of which a second holds some 30 iterations: "
         "correlation of 0.98 and more.",
-        source=SOURCE, judge=tokens, figure="vllm_timeseries", least=Status.NOT,
+        source=SOURCE,
+        judge=tokens,
+        figure="vllm_timeseries",
+        least=Status.NOT,
         test="../validation/test_timeseries.py::test_judges_can_fail",
     ),
-)  # fmt: skip
+)

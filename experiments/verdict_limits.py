@@ -37,16 +37,23 @@ from llmq.rng import RngLike
 TITLE = "Policies with limits of slots and memory; vLLM v0 and v1"
 SEED = 6
 SOURCE = "llmq.optimality.verdict; networks of llmq.optimality.networks.limited and standard-1"
-UNITS = {"load": "share of capacity", "low": "share of capacity", "high": "share of capacity",
-         "least": "share of capacity"}  # fmt: skip
+UNITS = {
+    "load": "share of capacity",
+    "low": "share of capacity",
+    "high": "share of capacity",
+    "least": "share of capacity",
+}
 V0, V1 = "vllm:version=v0", "vllm:version=v1"
 NAMES = {"sarathi": "sarathi", "vllm v1": V1, "vllm v0": V0}
 # Networks of the tests; those of v0, which does not split prompts, have short ones.
 SHORT, FREE = "limits, short prompts", "no limits"
 SETS = {
-    ("sarathi", "limits"): 50, ("vllm v1", "limits"): 50, ("vllm v1", SHORT): 50,
-    ("vllm v0", SHORT): 5, ("vllm v1", FREE): 50,
-}  # fmt: skip
+    ("sarathi", "limits"): 50,
+    ("vllm v1", "limits"): 50,
+    ("vllm v1", SHORT): 50,
+    ("vllm v0", SHORT): 5,
+    ("vllm v1", FREE): 50,
+}
 # Networks of the standard set. Those of v0 are few, here and in the tests: it is slow.
 REACH = {("vllm v1", "split"): 8, ("vllm v1", "short"): 8, ("vllm v0", "short"): 5}
 TEST: dict[str, Any] = {"replications": 4, "looks": 4, "alpha": ALPHA}
@@ -59,10 +66,17 @@ def example(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     assert isinstance(found.network, Network)
     network = limited(found.network, max_seqs=point["slots"])
     said = stability_test(policies.parse(found.policy), network, point["load"], rng=rng, **TEST)
-    return [{
-        "quantity": "example", "policy": "vllm v0", "set": "shelf", "slots": point["slots"],
-        "load": point["load"], "least": network.least, said.status: 1,
-    }]  # fmt: skip
+    return [
+        {
+            "quantity": "example",
+            "policy": "vllm v0",
+            "set": "shelf",
+            "slots": point["slots"],
+            "load": point["load"],
+            "least": network.least,
+            said.status: 1,
+        }
+    ]
 
 
 def tests(point: Point, rng: np.random.SeedSequence) -> list[Row]:
@@ -76,11 +90,17 @@ def tests(point: Point, rng: np.random.SeedSequence) -> list[Row]:
         seed = np.random.SeedSequence((6, number))
         chosen = fitted(policy, network.engine)
         said[stability_test(chosen, network, 0.9, rng=seed, **TEST).status] += 1
-    return [{
-        "quantity": "tests", "policy": point["policy"], "set": point["set"], "load": 0.9,
-        "n": point["n"], "least": float(np.mean(least)),
-        **{key: said[key] for key in ("stable", "grows", "undecided")},
-    }]  # fmt: skip
+    return [
+        {
+            "quantity": "tests",
+            "policy": point["policy"],
+            "set": point["set"],
+            "load": 0.9,
+            "n": point["n"],
+            "least": float(np.mean(least)),
+            **{key: said[key] for key in ("stable", "grows", "undecided")},
+        }
+    ]
 
 
 def reach(point: Point, rng: np.random.SeedSequence) -> list[Row]:
@@ -100,9 +120,18 @@ def reach(point: Point, rng: np.random.SeedSequence) -> list[Row]:
         else:
             top = middle
             high = middle if status == "grows" else high
-    return [{"quantity": "reach", "policy": point["policy"], "set": sort, "slots": point["slots"],
-             "network": point["network"], "low": low, "high": high,
-             "least": getattr(network, "least", 1.0)}]  # fmt: skip
+    return [
+        {
+            "quantity": "reach",
+            "policy": point["policy"],
+            "set": sort,
+            "slots": point["slots"],
+            "network": point["network"],
+            "low": low,
+            "high": high,
+            "least": getattr(network, "least", 1.0),
+        }
+    ]
 
 
 def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLAIN) -> Table:
@@ -124,26 +153,46 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
         the answers.
     """
     full = scale == "full"
-    shown: list[Point] = [{"slots": slots, "load": load} for slots in SLOTS[: None if full else 1]
-                          for load in (0.9, 0.95)]  # fmt: skip
+    shown: list[Point] = [
+        {"slots": slots, "load": load}
+        for slots in SLOTS[: None if full else 1]
+        for load in (0.9, 0.95)
+    ]
     some: list[Point] = [
         {"policy": name, "set": set_, "first": first, "n": 5 if full else 1}
-        for (name, set_), count in SETS.items() for first in range(0, count if full else 1, 5)
-    ]  # fmt: skip
+        for (name, set_), count in SETS.items()
+        for first in range(0, count if full else 1, 5)
+    ]
     carried: list[Point] = [
         {"policy": name, "set": sort, "slots": slots, "network": i}
-        for (name, sort), count in REACH.items() for slots in ((0, 4) if full else (4,))
+        for (name, sort), count in REACH.items()
+        for slots in ((0, 4) if full else (4,))
         for i in range(count if full else 1)
-    ]  # fmt: skip
-    rows = [*runner.run(example, shown, rng), *runner.run(tests, some, rng),
-            *runner.run(reach, carried, rng)]  # fmt: skip
+    ]
+    rows = [
+        *runner.run(example, shown, rng),
+        *runner.run(tests, some, rng),
+        *runner.run(reach, carried, rng),
+    ]
     about = {"source": SOURCE, "test": f"each wrong answer at most {ALPHA:g}"}
     return Table.of("verdict_limits", [{**_BLANK, **row} for row in rows], units=UNITS, about=about)
 
 
-_BLANK: Row = {"quantity": "", "policy": "", "set": "", "slots": 0, "network": -1, "load": np.nan,
-               "low": np.nan, "high": np.nan, "least": np.nan, "n": 1, "stable": 0, "grows": 0,
-               "undecided": 0}  # fmt: skip
+_BLANK: Row = {
+    "quantity": "",
+    "policy": "",
+    "set": "",
+    "slots": 0,
+    "network": -1,
+    "load": np.nan,
+    "low": np.nan,
+    "high": np.nan,
+    "least": np.nan,
+    "n": 1,
+    "stable": 0,
+    "grows": 0,
+    "undecided": 0,
+}
 
 
 def page(table: Table) -> str:
@@ -170,8 +219,9 @@ def page(table: Table) -> str:
         stable, n = int(some["stable"].sum()), int(some["n"].sum())
         counts = f"{stable}, {int(some['grows'].sum())}, {int(some['undecided'].sum())} of {n}"
         bound = failure_bound(n - stable, n, alpha=ALPHA)
-        lines.append(f"| {name} | {set_} | {counts} | {100 * bound:.3g} % | "
-                     f"{some['least'].mean():.3f} |")  # fmt: skip
+        lines.append(
+            f"| {name} | {set_} | {counts} | {100 * bound:.3g} % | {some['least'].mean():.3f} |"
+        )
     head = "| vLLM | networks | slots | reach: mean, worst (networks) |"
     lines += ["", head, "|---|---|---|---|"]
     rows = table.where(quantity="reach")
@@ -179,8 +229,10 @@ def page(table: Table) -> str:
         for slots in sorted(set(rows.where(policy=name, set=sort)["slots"])):
             some = rows.where(policy=name, set=sort, slots=int(slots))
             low, high, worst = some["low"].mean(), some["high"].mean(), some["low"].min()
-            lines.append(f"| {name[5:]} | {sort} | {slots or 'no limit'} | {low:.3f} to "
-                         f"{high:.3f}, worst {worst:.3f} ({len(some)}) |")  # fmt: skip
+            lines.append(
+                f"| {name[5:]} | {sort} | {slots or 'no limit'} | {low:.3f} to "
+                f"{high:.3f}, worst {worst:.3f} ({len(some)}) |"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -197,8 +249,9 @@ def _v1(table: Table) -> Finding:
     rows = table.where(quantity="tests", policy="vllm v1")
     words = "; ".join(
         f"{set_}: {int(some['stable'].sum())} of {int(some['n'].sum())} stable"
-        for set_ in dict.fromkeys(rows["set"]) for some in [rows.where(set=set_)]
-    )  # fmt: skip
+        for set_ in dict.fromkeys(rows["set"])
+        for some in [rows.where(set=set_)]
+    )
     good = len(rows) and rows["stable"].sum() >= 0.95 * rows["n"].sum() and not rows["grows"].any()
     return Finding(Status.DIRECTION if good else Status.NOT, words)
 
@@ -206,17 +259,26 @@ def _v1(table: Table) -> Finding:
 _TEST = "test_verdict_claims.py::test_e4_judges_with_limits_can_fail"
 CLAIMS = (
     Claim(
-        id="VERDICT-5", band=Band.RESULTS, source=SOURCE,
-        judge=_example, least=Status.DIRECTION, test=_TEST,
+        id="VERDICT-5",
+        band=Band.RESULTS,
+        source=SOURCE,
+        judge=_example,
+        least=Status.DIRECTION,
+        test=_TEST,
         text="The smallest network that refutes vLLM v0 is stable at 0.9 and 0.95 of the capacity "
         "with any limit of slots from 4 to 256",
     ),
     Claim(
-        id="VERDICT-6", band=Band.RESULTS, source=SOURCE,
-        judge=_v1, conjecture=True, least=Status.NOT, test=_TEST,
+        id="VERDICT-6",
+        band=Band.RESULTS,
+        source=SOURCE,
+        judge=_v1,
+        conjecture=True,
+        least=Status.NOT,
+        test=_TEST,
         text="vLLM v1 carries 0.9 on random networks, without limits and with slots and memory",
     ),
-)  # fmt: skip
+)
 
 
 if __name__ == "__main__":

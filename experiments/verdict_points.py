@@ -127,8 +127,9 @@ def errors(point: Point, rng: np.random.SeedSequence) -> list[Row]:
             policy = policies.FasterTransformer()
             network, boundary = one_class(number)
         said[stability_test(policy, network, point["load"] * boundary, rng=number).status] += 1
-    return [{**point, "proved": point["n"],
-             **{k: said[k] for k in ("stable", "grows", "undecided")}}]  # fmt: skip
+    return [
+        {**point, "proved": point["n"], **{k: said[k] for k in ("stable", "grows", "undecided")}}
+    ]
 
 
 def one_class(number: int) -> tuple[Network, float]:

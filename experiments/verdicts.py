@@ -41,8 +41,12 @@ SHELF = DOCS / "counterexamples"
 FOLDERS = ("", "laws", "fleets", "memory")
 MARKS = ("<!-- table: python -m experiments.verdicts --page -->\n", "<!-- end of table -->")
 _one_class = one_class
-UNITS = {"load": "share of capacity", "value": "share of capacity", "low": "share of capacity",
-         "high": "share of capacity"}  # fmt: skip
+UNITS = {
+    "load": "share of capacity",
+    "value": "share of capacity",
+    "low": "share of capacity",
+    "high": "share of capacity",
+}
 NAMES = tuple(kind.name for kind in policies.ALL)
 OPTIMAL = ("sarathi", "orca", "rad", "maxweight")
 # What is proved, by entry of THEOREMS.md, and what is known beyond the tests.
@@ -58,21 +62,32 @@ WHY = {
     "slai": "full batches, without limits and if as many decodes are allowed as the budget has "
     "tokens (128 by default caps larger budgets); slots exclude phases [PACE]; every decode is "
     "critical here: iterations take 0.125 s and more",
-    "pascal": _RANKED, "fcfs": _RANKED, "rr": _RANKED,
+    "pascal": _RANKED,
+    "fcfs": _RANKED,
+    "rr": _RANKED,
     "fastertransformer": "exclusive phases [XC]",
-    "vllm": "v0: an iteration for each prompt that comes [OC]", "simple-chunking": "phases in turn",
+    "vllm": "v0: an iteration for each prompt that comes [OC]",
+    "simple-chunking": "phases in turn",
     "priority": "full batches, without limits, whatever the order of the classes; where "
     "agents call each other it fails [G1, FC]; "
     "[priority/two-types](counterexamples/priority/two-types.json)",
     "trail": "fills its batches while memory does not bind; where it does, what is pushed out is "
     "computed again [RCC]",
-}  # fmt: skip
+}
 PROVED = {"sarathi": "S1", "maxweight": "S1", "rad": "RAD2", "priority": "S1", "slai": "WC"}
 # What the verdict of the tests leaves out.
 WITHIN = {"trail": " without a limit of memory"}
 # Networks at load 0.9 of the policies that only the reference simulator runs, by what they take.
-SLOW = {"slai": 100, "priority": 100, "trail": 100, "simple-chunking": 60, "vllm": 40,
-        "fcfs": 30, "rr": 30, "pascal": 30}  # fmt: skip
+SLOW = {
+    "slai": 100,
+    "priority": 100,
+    "trail": 100,
+    "simple-chunking": 60,
+    "vllm": 40,
+    "fcfs": 30,
+    "rr": 30,
+    "pascal": 30,
+}
 
 
 def points(scale: Scale) -> tuple[list[Point], list[Point], list[Point]]:
@@ -143,19 +158,33 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
         *_refuted(),
     ]
     return Table.of(
-        "verdicts", [{**_BLANK, **row} for row in rows], units=UNITS,
+        "verdicts",
+        [{**_BLANK, **row} for row in rows],
+        units=UNITS,
         about={
             "source": "definition of Dai et al. 2504.07347; standard set standard-1",
             "test": f"each wrong answer at most {ALPHA:g}, 4 paths a look",
         },
-    )  # fmt: skip
+    )
 
 
 _BLANK: Row = {
-    "quantity": "", "policy": "", "set": "", "network": -1, "load": np.nan, "value": np.nan,
-    "low": np.nan, "high": np.nan, "n": 1, "stable": 0, "grows": 0, "undecided": 0, "proved": 0,
-    "proof": "", "kind": "simulated",
-}  # fmt: skip
+    "quantity": "",
+    "policy": "",
+    "set": "",
+    "network": -1,
+    "load": np.nan,
+    "value": np.nan,
+    "low": np.nan,
+    "high": np.nan,
+    "n": 1,
+    "stable": 0,
+    "grows": 0,
+    "undecided": 0,
+    "proved": 0,
+    "proof": "",
+    "kind": "simulated",
+}
 
 
 def _summed(quantity: str, rows: list[Row]) -> list[Row]:
@@ -167,11 +196,18 @@ def _summed(quantity: str, rows: list[Row]) -> list[Row]:
     found: list[Row] = []
     for (policy, set_, load), many in sums.items():
         bad, n = many["n"] - many["stable"], many["n"]
-        found.append({
-            "quantity": quantity, "policy": policy, "set": set_, "load": load, "value": bad / n,
-            "low": 1 - failure_bound(n - bad, n, alpha=0.0),
-            "high": failure_bound(bad, n, alpha=ALPHA), **many,
-        })  # fmt: skip
+        found.append(
+            {
+                "quantity": quantity,
+                "policy": policy,
+                "set": set_,
+                "load": load,
+                "value": bad / n,
+                "low": 1 - failure_bound(n - bad, n, alpha=0.0),
+                "high": failure_bound(bad, n, alpha=ALPHA),
+                **many,
+            }
+        )
     return found
 
 
@@ -181,12 +217,18 @@ def _refuted() -> list[Row]:
     for path in (path for folder in FOLDERS for path in sorted((SHELF / folder).glob("*.json"))):
         one = from_json(Instability, path.read_text(encoding="utf-8"))
         proof = _proof(one)
-        found.append({
-            "quantity": "refuted", "policy": policies.parse(one.policy).name,
-            "set": path.relative_to(SHELF).with_suffix("").as_posix(), "load": one.load,
-            "value": np.nan if one.reach is None else one.reach, "grows": 1, "proof": proof,
-            "kind": "theory" if proof else "simulated",
-        })  # fmt: skip
+        found.append(
+            {
+                "quantity": "refuted",
+                "policy": policies.parse(one.policy).name,
+                "set": path.relative_to(SHELF).with_suffix("").as_posix(),
+                "load": one.load,
+                "value": np.nan if one.reach is None else one.reach,
+                "grows": 1,
+                "proof": proof,
+                "kind": "theory" if proof else "simulated",
+            }
+        )
     return found
 
 
@@ -252,8 +294,14 @@ def page(table: Table) -> str:
     str
         Markdown, a row for each policy.
     """
-    head = ("policy", "verdict", "stable at 0.9; fails on at most", "reach where it is at home",
-            "reach elsewhere", "why, and counterexamples")  # fmt: skip
+    head = (
+        "policy",
+        "verdict",
+        "stable at 0.9; fails on at most",
+        "reach where it is at home",
+        "reach elsewhere",
+        "why, and counterexamples",
+    )
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name in NAMES:
         files = [
@@ -266,8 +314,14 @@ def page(table: Table) -> str:
             said += " for short prompts"
         if said.startswith("tested"):
             said += WITHIN.get(name, "")
-        cells = (name, said, bound(table, name), carried(table, name, False),
-                 carried(table, name, True), "; ".join([WHY[name], *files]))  # fmt: skip
+        cells = (
+            name,
+            said,
+            bound(table, name),
+            carried(table, name, False),
+            carried(table, name, True),
+            "; ".join([WHY[name], *files]),
+        )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -316,29 +370,45 @@ _TEST = "test_verdict_claims.py::test_judges_fail_on_doctored_tables"
 _DAI = "Dai, Deng, Li and Peng, arXiv 2504.07347, Theorem 2"
 CLAIMS = (
     Claim(
-        id="VERDICT-1", band=Band.RESULTS,
-        source=f"{_DAI}; Bari et al., arXiv 2508.01002, Theorem 2", judge=_carry,
+        id="VERDICT-1",
+        band=Band.RESULTS,
+        source=f"{_DAI}; Bari et al., arXiv 2508.01002, Theorem 2",
+        judge=_carry,
         text="Sarathi-Serve, Orca (short prompts), RAD (no cycles) and MaxWeight carry load 0.9 "
         "on 1,000 random networks each",
-        figure="policy_efficiency", least=Status.DIRECTION, test=_TEST,
+        figure="policy_efficiency",
+        least=Status.DIRECTION,
+        test=_TEST,
     ),
     Claim(
-        id="VERDICT-2", band=Band.RESULTS,
+        id="VERDICT-2",
+        band=Band.RESULTS,
         text="Beyond the region the backlog grows under every policy",
-        source=_DAI, judge=_beyond, least=Status.DIRECTION, test=_TEST,
+        source=_DAI,
+        judge=_beyond,
+        least=Status.DIRECTION,
+        test=_TEST,
     ),
     Claim(
-        id="VERDICT-3", band=Band.RESULTS,
+        id="VERDICT-3",
+        band=Band.RESULTS,
         text="The sequential test is wrong in at most 1 % of cases within 5 % of "
         "a boundary that is known exactly",
-        source="llmq.optimality.verdict", judge=_errors, least=Status.DIRECTION, test=_TEST,
+        source="llmq.optimality.verdict",
+        judge=_errors,
+        least=Status.DIRECTION,
+        test=_TEST,
     ),
     Claim(
-        id="VERDICT-4", text="FasterTransformer, vLLM v0, a budget that the tile does not divide "
+        id="VERDICT-4",
+        text="FasterTransformer, vLLM v0, a budget that the tile does not divide "
         "and RAD with cycles of one prompt are not throughput-optimal",
-        source=f"{_DAI} and section 4; 2508.01002", judge=_caught, least=Status.PROVED, test=_TEST,
+        source=f"{_DAI} and section 4; 2508.01002",
+        judge=_caught,
+        least=Status.PROVED,
+        test=_TEST,
     ),
-)  # fmt: skip
+)
 
 
 def main() -> None:

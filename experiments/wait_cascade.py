@@ -53,18 +53,26 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     paths, end, window = (3, 180.0, 30.0) if scale == "small" else (8, 600.0, 60.0)
     points = [{"path": i, "end": end, "window": window} for i in range(paths)]
     found = runner.run(path, points, rng)
-    rows = [*_windows(found), {"part": "window", "kind": "theory", "name": "offered",
-                               "x": 0.0, "y": OFFERED}]  # fmt: skip
+    rows = [
+        *_windows(found),
+        {"part": "window", "kind": "theory", "name": "offered", "x": 0.0, "y": OFFERED},
+    ]
     return Table.of(
-        "wait_cascade", rows,
-        units={"x": "s", "y": "output tokens/s", "low": "output tokens/s",
-               "high": "output tokens/s", "evictions": "1/request"},
+        "wait_cascade",
+        rows,
+        units={
+            "x": "s",
+            "y": "output tokens/s",
+            "low": "output tokens/s",
+            "high": "output tokens/s",
+            "evictions": "1/request",
+        },
         about={
             "source": "Ao, Luo, Simchi-Levi, Wang, arXiv 2504.11320, proposition on FCFS",
             "setting": f"C = M* = {memory():.0f} KV tokens, thresholds {THRESHOLDS}",
             "replications": f"{paths} of {end:g} s",
         },
-    )  # fmt: skip
+    )
 
 
 def path(point: Point, rng: np.random.SeedSequence) -> list[Row]:
@@ -134,7 +142,9 @@ CLAIMS = (
         id="WAIT-FCFS",
         text="First come first served with memory M* loses a constant share of the throughput",
         source="Ao et al., arXiv 2504.11320, proposition on FCFS",
-        judge=_loses, figure="wait_cascade", least=Status.VERIFIED,
+        judge=_loses,
+        figure="wait_cascade",
+        least=Status.VERIFIED,
         test="test_theory_papers.py::test_wait_cascade_can_fail",
     ),
-)  # fmt: skip
+)

@@ -115,7 +115,8 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     rows += runner.run(path, [{"horizon": 40.0}], rng)
     rows += runner.run(mean_memory, points, rng)
     return Table.of(
-        "wait_equilibrium", rows,
+        "wait_equilibrium",
+        rows,
         units={"x": "s or 1", "y": "KV tokens", "low": "KV tokens", "high": "KV tokens"},
         about={
             "source": "Ao, Luo, Simchi-Levi, Wang, arXiv 2504.11320; theory core O7",
@@ -123,17 +124,20 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
             "types": "(100, 50) and (200, 100) tokens at 400 and 200 requests/s",
             "replications": f"{paths} of {horizon:g} s, the first third left out",
         },
-    )  # fmt: skip
+    )
 
 
 def _exact() -> Iterator[Row]:
     mix = {"a": RequestClass(100, 50), "b": RequestClass(200, 100)}
     rest = wait_equilibrium(mix, {"a": 8, "b": 4}, *LAW)
     found: dict[str, Fraction | float] = {
-        "memory": rest.memory, "interval": rest.interval, "count a": rest.counts["a"],
-        "count b": rest.counts["b"], "throughput": rest.throughput,
+        "memory": rest.memory,
+        "interval": rest.interval,
+        "count a": rest.counts["a"],
+        "count b": rest.counts["b"],
+        "throughput": rest.throughput,
         "nested exponent": nested_wait_exponent(40, 20, 0.4),
-    }  # fmt: skip
+    }
     for name, value in found.items():
         yield {"part": "exact", "kind": "theory", "name": name, "y": float(value)}
 
@@ -205,9 +209,13 @@ def mean_memory(point: Point, rng: np.random.SeedSequence) -> list[Row]:
 def _values(table: Table) -> Finding:
     found = {row["name"]: row["y"] for row in table.where(part="exact").rows()}
     known = {
-        "memory": 1543.4606011373, "interval": 0.0101543460601, "count a": 0.0812347684809,
-        "count b": 0.0406173842405, "throughput": 800.0, "nested exponent": 0.81093021621633,
-    }  # fmt: skip
+        "memory": 1543.4606011373,
+        "interval": 0.0101543460601,
+        "count a": 0.0812347684809,
+        "count b": 0.0406173842405,
+        "throughput": 800.0,
+        "nested exponent": 0.81093021621633,
+    }
     worst = max(abs(found[name] / value - 1) for name, value in known.items())
     words = f"M* = {found['memory']:.6g} tokens, interval {found['interval']:.6g} s; "
     status = Status.PROVED if worst < 1e-5 else Status.NOT

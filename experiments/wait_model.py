@@ -114,10 +114,15 @@ def arrivals(
 
 
 def serve(
-    types: Sequence[Type], came: Floats, code: npt.NDArray[np.int64], law: tuple[float, float],
-    rule: Rule = "wait", thresholds: Sequence[int] = (), capacity: float = math.inf,
+    types: Sequence[Type],
+    came: Floats,
+    code: npt.NDArray[np.int64],
+    law: tuple[float, float],
+    rule: Rule = "wait",
+    thresholds: Sequence[int] = (),
+    capacity: float = math.inf,
     until: float = math.inf,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """Serve a list of requests.
 
     Parameters
@@ -153,18 +158,21 @@ def serve(
         held.append(float(system.tokens(slice(None)).sum()))
         system.now += law[0] + law[1] * tokens
         system.advance(rows)
-    return Outcome(
-        system.finish, np.array(start), np.array(kv), np.array(held), system.evictions
-    )  # fmt: skip
+    return Outcome(system.finish, np.array(start), np.array(kv), np.array(held), system.evictions)
 
 
 class _System:
     """Rows in service (type, stage, request), and the queue."""
 
     def __init__(
-        self, types: Sequence[Type], came: Floats, code: npt.NDArray[np.int64], rule: Rule,
-        thresholds: Sequence[int], capacity: float,
-    ) -> None:  # fmt: skip
+        self,
+        types: Sequence[Type],
+        came: Floats,
+        code: npt.NDArray[np.int64],
+        rule: Rule,
+        thresholds: Sequence[int],
+        capacity: float,
+    ) -> None:
         self.prompt = np.array([t.prompt for t in types])
         self.output = np.array([t.output for t in types])
         self.came, self.code, self.rule, self.capacity = came, code, rule, capacity

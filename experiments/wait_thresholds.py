@@ -38,11 +38,13 @@ if TYPE_CHECKING:
 TITLE = "WAIT: thresholds and memory"
 SEED = 6
 FACTORS = {
-    "small": (0.8, 2.0), "full": (0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0),
-}  # fmt: skip
+    "small": (0.8, 2.0),
+    "full": (0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0),
+}
 SIZES = {
-    "small": (1.0, 1.2), "full": (0.3, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4),
-}  # fmt: skip
+    "small": (1.0, 1.2),
+    "full": (0.3, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4),
+}
 OFFERED = sum(kind.rate * kind.output for kind in types())  # output tokens/s
 STAR = memory()
 
@@ -121,14 +123,15 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     rows += runner.run(threshold, [{"factor": f, **size} for f in FACTORS[scale]], rng)
     rows += runner.run(capacity, [{"size": c, **size} for c in SIZES[scale]], rng)
     return Table.of(
-        "wait_thresholds", rows,
+        "wait_thresholds",
+        rows,
         units={"x": "of n* or of M*", "y": "s or output tokens/s", "evictions": "1/request"},
         about={
             "source": "Ao, Luo, Simchi-Levi, Wang, arXiv 2504.11320; theory core 1.5 and O7",
             "equilibrium": f"n* = (16.67, 8.33), M* = {STAR:.0f} KV tokens",
             "replications": f"{paths} of {horizon:g} s, the first third left out",
         },
-    )  # fmt: skip
+    )
 
 
 def _theory() -> Iterator[Row]:
@@ -268,7 +271,9 @@ CLAIMS = (
         text="WAIT with slack serves all that comes and never exceeds its memory (standard errors "
         "of 0.1 % at least: ends of a path)",
         source="Ao et al., arXiv 2504.11320, theorem on WAIT",
-        judge=_keeps, figure="wait_memory", least=Status.VERIFIED,
+        judge=_keeps,
+        figure="wait_memory",
+        least=Status.VERIFIED,
         test="test_theory_papers.py::test_wait_thresholds_can_fail",
     ),
     Claim(
@@ -276,14 +281,19 @@ CLAIMS = (
         text="No rule serves more than 1 / (Lambda (d1 + d0 / C)) of the arrivals (standard errors "
         "of 0.1 % at least: ends of a path)",
         source="memory facet, theory core 1.5 and 2.4",
-        judge=_bounded, figure="wait_memory", least=Status.VERIFIED,
+        judge=_bounded,
+        figure="wait_memory",
+        least=Status.VERIFIED,
         test="test_theory_papers.py::test_wait_thresholds_can_fail",
     ),
     Claim(
-        id="WAIT-DELAY", band=Band.RESULTS,
+        id="WAIT-DELAY",
+        band=Band.RESULTS,
         text="Beyond n* the time in system grows in proportion to the threshold",
         source="fluid model of WAIT (ours), Ao et al., arXiv 2504.11320",
-        judge=_slower, figure="wait_thresholds", least=Status.BAND,
+        judge=_slower,
+        figure="wait_thresholds",
+        least=Status.BAND,
         test="test_theory_papers.py::test_wait_thresholds_can_fail",
     ),
-)  # fmt: skip
+)

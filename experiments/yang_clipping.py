@@ -95,14 +95,15 @@ def compute(*, scale: Scale = "small", rng: RngLike = SEED, runner: Runner = PLA
     rows += [{"kind": "printed", "limit": at, "wait": wait} for at, wait in PRINTED.items()]
     rows += runner.run(wait, points, rng)
     return Table.of(
-        "yang_clipping", rows,
+        "yang_clipping",
+        rows,
         units={"limit": "tokens", "wait": "s", "low": "s", "high": "s"},
         about={
             "source": "Yang, Jiao, Xu, arXiv 2407.05347; theory core O11",
             "setting": "22.5 ms a token, lognormal(7, 0.7) tokens, one arrival in 40 s",
             "replications": f"{paths} of {n} requests, the first fifth left out",
         },
-    )  # fmt: skip
+    )
 
 
 def _theory() -> Iterator[Row]:
@@ -111,9 +112,12 @@ def _theory() -> Iterator[Row]:
         weights = output.weights
         assert weights is not None  # lengths() gives one to each
         yield {
-            "kind": "theory", "limit": limit, "wait": found.wait,
-            "clipped": float(weights[-1]), "utilisation": found.utilisation,
-        }  # fmt: skip
+            "kind": "theory",
+            "limit": limit,
+            "wait": found.wait,
+            "clipped": float(weights[-1]),
+            "utilisation": found.utilisation,
+        }
 
 
 def wait(point: Point, rng: np.random.SeedSequence) -> list[Row]:
@@ -136,9 +140,14 @@ def wait(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     traffic = Workload.poisson(RATE, {"x": RequestClass(1, lengths(point["limit"]))})
     cut = point["requests"] // 5
     run = simulate(
-        chip, traffic, Sarathi(), replications=point["paths"], requests=point["requests"],
-        warmup=cut, rng=rng,
-    )  # fmt: skip
+        chip,
+        traffic,
+        Sarathi(),
+        replications=point["paths"],
+        requests=point["requests"],
+        warmup=cut,
+        rng=rng,
+    )
     times = run.requests
     # Waits end where the first iteration begins, one iteration before the first token.
     waits = (times.first_token - times.arrival)[:, cut:].mean(axis=1) - PER_TOKEN
@@ -168,16 +177,22 @@ def _printed(table: Table) -> Finding:
 
 CLAIMS = (
     Claim(
-        id="YANG-CLIP", band=Band.SOURCE,
-        text="A limit of 1600 instead of 3000 tokens cuts the mean wait from 55.37 "
-        "to 22.34 s",
-        source="Yang et al., arXiv 2407.05347; theory core O11", judge=_printed,
-        figure="yang_clipping", least=Status.BAND,
+        id="YANG-CLIP",
+        band=Band.SOURCE,
+        text="A limit of 1600 instead of 3000 tokens cuts the mean wait from 55.37 to 22.34 s",
+        source="Yang et al., arXiv 2407.05347; theory core O11",
+        judge=_printed,
+        figure="yang_clipping",
+        least=Status.BAND,
         test="test_theory_papers.py::test_yang_can_fail",
     ),
     Claim(
-        id="YANG-WAIT", text="The mean wait of clipped outputs is that of M/G/1",
-        source="Yang et al., arXiv 2407.05347", judge=_agrees, figure="yang_clipping",
-        least=Status.VERIFIED, test="test_theory_papers.py::test_yang_can_fail",
+        id="YANG-WAIT",
+        text="The mean wait of clipped outputs is that of M/G/1",
+        source="Yang et al., arXiv 2407.05347",
+        judge=_agrees,
+        figure="yang_clipping",
+        least=Status.VERIFIED,
+        test="test_theory_papers.py::test_yang_can_fail",
     ),
-)  # fmt: skip
+)

@@ -21,13 +21,7 @@ def early() -> None:
 
 
 def leave(*_: object) -> None:
-    """Say that it was interrupted, and end the process at once.
-
-    Parameters
-    ----------
-    *_ : object
-        What a signal handler is given.
-    """
+    """Say that it was interrupted, and end the process at once."""
     try:
         os.write(2, b"llmq: error: interrupted\n")
     finally:

@@ -33,11 +33,18 @@ GROUPS = ("RAD and SLAI", "PASCAL", "Theory of others", "Ours")
 # figure is set at its own width, so none is wider than the page.
 WIDTH, SIZE = 7.0, (3.5, 2.7)
 _SMALL: Any = {
-    "axes.labelsize": 8, "axes.titlesize": 8, "axes.titlepad": 4, "axes.titlelocation": "left",
-    "font.size": 8, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5,
-    "lines.linewidth": 1.4, "lines.markersize": 4,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "axes.titlepad": 4,
+    "axes.titlelocation": "left",
+    "font.size": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
     "text.parse_math": True,  # powers of ten on log axes; texts come from this repository
-}  # fmt: skip
+}
 _HEAD = """\
 # Gallery
 

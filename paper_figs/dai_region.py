@@ -22,9 +22,13 @@ CAPTION = (
 )
 SIZE = (3.5, 3.1)
 NAMES = (
-    "sarathi-128", "sarathi-512", "sarathi-1024", "orca-1024", "vllm-1024",
+    "sarathi-128",
+    "sarathi-512",
+    "sarathi-1024",
+    "orca-1024",
+    "vllm-1024",
     "fastertransformer-1024",
-)  # fmt: skip
+)
 
 
 def draw_region(table: Table, ax: Axes) -> Axes:
@@ -45,17 +49,27 @@ def draw_region(table: Table, ax: Axes) -> Axes:
     for i, budget in enumerate((1024, 512)):
         rows = table.where(part="region", n=budget)
         ax.plot(
-            rows["x"], rows["y"], color=(INK, GREY)[i], linestyle=("-", "--")[i], marker="",
+            rows["x"],
+            rows["y"],
+            color=(INK, GREY)[i],
+            linestyle=("-", "--")[i],
+            marker="",
             label=f"region, {budget} tokens",
-        )  # fmt: skip
+        )
     (c,) = table.where(part="vertex").rows()
     ax.annotate("C", (c["x"], c["y"]), xytext=(6, 2), textcoords="offset points")
     for i, name in enumerate(NAMES):
         rows = table.where(part="edge", policy=name)
         ax.plot(
-            rows["x"], rows["y"], color=colour(i), marker=marker(i), linestyle="", markersize=4,
-            markerfacecolor=colour(i) if i % 2 == 0 else "white", label=name,
-        )  # fmt: skip
+            rows["x"],
+            rows["y"],
+            color=colour(i),
+            marker=marker(i),
+            linestyle="",
+            markersize=4,
+            markerfacecolor=colour(i) if i % 2 == 0 else "white",
+            label=name,
+        )
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("prefill (tokens/ms)")

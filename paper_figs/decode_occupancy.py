@@ -42,8 +42,17 @@ def draw_gaps(table: Table, ax: Axes) -> Axes:
             ax.step(ms, rows["y"], where="mid", label="c + a (1 + N)")
             continue
         bars = [rows["y"] - rows["low"], rows["high"] - rows["y"]]
-        ax.errorbar(ms, rows["y"], yerr=bars, fmt="s", markersize=3.5, elinewidth=1.0,
-                    color="#d55e00", label="simulated", zorder=3 + i)  # fmt: skip
+        ax.errorbar(
+            ms,
+            rows["y"],
+            yerr=bars,
+            fmt="s",
+            markersize=3.5,
+            elinewidth=1.0,
+            color="#d55e00",
+            label="simulated",
+            zorder=3 + i,
+        )
     ax.set_yscale("log")
     ax.set_ylim(_SHOWN, 1.5)
     ax.set_xlabel("time between tokens (ms)")

@@ -72,9 +72,15 @@ def theory(ax: Axes, table: Table, x: str, y: str, i: int = 0, **style: Any) -> 
 
 
 def simulated(
-    ax: Axes, table: Table, x: str, y: str, low: str = "low", high: str = "high", i: int = 0,
+    ax: Axes,
+    table: Table,
+    x: str,
+    y: str,
+    low: str = "low",
+    high: str = "high",
+    i: int = 0,
     **style: Any,
-) -> Any:  # fmt: skip
+) -> Any:
     """Draw simulated values as points with their 95 % intervals.
 
     Parameters
@@ -97,9 +103,13 @@ def simulated(
     """
     ends = np.maximum([table[y] - table[low], table[high] - table[y]], 0.0)
     look: dict[str, Any] = {
-        "color": colour(i), "marker": marker(i), "linestyle": "", "elinewidth": 1.0,
-        "markersize": 4, "zorder": 3,
-    }  # fmt: skip
+        "color": colour(i),
+        "marker": marker(i),
+        "linestyle": "",
+        "elinewidth": 1.0,
+        "markersize": 4,
+        "zorder": 3,
+    }
     return ax.errorbar(table[x], table[y], yerr=np.nan_to_num(ends), **(look | style))
 
 
@@ -156,9 +166,13 @@ def printed(ax: Axes, table: Table, x: str, y: str, i: int = 0, **style: Any) ->
         For a legend.
     """
     look: dict[str, Any] = {
-        "color": colour(i), "marker": marker(i), "markerfacecolor": "none", "markersize": 7,
-        "linestyle": "", "zorder": 4,
-    }  # fmt: skip
+        "color": colour(i),
+        "marker": marker(i),
+        "markerfacecolor": "none",
+        "markersize": 7,
+        "linestyle": "",
+        "zorder": 4,
+    }
     return ax.plot(table[x], table[y], **(look | style))[0]
 
 
@@ -179,7 +193,13 @@ def legend(ax: Axes, columns: int | None = None, **style: Any) -> None:
         return
     n = columns or (2 if max(map(len, labels)) <= 22 else 1)
     look: dict[str, Any] = {
-        "loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2, "ncols": n,
-        "handlelength": 2.2, "columnspacing": 1.2, "labelspacing": 0.3, "borderpad": 0.2,
-    }  # fmt: skip
+        "loc": "lower left",
+        "bbox_to_anchor": (0.0, 1.0),
+        "borderaxespad": 0.2,
+        "ncols": n,
+        "handlelength": 2.2,
+        "columnspacing": 1.2,
+        "labelspacing": 0.3,
+        "borderpad": 0.2,
+    }
     ax.legend(handles, labels, **(look | style))

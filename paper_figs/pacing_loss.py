@@ -42,9 +42,11 @@ def draw_deadline(table: Table, ax: Axes) -> Axes:
         theory(ax, rows.where(policy=name), "x", "y", i, label=label)
     simulated(ax, rows.where(policy="SLAI"), "x", "y", i=2, label="SLAI")
     ax.set(
-        xscale="log", xlabel="deadline between tokens (s)", ylabel="rate served (requests/s)",
+        xscale="log",
+        xlabel="deadline between tokens (s)",
+        ylabel="rate served (requests/s)",
         ylim=(0, 32),
-    )  # fmt: skip
+    )
     legend(ax)
     return ax
 

@@ -40,6 +40,7 @@ def _ratio(table: Table, ax: Axes, *, work: str) -> Axes:
 
 WORKS = ("alpaca", "arena")
 PANELS = (
-    *(partial(_panel, work=work) for work in WORKS), *(partial(_ratio, work=w) for w in WORKS)
-)  # fmt: skip
+    *(partial(_panel, work=work) for work in WORKS),
+    *(partial(_ratio, work=w) for w in WORKS),
+)
 COLUMNS = 2

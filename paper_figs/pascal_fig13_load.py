@@ -31,9 +31,14 @@ def blocked(table: Table, ax: Axes, work: str = "alpaca") -> Axes:
     by_load(ax, table, work, "blocked P99", PAIR)
     rows = table.where(metric="blocked P99", kind="printed")
     ax.axhline(float(rows["value"][0]), color=INK, linewidth=0.8, linestyle="--", marker="")
-    ax.annotate("printed, NoMigration, unnamed rate", (0.03, rows["value"][0]),
-                (0, -4), xycoords=("axes fraction", "data"), textcoords="offset points",
-                va="top")  # fmt: skip
+    ax.annotate(
+        "printed, NoMigration, unnamed rate",
+        (0.03, rows["value"][0]),
+        (0, -4),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        va="top",
+    )
     ax.set_ylim(-0.6, None)
     ax.set_ylabel("P99 of blocking (s)")
     legend(ax, columns=2, bbox_to_anchor=(0.0, 1.07))

@@ -29,8 +29,13 @@ def late(table: Table, ax: Axes) -> Axes:
     by_load(ax, percent(table), "alpaca", "late", PAIR)
     for policy in PAIR:
         printed = percent(table).where(metric="late", kind="printed", policy=policy)["value"]
-        ax.axhline(float(printed[0]), color=colour(ALL.index(policy)), linewidth=0.8,
-                   linestyle="--", marker="")  # fmt: skip
+        ax.axhline(
+            float(printed[0]),
+            color=colour(ALL.index(policy)),
+            linewidth=0.8,
+            linestyle="--",
+            marker="",
+        )
     ax.set_ylim(bottom=-0.15)
     ax.set_ylabel("answers with QoE < 0.95 (%)")
     legend(ax, columns=2, bbox_to_anchor=(0.0, 1.07))
@@ -41,8 +46,9 @@ def slower(table: Table, ax: Axes) -> Axes:
     """Draw end-to-end latency without the override over that with it."""
     for i, metric in enumerate(("e2e P50 ratio", "e2e P99 ratio")):
         rows = table.where(work="alpaca", metric=metric, kind="simulated")
-        simulated(ax, rows, "rho", "value", i=i, label=("median", "P99")[i], linestyle="-",
-                  linewidth=0.8)  # fmt: skip
+        simulated(
+            ax, rows, "rho", "value", i=i, label=("median", "P99")[i], linestyle="-", linewidth=0.8
+        )
         printed = table.where(metric=metric, kind="printed")["value"]
         ax.axhline(float(printed[0]), color=colour(i), linewidth=0.8, linestyle="--", marker="")
     ax.axhline(1.0, color=GREY, linewidth=0.8, marker="")

@@ -50,8 +50,16 @@ def late(table: Table, ax: Axes) -> Axes:
     shares = percent(table)
     for policy in BASE:
         rows = shares.where(metric="late", policy=policy)
-        simulated(ax, rows, "rho", "value", i=ALL.index(policy), label=policy, linestyle="-",
-                  linewidth=0.8)  # fmt: skip
+        simulated(
+            ax,
+            rows,
+            "rho",
+            "value",
+            i=ALL.index(policy),
+            label=policy,
+            linestyle="-",
+            linewidth=0.8,
+        )
     ax.set_ylim(bottom=0)
     ax.set_xlim(1.05, 1.25)
     ax.set_title(TITLES["mix"])

@@ -28,16 +28,26 @@ def _panel(table: Table, ax: Axes, *, case: str) -> Axes:
     rows = table.where(case=case)
     end = float(rows["read"][-1])
     count = np.append(rows["token"], rows["token"][-1])
-    for i, (column, word) in enumerate((("came", "generated"), ("expected", "expected"),
-                                        ("read", "read"))):  # fmt: skip
+    for i, (column, word) in enumerate(
+        (("came", "generated"), ("expected", "expected"), ("read", "read"))
+    ):
         times = np.append(rows[column], end)
-        ax.step(times, count, where="post", color=colour(i), marker="", label=word,
-                linestyle=(":", "--", "-")[i], linewidth=(1.2, 1.4, 1.8)[i])  # fmt: skip
+        ax.step(
+            times,
+            count,
+            where="post",
+            color=colour(i),
+            marker="",
+            label=word,
+            linestyle=(":", "--", "-")[i],
+            linewidth=(1.2, 1.4, 1.8)[i],
+        )
     read = np.append(rows["read"], end)
     ax.fill_between(read, count, step="post", color=colour(2), alpha=0.2, linewidth=0)
     tau, value = rows["tau"][0], rows["qoe"][0]
-    ax.text(0.03, 0.94, f"one token every {tau:g} s\nQoE = {value:g}", transform=ax.transAxes,
-            va="top")  # fmt: skip
+    ax.text(
+        0.03, 0.94, f"one token every {tau:g} s\nQoE = {value:g}", transform=ax.transAxes, va="top"
+    )
     ax.set_xlim(-0.2, 8.4)
     ax.set_ylim(0, 6.9)
     ax.set_xlabel("time (s)")

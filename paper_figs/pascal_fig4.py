@@ -55,24 +55,56 @@ def bars(table: Table, ax: Axes, *, phase: str, rate: float) -> Axes:
         base = np.zeros(len(lengths))
         for part, (i, hatch) in LOOK.items():
             value = mine.where(metric=part)["value"]
-            ax.bar(x, value, 0.34, base, facecolor="white" if hatch else colour(i), hatch=hatch,
-                   edgecolor=colour(i), linewidth=0.8, label=part if j == 0 else None)  # fmt: skip
+            ax.bar(
+                x,
+                value,
+                0.34,
+                base,
+                facecolor="white" if hatch else colour(i),
+                hatch=hatch,
+                edgecolor=colour(i),
+                linewidth=0.8,
+                label=part if j == 0 else None,
+            )
             base = base + value
         whole = mine.where(metric="latency")
         ends = np.maximum([base - whole["low"], whole["high"] - base], 0.0)
-        ax.errorbar(x, base, np.nan_to_num(ends), color=INK, linestyle="", marker="",
-                    elinewidth=0.8, capsize=1.5)  # fmt: skip
+        ax.errorbar(
+            x,
+            base,
+            np.nan_to_num(ends),
+            color=INK,
+            linestyle="",
+            marker="",
+            elinewidth=0.8,
+            capsize=1.5,
+        )
         known = table.where(phase=phase, kind="printed", policy=policy)
         for row in known.rows():
-            ax.plot(x[lengths.index(row["length"])], row["value"], marker="D", markersize=6,
-                    markerfacecolor="none", color=INK, linestyle="",
-                    label="printed" if j == 0 else None)  # fmt: skip
+            ax.plot(
+                x[lengths.index(row["length"])],
+                row["value"],
+                marker="D",
+                markersize=6,
+                markerfacecolor="none",
+                color=INK,
+                linestyle="",
+                label="printed" if j == 0 else None,
+            )
     ax.axhline(1.0, color=INK, linewidth=0.8, linestyle="--", marker="")
     ticks.sort()
     ax.set_xticks([x for x, _ in ticks], [word for _, word in ticks])
     for at, length in enumerate(lengths):
-        ax.annotate(f"{length}", (at, 0), (0, -15), xycoords=("data", "axes fraction"),
-                    textcoords="offset points", ha="center", va="top", fontsize=7.5)  # fmt: skip
+        ax.annotate(
+            f"{length}",
+            (at, 0),
+            (0, -15),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=7.5,
+        )
     ax.grid(visible=False, axis="x")
     ax.set_xlabel(f"{phase} tokens, under FCFS (F) and RR (R)", labelpad=14)
     ax.set_ylabel("latency / oracle's")

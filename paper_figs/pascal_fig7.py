@@ -30,13 +30,22 @@ def _panel(table: Table, ax: Axes, *, policy: str) -> Axes:
 
     key: list[Any] = [Patch(facecolor=colour(i), label=f"engine {i}") for i in (0, 1)]
     key.append(Patch(facecolor="white", edgecolor=INK, hatch="////", label="reasoning"))
-    key.append(Line2D([], [], color=INK, marker="v", markersize=3.5, linestyle="",
-                      label="first answer token"))  # fmt: skip
+    key.append(
+        Line2D(
+            [], [], color=INK, marker="v", markersize=3.5, linestyle="", label="first answer token"
+        )
+    )
     words = {"PASCAL": "PASCAL: P stays", "NonAdaptive": "without the override: P moves"}
     ax.set_title(words[policy])
     if policy == "NonAdaptive":
-        ax.legend(handles=key, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2,
-                  handlelength=1.4, columnspacing=1.2)  # fmt: skip
+        ax.legend(
+            handles=key,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.28),
+            ncols=2,
+            handlelength=1.4,
+            columnspacing=1.2,
+        )
     return ax
 
 

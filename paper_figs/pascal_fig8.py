@@ -44,10 +44,18 @@ def curves(table: Table, ax: Axes, *, name: str, title: str) -> Axes:
     for i, part in enumerate(("reasoning", "answer")):
         rows = table.where(set=name, part=part)
         mean, printed = (rows.where(metric="mean", kind=k)["value"] for k in ("theory", "printed"))
-        theory(ax, rows.where(metric="quantile"), "value", "p", i=i,
-               label=_words(part, mean, printed))  # fmt: skip
-        ax.plot(printed, [0.04 + 0.07 * i] * len(printed), color=colour(i), marker=marker(i),
-                markersize=6, markerfacecolor="none", linestyle="")  # fmt: skip
+        theory(
+            ax, rows.where(metric="quantile"), "value", "p", i=i, label=_words(part, mean, printed)
+        )
+        ax.plot(
+            printed,
+            [0.04 + 0.07 * i] * len(printed),
+            color=colour(i),
+            marker=marker(i),
+            markersize=6,
+            markerfacecolor="none",
+            linestyle="",
+        )
     ax.axvline(1000, color=INK, linewidth=0.7, linestyle=":", marker="")
     ax.set_xscale("log")
     ax.set_xlim(16, 15000)

@@ -31,9 +31,17 @@ def _panel(table: Table, ax: Axes, *, work: str, rho: float) -> Axes:
     rows = table.where(work=work, rho=rho)
     for i, policy in enumerate(BASE):
         mine = rows.where(policy=policy)
-        ax.plot(mine["tokens"], mine["ttft"], color=colour(i), marker=marker(i), linestyle="",
-                markersize=3, markerfacecolor="none", markeredgewidth=0.8,
-                label=policy)  # fmt: skip
+        ax.plot(
+            mine["tokens"],
+            mine["ttft"],
+            color=colour(i),
+            marker=marker(i),
+            linestyle="",
+            markersize=3,
+            markerfacecolor="none",
+            markeredgewidth=0.8,
+            label=policy,
+        )
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlim(14, 16000)

@@ -16,9 +16,11 @@ __all__ = ["ALL", "BASE", "TITLES", "by_load", "place", "tails"]
 BASE = ("FCFS", "RR", "PASCAL")
 ALL = (*BASE, "NonAdaptive", "NoMigration")
 TITLES = {
-    "alpaca": "AlpacaEval-like", "arena": "Arena-like", "mix": "half reasoning-heavy",
+    "alpaca": "AlpacaEval-like",
+    "arena": "Arena-like",
+    "mix": "half reasoning-heavy",
     "alpaca, 45,000 KV": "AlpacaEval-like, 45,000 KV tokens",
-}  # fmt: skip
+}
 
 
 def place(rows: Table) -> str:
@@ -60,9 +62,18 @@ def tails(ax: Axes, rows: Table, policies: tuple[str, ...], metric: str = "ttft"
     for policy in policies:
         mine = rows.where(policy=policy, metric=metric)
         simulated(
-            ax, mine, "bin", "value", i=ALL.index(policy), label=policy, markersize=3,
-            elinewidth=0.6, capsize=0, linestyle="-", linewidth=0.7,
-        )  # fmt: skip
+            ax,
+            mine,
+            "bin",
+            "value",
+            i=ALL.index(policy),
+            label=policy,
+            markersize=3,
+            elinewidth=0.6,
+            capsize=0,
+            linestyle="-",
+            linewidth=0.7,
+        )
     ax.set_title(place(rows))
     ax.set_xlabel("reasoning tokens (bins of 256)")
     names = {"ttft": "tail of TTFT (s)", "reasoning": "tail of reasoning latency (s)"}

@@ -57,8 +57,17 @@ def panel(table: Table, ax: Axes, *, study: str, metric: str, name: str) -> Axes
     for policy in ALL:
         mine = rows.where(policy=policy)
         if len(mine):
-            simulated(ax, mine, "level", "value", i=ALL.index(policy), label=policy,
-                      linestyle="-", linewidth=0.8, capsize=1.5)  # fmt: skip
+            simulated(
+                ax,
+                mine,
+                "level",
+                "value",
+                i=ALL.index(policy),
+                label=policy,
+                linestyle="-",
+                linewidth=0.8,
+                capsize=1.5,
+            )
     ax.axvline(BASE[study], color="0.6", linewidth=0.8, linestyle=":", marker="")
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(sorted(set(rows["level"].tolist()))))

@@ -21,9 +21,11 @@ CAPTION = (
     "hardly an eviction - as does keeping 5 % free."
 )
 WORDS = {
-    "limit": "by the token limit", "now, 5 %": "memory now, 5 % free",
-    "now, 1 %": "memory now, 1 % free", "Past-Future, no reserve": "without reserve",
-}  # fmt: skip
+    "limit": "by the token limit",
+    "now, 5 %": "memory now, 5 % free",
+    "now, 1 %": "memory now, 1 % free",
+    "Past-Future, no reserve": "without reserve",
+}
 
 
 def draw_peak(table: Table, ax: Axes) -> Axes:
@@ -98,9 +100,14 @@ def draw_rules(table: Table, ax: Axes) -> Axes:
     for i, row in enumerate(table.where(part="rule").rows()):
         ends = [[row["y"] - row["low"]], [row["high"] - row["y"]]]
         ax.errorbar(
-            [row["x"]], [row["y"]], yerr=ends, color=colour(i), marker=marker(i), linestyle="",
+            [row["x"]],
+            [row["y"]],
+            yerr=ends,
+            color=colour(i),
+            marker=marker(i),
+            linestyle="",
             label=WORDS.get(row["name"], row["name"]),
-        )  # fmt: skip
+        )
     ax.set_ylim(0, 1.1)
     ax.set_xlabel("evictions per 100 requests")
     ax.set_ylabel("throughput, relative")

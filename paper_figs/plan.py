@@ -27,9 +27,11 @@ CAPTION = (
 )
 SIZE = (4.4, 3.7)
 BINDS = {
-    "compute": "compute binds", "tokens": "the token budget binds", "slots": "the slots bind",
+    "compute": "compute binds",
+    "tokens": "the token budget binds",
+    "slots": "the slots bind",
     "memory": "KV memory binds",
-}  # fmt: skip
+}
 
 
 def draw_region(table: Table, ax: Axes) -> Axes:
@@ -62,20 +64,37 @@ def draw_region(table: Table, ax: Axes) -> Axes:
         label="inner bound: a known schedule serves it",
     )
     ax.fill(
-        [*outer[0], *inner[0][::-1]], [*outer[1], *inner[1][::-1]], facecolor="none",
-        edgecolor=GREY, hatch="////", linewidth=0, alpha=0.7, label="between the bounds: undecided",
-    )  # fmt: skip
+        [*outer[0], *inner[0][::-1]],
+        [*outer[1], *inner[1][::-1]],
+        facecolor="none",
+        edgecolor=GREY,
+        hatch="////",
+        linewidth=0,
+        alpha=0.7,
+        label="between the bounds: undecided",
+    )
     for i, name in enumerate(rows.where(kind="outer")["name"][:-1]):
         ax.plot(
-            outer[0][i : i + 2], outer[1][i : i + 2], color=colour(1 + i), linestyle="--",
-            marker="", linewidth=2.2, label=f"outer bound at these settings: {BINDS[name]}",
-        )  # fmt: skip
+            outer[0][i : i + 2],
+            outer[1][i : i + 2],
+            color=colour(1 + i),
+            linestyle="--",
+            marker="",
+            linewidth=2.2,
+            label=f"outer bound at these settings: {BINDS[name]}",
+        )
     x, y = offered["x"][0], offered["y"][0]
     ax.plot([x, x / load], [y, y / load], color=INK, linestyle=":", marker="", linewidth=1.0)
     ax.plot(
-        [x], [y], color=INK, marker="*", markersize=11, linestyle="", zorder=5,
+        [x],
+        [y],
+        color=INK,
+        marker="*",
+        markersize=11,
+        linestyle="",
+        zorder=5,
         label=f"offered: load {load:.3g}, margin {1 / load:.3g}",
-    )  # fmt: skip
+    )
     ax.set_xlim(0, 1.05 * outer[0].max())
     ax.set_ylim(0, 1.05 * outer[1].max())
     ax.set_xlabel("chat (requests/s)")
@@ -116,9 +135,15 @@ def draw_attainment(table: Table, ax: Axes) -> Axes:
         )
         answer = probes.where(x=mine.where(kind="answer")["x"].tolist())
         (ring,) = ax.plot(
-            answer["x"], answer["y"], color=colour(i), marker="o", markersize=11,
-            markerfacecolor="none", linestyle="", clip_on=False,
-        )  # fmt: skip
+            answer["x"],
+            answer["y"],
+            color=colour(i),
+            marker="o",
+            markersize=11,
+            markerfacecolor="none",
+            linestyle="",
+            clip_on=False,
+        )
     goal = ax.axhline(target, color=INK, linewidth=1.2, zorder=1)
     nines_scale(ax, target, float(np.nanmin(rows["low"])))
     ax.set_xlim(rows["x"].min() - 1, rows["x"].max() + 1)

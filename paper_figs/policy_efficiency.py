@@ -79,27 +79,43 @@ def draw(table: Table, ax: Axes) -> Axes:
             low, high = mine["low"].mean(), mine["high"].mean()
             i = 0 if suits else 1
             handles[suits] = ax.barh(
-                place + shift, high - low, left=low, height=0.26, facecolor=face,
-                edgecolor=colour(i), linewidth=1.2,
-            )  # fmt: skip
+                place + shift,
+                high - low,
+                left=low,
+                height=0.26,
+                facecolor=face,
+                edgecolor=colour(i),
+                linewidth=1.2,
+            )
             (handles["worst", suits],) = ax.plot(
-                [mine["low"].min()], [place + shift], color=colour(i), marker="<", linestyle="",
-                markersize=5, markerfacecolor=face,
-            )  # fmt: skip
+                [mine["low"].min()],
+                [place + shift],
+                color=colour(i),
+                marker="<",
+                linestyle="",
+                markersize=5,
+                markerfacecolor=face,
+            )
     ax.axvline(1.0, color="0.4", linewidth=1.0, zorder=0)
     ax.set_yticks(np.arange(len(names)), names)
     ax.set_ylim(-0.6, len(names) - 0.4)
     ax.set_xlim(0, 1.04)
-    counts = sorted({
-        len(rows.where(policy=name, set=sort_of(name, suits)))
-        for name in names for suits in (True, False)
-    } - {0})  # fmt: skip
+    counts = sorted(
+        {
+            len(rows.where(policy=name, set=sort_of(name, suits)))
+            for name in names
+            for suits in (True, False)
+        }
+        - {0}
+    )
     n = " or ".join(str(count) for count in counts)
     ax.set_xlabel(f"load carried (share of capacity), mean of n = {n} networks")
     keys = [key for key in (True, ("worst", True), False, ("worst", False)) if key in handles]
     words = {
-        True: "mean: called stable to called growing", ("worst", True): "worst network",
-        False: "on networks that do not suit it", ("worst", False): "worst of those",
-    }  # fmt: skip
+        True: "mean: called stable to called growing",
+        ("worst", True): "worst network",
+        False: "on networks that do not suit it",
+        ("worst", False): "worst of those",
+    }
     legend_below(ax, [handles[key] for key in keys], [words[key] for key in keys])
     return ax

@@ -28,8 +28,16 @@ def _points(table: Table, ax: Axes, column: str, name: str) -> Axes:
     rows = table.where(kind="simulated")
     some = np.isfinite(rows["memory"])
     order = np.argsort(rows["memory"][some])
-    ax.plot(rows["memory"][some][order], rows[column][some][order], marker="o", markersize=4,
-            linestyle="-", linewidth=0.8, color=colour(0), label=name)  # fmt: skip
+    ax.plot(
+        rows["memory"][some][order],
+        rows[column][some][order],
+        marker="o",
+        markersize=4,
+        linestyle="-",
+        linewidth=0.8,
+        color=colour(0),
+        label=name,
+    )
     ax.set_xscale("log")
     ax.set_xticks([500_000, 1e6, 2e6, 4e6, 8e6], ["0.5 M", "1 M", "2 M", "4 M", "8 M"])
     ax.minorticks_off()
@@ -40,8 +48,12 @@ def _points(table: Table, ax: Axes, column: str, name: str) -> Axes:
 def draw_hits(table: Table, ax: Axes) -> Axes:
     """Draw the share of the prompt tokens that was found."""
     _points(table, ax, "hits", "simulated")
-    ax.axhline(float(table.where(kind="theory")["hits"][0]), color=colour(1), linestyle="--",
-               label="endless cache, counted")  # fmt: skip
+    ax.axhline(
+        float(table.where(kind="theory")["hits"][0]),
+        color=colour(1),
+        linestyle="--",
+        label="endless cache, counted",
+    )
     ax.set_ylim(bottom=0)
     ax.set_ylabel("share of prompt tokens found")
     legend(ax)

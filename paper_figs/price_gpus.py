@@ -36,8 +36,16 @@ def draw_class(table: Table, ax: Axes, klass: str, entries: bool) -> Axes:
         rows = table.where(klass=klass, part=part)
         price = dict(zip(rows["gpu"].tolist(), (1000 * rows["price"]).tolist(), strict=True))
         values = np.array([price[gpu] for gpu in known])
-        ax.barh(known, values, left=left, color=colour(i), hatch=_HATCH[i], edgecolor="white",
-                linewidth=0.3, label=part if entries else None)  # fmt: skip
+        ax.barh(
+            known,
+            values,
+            left=left,
+            color=colour(i),
+            hatch=_HATCH[i],
+            edgecolor="white",
+            linewidth=0.3,
+            label=part if entries else None,
+        )
         left += values
     ax.set_xlabel(f"price of a {klass} request (GPU-ms)")
     ax.set_ylabel("GPU")

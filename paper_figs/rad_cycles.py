@@ -27,11 +27,27 @@ def draw(table: Table, ax: Axes) -> Axes:
         bound = law.where(traffic=traffic, what="bound", cycle=finite)
         theory(ax, bound, "place", "of_full", i=i, label=f"bound, {traffic} lengths")
     exact = law.where(what="cycle", cycle=finite)
-    theory(ax, exact, "place", "of_full", i=0, linestyle="-", linewidth=0.8, marker="o",
-           markerfacecolor="white", label="exact cycle, equal")  # fmt: skip
+    theory(
+        ax,
+        exact,
+        "place",
+        "of_full",
+        i=0,
+        linestyle="-",
+        linewidth=0.8,
+        marker="o",
+        markerfacecolor="white",
+        label="exact cycle, equal",
+    )
     end = law.where(what="cycle", cycle="inf")
-    ax.plot(end["place"], end["of_full"], color="#0072b2", marker="o", markerfacecolor="white",
-            linestyle="")  # fmt: skip
+    ax.plot(
+        end["place"],
+        end["of_full"],
+        color="#0072b2",
+        marker="o",
+        markerfacecolor="white",
+        linestyle="",
+    )
     simulated(ax, table.where(kind="simulated"), "place", "of_full", i=1, label="simulated, varied")
     ax.set_xscale("log", base=2)
     ax.set_xticks([*(2**k for k in range(7)), 128], [*finite, "∞"])

@@ -31,20 +31,37 @@ def _draw(table: Table, ax: Axes, mix: str) -> Axes:
     from paper_figs.marks import marker
 
     rows = table.where(mix=mix)
-    theory(ax, rows.where(policy="bound"), "short", "long", i=0, color="black",
-           label="bound (Theorem 1)")  # fmt: skip
+    theory(
+        ax,
+        rows.where(policy="bound"),
+        "short",
+        "long",
+        i=0,
+        color="black",
+        label="bound (Theorem 1)",
+    )
     for i, name in enumerate(POLICIES):
         one = rows.where(policy=name)
         # The interval lies along the ray from the origin.
         for row in one.rows():
             ends = np.array([row["low"], row["high"]]) / row["reached"]
-            ax.plot(ends * row["short"], ends * row["long"], color=colour(i), marker="",
-                    linewidth=1.0)  # fmt: skip
+            ax.plot(
+                ends * row["short"], ends * row["long"], color=colour(i), marker="", linewidth=1.0
+            )
         face = "none" if i == 0 else colour(i)
         order = np.argsort(one["short"])
-        ax.plot(one["short"][order], one["long"][order], color=colour(i), marker=marker(i),
-                markersize=MARKS[i], linestyle=":" if mix == "ragged" or i == 3 else "",
-                linewidth=0.8, label=name, zorder=3, markerfacecolor=face)  # fmt: skip
+        ax.plot(
+            one["short"][order],
+            one["long"][order],
+            color=colour(i),
+            marker=marker(i),
+            markersize=MARKS[i],
+            linestyle=":" if mix == "ragged" or i == 3 else "",
+            linewidth=0.8,
+            label=name,
+            zorder=3,
+            markerfacecolor=face,
+        )
     ax.set_xlim(0, 460)
     ax.set_ylim(0, 205)
     ax.set_xlabel("short requests (1/s)")

@@ -28,8 +28,16 @@ def draw(table: Table, ax: Axes) -> Axes:
         label = name if i == 0 else f"{name} engines"
         theory(ax, law.where(allocation=name), "share", "of_dynamic", i=i, linestyle="-")
         simulated(ax, ran.where(allocation=name), "share", "of_dynamic", i=i, label=label)
-    theory(ax, law.where(allocation="best split"), "share", "of_dynamic", i=1, color="black",
-           linewidth=1.0, label="best whole split")  # fmt: skip
+    theory(
+        ax,
+        law.where(allocation="best split"),
+        "share",
+        "of_dynamic",
+        i=1,
+        color="black",
+        linewidth=1.0,
+        label="best whole split",
+    )
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1.06)
     ax.set_xlabel("prefill's share of the work")

@@ -38,8 +38,16 @@ def efficiency(table: Table, ax: Axes) -> Axes:
     theory(ax, tiles.where(kind="theory"), "tokens", "efficiency", label="batch of Eq. (7)")
     waves = table.where(quantity="waves")
     theory(ax, waves, "tokens", "efficiency", i=2, label="waves, one product")
-    simulated(ax, tiles.where(kind="simulated"), "tokens", "efficiency", "efficiency", "efficiency",
-              i=1, label="simulated")  # fmt: skip
+    simulated(
+        ax,
+        tiles.where(kind="simulated"),
+        "tokens",
+        "efficiency",
+        "efficiency",
+        "efficiency",
+        i=1,
+        label="simulated",
+    )
     _axis(ax)
     ax.set_ylabel("useful share of the time")
     ax.set_ylim(0, 1.03)

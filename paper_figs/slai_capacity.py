@@ -46,8 +46,15 @@ def capacity(table: Table, ax: Axes) -> Axes:
         tighter = both["efficiency"][both["value"] < alone - 1e-6]
         if tighter.size:
             _shifted(ax, both.where(efficiency=tighter.tolist()), by, i, markerfacecolor="white")
-    ax.errorbar([], [], color="#6e7781", marker="o", markerfacecolor="white", linestyle="",
-                label="p99 TBT of paying too")  # fmt: skip
+    ax.errorbar(
+        [],
+        [],
+        color="#6e7781",
+        marker="o",
+        markerfacecolor="white",
+        linestyle="",
+        label="p99 TBT of paying too",
+    )
     ax.set_ylabel("capacity (nominal requests/s)")
     return _axis(ax)
 
@@ -58,12 +65,19 @@ def gain(table: Table, ax: Axes) -> Axes:
     ax.axhline(0.26, color="black", linestyle="--", linewidth=1.0, label="printed: 26 %")
     rows = table.where(policy=POLICIES[-1])
     _shifted(ax, rows.where(what="gain_median"), -0.02, 3, label="median TTFT")
-    _shifted(ax, rows.where(what="gain_both"), -0.01, 3, markerfacecolor="white",
-             label="and p99 TBT of paying")  # fmt: skip
+    _shifted(
+        ax,
+        rows.where(what="gain_both"),
+        -0.01,
+        3,
+        markerfacecolor="white",
+        label="and p99 TBT of paying",
+    )
     _shifted(ax, rows.where(what="gain_first_token"), 0.0, 5, label="to the first token")
     for name, by, i, words in (
-        (POLICIES[1], 0.01, 1, "order alone"), (QUICK, 0.02, 4, "free at 0.2 s"),
-    ):  # fmt: skip
+        (POLICIES[1], 0.01, 1, "order alone"),
+        (QUICK, 0.02, 4, "free at 0.2 s"),
+    ):
         _shifted(ax, table.where(policy=name, what="gain_median"), by, i, label=words)
     ax.set_ylim(0, None)
     ax.yaxis.set_major_formatter(lambda x, _: f"{100 * x:g} %")
@@ -78,8 +92,16 @@ def cut(table: Table, ax: Axes) -> Axes:
         one = rows.where(efficiency=float(efficiency))
         # Loads at which every path is in: of the others the worst are missing.
         one = one.where(load=one["load"][one["n"] == one["n"].max()].tolist())
-        simulated(ax, one, "load", "value", i=i, linestyle="-", linewidth=0.8,
-                  label=f"efficiency {efficiency:g}")  # fmt: skip
+        simulated(
+            ax,
+            one,
+            "load",
+            "value",
+            i=i,
+            linestyle="-",
+            linewidth=0.8,
+            label=f"efficiency {efficiency:g}",
+        )
     ax.axhline(0.53, color="black", linestyle="--", linewidth=1.0, label="printed: 53 %")
     ax.set_ylim(0, 1)
     ax.yaxis.set_major_formatter(lambda x, _: f"{100 * x:g} %")

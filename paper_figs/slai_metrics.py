@@ -26,8 +26,17 @@ def _both(table: Table, ax: Axes, metric: str, user: str) -> Axes:
         for metrics, dashes, face in (("authors", "-", None), ("correct", ":", "white")):
             rows = table.where(policy=name, metric=metric, user=user, metric_set=metrics)
             fill = {} if face is None else {"markerfacecolor": face}
-            simulated(ax, rows, "rate", "value", i=i, linestyle=dashes, linewidth=0.9,
-                      label=f"{name}, {metrics}", **fill)  # fmt: skip
+            simulated(
+                ax,
+                rows,
+                "rate",
+                "value",
+                i=i,
+                linestyle=dashes,
+                linewidth=0.9,
+                label=f"{name}, {metrics}",
+                **fill,
+            )
     ax.set_xlabel("nominal rate (requests/s)")
     legend(ax, columns=1)
     return ax

@@ -26,10 +26,19 @@ def budget(table: Table, ax: Axes) -> Axes:
     rows = table.where(study="budget")
     for i, (what, name) in enumerate(_NAMES.items()):
         one = rows.where(what=what)
-        theory(ax, one.where(kind="theory"), "x", "value", i=i, linestyle="-", linewidth=1.0,
-               label=f"{name}, law")  # fmt: skip
-        simulated(ax, one.where(kind="simulated"), "x", "value", i=i, markersize=3,
-                  label="simulated")  # fmt: skip
+        theory(
+            ax,
+            one.where(kind="theory"),
+            "x",
+            "value",
+            i=i,
+            linestyle="-",
+            linewidth=1.0,
+            label=f"{name}, law",
+        )
+        simulated(
+            ax, one.where(kind="simulated"), "x", "value", i=i, markersize=3, label="simulated"
+        )
         printed(ax, one.where(kind="printed"), "x", "value", i=i, label="printed")
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")

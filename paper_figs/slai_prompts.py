@@ -25,8 +25,16 @@ def delays(table: Table, ax: Axes) -> Axes:
     """Draw the mean TTFT of each bin."""
     rows = table.where(metric_set="authors")
     for i, name in enumerate(POLICIES):
-        simulated(ax, rows.where(policy=name), "prompt", "ttft", i=i, linestyle="-", linewidth=0.8,
-                  label=name)  # fmt: skip
+        simulated(
+            ax,
+            rows.where(policy=name),
+            "prompt",
+            "ttft",
+            i=i,
+            linestyle="-",
+            linewidth=0.8,
+            label=name,
+        )
     ax.set_ylim(0, None)
     ax.set_ylabel("mean TTFT (s)")
     return _axis(ax)

@@ -25,21 +25,29 @@ CAPTION = (
 COLUMNS = 2
 SIZE = (3.5, 2.5)
 POLICIES = (
-    "vLLM", "Sarathi FCFS", "Sarathi SPF", "SLAI FCFS fixed", "SLAI SPF fixed", "SLAI SPF dynamic",
+    "vLLM",
+    "Sarathi FCFS",
+    "Sarathi SPF",
+    "SLAI FCFS fixed",
+    "SLAI SPF fixed",
+    "SLAI SPF dynamic",
     "SLAI paying first",
-)  # fmt: skip
+)
 # The style has six colours: vLLM, of another kind, is black.
 COLOURS = (None, 0, 1, 2, 3, 4, 5)
 SHOWN = ("vLLM", "Sarathi FCFS", "Sarathi SPF", "SLAI SPF dynamic")
 MEDIAN, TAIL = (0.15, 0.25, 0.5, 1, 2, 4), (0.8, 2, 5, 10, 20, 50)
-NAMES = {"ttft_median": "median TTFT (s)", "ttft_p99": "p99 TTFT (s)",
-         "tbt_p99": "p99 TBT (s)"}  # fmt: skip
+NAMES = {"ttft_median": "median TTFT (s)", "ttft_p99": "p99 TTFT (s)", "tbt_p99": "p99 TBT (s)"}
 
 
 def curves(
-    table: Table, ax: Axes, metric: str, user: str, metrics: str = "authors",
+    table: Table,
+    ax: Axes,
+    metric: str,
+    user: str,
+    metrics: str = "authors",
     shown: tuple[str, ...] = SHOWN,
-) -> Axes:  # fmt: skip
+) -> Axes:
     """Draw one metric of one kind of user under some policies."""
     rows = table.where(metric=metric, user=user, metric_set=metrics)
     count = len(shown)
@@ -54,8 +62,17 @@ def curves(
         ends = [np.minimum(half, 0.95 * one["value"]), half]
         # Side by side, so that bars of equal values can be told apart.
         place = one["rate"] + 0.012 * (k - count / 2)
-        ax.errorbar(place, one["value"], yerr=np.nan_to_num(ends), linewidth=0.8, elinewidth=0.8,
-                    markersize=3.5, capsize=0, label=name, **look)  # fmt: skip
+        ax.errorbar(
+            place,
+            one["value"],
+            yerr=np.nan_to_num(ends),
+            linewidth=0.8,
+            elinewidth=0.8,
+            markersize=3.5,
+            capsize=0,
+            label=name,
+            **look,
+        )
     ax.set_xlabel("nominal rate (requests/s)")
     ax.set_ylabel(f"{NAMES[metric]}, {user}")
     ax.set_xlim(0.3, 1.7)

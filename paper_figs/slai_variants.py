@@ -20,8 +20,12 @@ CAPTION = (
     "first costs the free nothing visible; near saturation the tails cannot be told apart."
 )
 SHOWN = (
-    "Sarathi FCFS", "SLAI FCFS fixed", "SLAI SPF fixed", "SLAI SPF dynamic", "SLAI paying first",
-)  # fmt: skip
+    "Sarathi FCFS",
+    "SLAI FCFS fixed",
+    "SLAI SPF fixed",
+    "SLAI SPF dynamic",
+    "SLAI paying first",
+)
 
 
 def median(table: Table, ax: Axes) -> Axes:

@@ -33,11 +33,25 @@ def draw(table: Table, ax: Axes) -> Axes:
     for i, (who, name) in enumerate(WHO.items()):
         rows = table.where(who=who)
         at = [place[case] for case in rows["case"].tolist()]
-        ax.plot(rows["speed"], at, linestyle="", marker=("o", "s", "D")[i], color=colour(i),
-                markersize=5, label=name)  # fmt: skip
+        ax.plot(
+            rows["speed"],
+            at,
+            linestyle="",
+            marker=("o", "s", "D")[i],
+            color=colour(i),
+            markersize=5,
+            label=name,
+        )
     asked = [row for row in table.rows() if np.isfinite(float(row["target"]))]
-    ax.plot([row["target"] for row in asked], [place[row["case"]] for row in asked], linestyle="",
-            marker="|", markersize=10, color=colour(3), label="target")  # fmt: skip
+    ax.plot(
+        [row["target"] for row in asked],
+        [place[row["case"]] for row in asked],
+        linestyle="",
+        marker="|",
+        markersize=10,
+        color=colour(3),
+        label="target",
+    )
     ax.set_xscale("log")
     ax.set_xticks([10**k for k in range(3, 7)], ["1 k", "10 k", "100 k", "1 M"])
     ax.set_yticks(range(len(names)), names)

@@ -24,10 +24,12 @@ CAPTION = (
 )
 SIZE = (3.2, 2.9)
 NAMES = {
-    "silicon": ("H100 loops", "o"), "vllm_bench": ("vLLM 0.19", "*"),
-    "blis_guidellm": ("vLLM sweeps", "s"), "blis means": ("BLIS means", "^"),
+    "silicon": ("H100 loops", "o"),
+    "vllm_bench": ("vLLM 0.19", "*"),
+    "blis_guidellm": ("vLLM sweeps", "s"),
+    "blis means": ("BLIS means", "^"),
     "llmpilot": ("LLM-Pilot", "D"),
-}  # fmt: skip
+}
 BAND = 0.12
 
 
@@ -39,9 +41,18 @@ def draw_metric(table: Table, ax: Axes, metric: str, entries: bool) -> Axes:
     ax.plot(ends, ends, color="#6e7781", linewidth=0.8, linestyle="-", marker="")
     for i, (runs, (name, mark)) in enumerate(NAMES.items()):
         some = rows.where(runs=runs)
-        ax.plot(some["measured"], some["predicted"], linestyle="", marker=mark, color=colour(i),
-                markersize=6 if mark == "*" else 3, markerfacecolor="none", markeredgewidth=0.8,
-                zorder=4 if mark == "*" else 2, label=name if entries else None)  # fmt: skip
+        ax.plot(
+            some["measured"],
+            some["predicted"],
+            linestyle="",
+            marker=mark,
+            color=colour(i),
+            markersize=6 if mark == "*" else 3,
+            markerfacecolor="none",
+            markeredgewidth=0.8,
+            zorder=4 if mark == "*" else 2,
+            label=name if entries else None,
+        )
     ax.set_xscale("log")
     ax.set_yscale("log")
     for axis in (ax.xaxis, ax.yaxis):

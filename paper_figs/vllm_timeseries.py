@@ -25,12 +25,27 @@ LAWS = {"table": ("kernel tables", "-"), "affine": ("affine law", "--")}
 
 def _draw(table: Table, ax: Axes, series: str, label: str, entries: bool, scale: float) -> Axes:
     true = table.where(kind="measured", series=series)
-    ax.plot(true["t"], true["value"] / scale, linestyle="", marker="x", color="#24292f",
-            markersize=3, markeredgewidth=0.7, label="measured" if entries else None)  # fmt: skip
+    ax.plot(
+        true["t"],
+        true["value"] / scale,
+        linestyle="",
+        marker="x",
+        color="#24292f",
+        markersize=3,
+        markeredgewidth=0.7,
+        label="measured" if entries else None,
+    )
     for i, (law, (name, dashes)) in enumerate(LAWS.items()):
         rows = table.where(kind="simulated", series=series, law=law)
-        ax.plot(rows["t"], rows["value"] / scale, linestyle=dashes, marker="", linewidth=1.0,
-                color=colour(i), label=name if entries else None)  # fmt: skip
+        ax.plot(
+            rows["t"],
+            rows["value"] / scale,
+            linestyle=dashes,
+            marker="",
+            linewidth=1.0,
+            color=colour(i),
+            label=name if entries else None,
+        )
     ax.set_xlabel("time (s)")
     ax.set_ylabel(label)
     ax.set_ylim(bottom=0)

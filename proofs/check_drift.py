@@ -87,8 +87,10 @@ def listed(raw: Any, lag: int, what: str) -> dict[str, Any]:
     return {
         "tokens": Fraction(sum(total), len(total)),
         "tokens_squared": Fraction(sum(v * v for v in total), len(total)),
-        "prompt_most": max(s), "prompt_unit": gcd(*s), "decodes_most": max(d),
-    }  # fmt: skip
+        "prompt_most": max(s),
+        "prompt_unit": gcd(*s),
+        "decodes_most": max(d),
+    }
 
 
 def read_class(raw: Any, lag: int, what: str) -> tuple[Fraction, Fraction, Fraction, list[int]]:
@@ -161,14 +163,18 @@ def check_foster(body: dict[str, Any]) -> str:
     drift = batch - arrivals
     require(drift > 0, f"a full batch removes {batch} tokens while {arrivals} arrive")
     foster = table(
-        body["foster"], "foster",
+        body["foster"],
+        "foster",
         ("batch_time", "level", "arrivals", "variance", "drift", "mean_backlog", "return"),
-    )  # fmt: skip
+    )
     back = table(foster["return"], "return", ("above", "seconds_per_token"))
     true = {
-        "batch_time": time, "arrivals": arrivals, "variance": variance, "drift": drift,
+        "batch_time": time,
+        "arrivals": arrivals,
+        "variance": variance,
+        "drift": drift,
         "mean_backlog": level + 2 * arrivals + variance / (2 * drift),
-    }  # fmt: skip
+    }
     stated = rationals({k: foster[k] for k in true}, "foster")
     for name, value in true.items():
         require(stated[name] == value, f"{name} is {value}, not {stated[name]}")
@@ -207,9 +213,10 @@ def check_maxweight(body: dict[str, Any]) -> str:
     read = [moments(table(raw[b], b, MOMENTS), f"arrivals of {b}") for b in pool.buffers]
     rates = [rate * mean for rate, mean, _ in read]
     stated = table(
-        body["maxweight"], "maxweight",
+        body["maxweight"],
+        "maxweight",
         ("batches", "slack", "second_moment", "at_decisions", "backlog"),
-    )  # fmt: skip
+    )
     slack = check_slack(pool, stated["batches"], rates)
     require(slack > 0, "the batches leave no slack")
     squares = sum((rate * rate for rate in rates), ZERO)
@@ -221,9 +228,11 @@ def check_maxweight(body: dict[str, Any]) -> str:
             longest = max(longest, time)
     second = worst + sum((rate * square for rate, _, square in read), ZERO)
     true = {
-        "slack": slack, "second_moment": second, "at_decisions": second / (2 * slack),
+        "slack": slack,
+        "second_moment": second,
+        "at_decisions": second / (2 * slack),
         "backlog": second / (2 * slack) + longest * sum(rates, ZERO) / 2,
-    }  # fmt: skip
+    }
     for name, value in rationals({k: stated[k] for k in true}, "maxweight").items():
         require(value == true[name], f"{name} is {true[name]}, not {value}")
     return f"slack {slack}, mean backlog at most {true['backlog']} tokens"

@@ -62,8 +62,9 @@ class Lengths:
         require(len(s) * len(t) <= MOST, f"{self.what}: too many different lengths for blocks")
         total = sum(
             n * m * (blocks_to(x + y, block) - blocks_to(x, block))
-            for x, n in s.items() for y, m in t.items()
-        )  # fmt: skip
+            for x, n in s.items()
+            for y, m in t.items()
+        )
         return full + Fraction(total, len(self.s) * len(d))
 
     def moved(self, lag: int) -> Fraction:

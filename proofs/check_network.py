@@ -33,9 +33,11 @@ def check_leaves(following: dict[str, str | None]) -> None:
 
 
 def steepest(
-    weights: dict[str, Fraction], mine: list[str], others: list[str],
+    weights: dict[str, Fraction],
+    mine: list[str],
+    others: list[str],
     classes: dict[str, dict[str, Any]],
-) -> Fraction:  # fmt: skip
+) -> Fraction:
     """Return the largest change of one function while its station works."""
     gain: dict[str, Fraction] = {
         k: (weights.get(one["next"], ZERO) - weights[k]) / one["service"]

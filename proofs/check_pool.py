@@ -81,8 +81,11 @@ class Pool:
         need = table(raw, what, ("tokens", "seconds", "limits"))
         tokens = rationals(need["tokens"], what)
         require(set(tokens) <= set(self.buffers), f"{what}: tokens of an unknown buffer")
-        return {"tokens": tokens, "seconds": rational(need["seconds"], f"{what}, seconds"),
-                "limits": rationals(need["limits"], what, self.limits)}  # fmt: skip
+        return {
+            "tokens": tokens,
+            "seconds": rational(need["seconds"], f"{what}, seconds"),
+            "limits": rationals(need["limits"], what, self.limits),
+        }
 
     def allows(self, batch: list[int]) -> bool:
         """Say whether an iteration may hold this batch."""

@@ -78,15 +78,22 @@ def _fleets() -> Iterator[tuple[str, Certificate]]:
     yield "o6-stable", certify(o6, mix, {"chat": 0.03, "rag": 0.005}, "stable_rate")
     prefill = Engine(BatchTime.affine(base=8, per_token=1 / 16), 4096, conventions=THEORY)
     decode = Engine(
-        BatchTime.affine(base=12, per_token=1 / 50, per_kv=1 / 20_000), 256, kv_tokens=120_000,
+        BatchTime.affine(base=12, per_token=1 / 50, per_kv=1 / 20_000),
+        256,
+        kv_tokens=120_000,
         conventions=THEORY,
-    )  # fmt: skip
+    )
     o24 = Fleet({"p": (prefill, 9), "d": (decode, 7)}, roles={"p": "prefill", "d": "decode"})
     yield "o24-unstable", certify(o24, {"x": RequestClass(1024, 256)}, {"x": 0.15})
     law = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8)
     o25 = Engine(
-        law, token_budget=2048, max_seqs=128, kv_tokens=120_000, kv_block=1, prefill_chunk=512,
-    )  # fmt: skip
+        law,
+        token_budget=2048,
+        max_seqs=128,
+        kv_tokens=120_000,
+        kv_block=1,
+        prefill_chunk=512,
+    )
     pair = {"one": RequestClass(512, 129), "two": RequestClass(2048, 257)}
     yield "o25-optimal", certify(o25, pair, {"one": 10, "two": 2})
     yield "o25-unstable", certify(o25, pair, {"one": 21, "two": 4.2})
@@ -115,13 +122,16 @@ def _finite() -> Iterator[tuple[str, Certificate]]:
     """C5, C7, C8 and fluid cycles."""
     for name, first, second in (("a", 0.1, 0.4), ("b", 0.1, 0.49), ("c", 0.55, 0.44)):
         classes = {
-            "station": ("s1", "s2", "s2", "s1"), "mean_service": (first, second) * 2,
-            "successor": (1, None, 3, None), "arrivals": (1, 0, 1, 0),
-        }  # fmt: skip
+            "station": ("s1", "s2", "s2", "s1"),
+            "mean_service": (first, second) * 2,
+            "successor": (1, None, 3, None),
+            "arrivals": (1, 0, 1, 0),
+        }
         yield f"o15-agents-{name}", certify_network(**classes)
     for name, station, order in (
-        ("two-types", (0, 1, 1, 0), (1, 3, 0, 2)), ("one-type", (0, 1, 1, 0), (3, 1, 0, 2)),
-    ):  # fmt: skip
+        ("two-types", (0, 1, 1, 0), (1, 3, 0, 2)),
+        ("one-type", (0, 1, 1, 0), (3, 1, 0, 2)),
+    ):
         after = (1, None, 3, None) if name == "two-types" else (1, 2, 3, None)
         arrivals = tuple(map(Fraction, (1, 0, 1, 0) if name == "two-types" else (1, 0, 0, 0)))
         work = (Fraction(2), Fraction(3)) * 2

@@ -36,22 +36,6 @@ _HOMES = ("llmq", "pathlib", "collections", "fractions", "matplotlib", "sympy")
 def taker(parameter: inspect.Parameter, function: Any, kind: type | None, record: bool) -> Take:
     """Return what takes the values of a parameter.
 
-    Parameters
-    ----------
-    parameter : inspect.Parameter
-        With its annotation.
-    function : callable
-        Whose it is.
-    kind : type, optional
-        The class, of a constructor.
-    record : bool
-        Whether whole numbers may have any size, as in a record of results.
-
-    Returns
-    -------
-    callable
-        From a value to what arrives; raises :class:`Refused`.
-
     Examples
     --------
     >>> whole = inspect.Parameter("n", inspect.Parameter.KEYWORD_ONLY, annotation=int)
@@ -121,9 +105,13 @@ class _Reader:
         if isinstance(hint, typing.TypeVar):
             return self._union(hint.__constraints__ or (Any,), False)
         plain: dict[Any, Take] = {
-            bool: _truth, int: _whole(self.record), float: _number, str: _text,
-            Fraction: _rational, Rational: _rational,
-        }  # fmt: skip
+            bool: _truth,
+            int: _whole(self.record),
+            float: _number,
+            str: _text,
+            Fraction: _rational,
+            Rational: _rational,
+        }
         if hint in plain:
             return plain[hint]
         if origin is tuple:

@@ -32,18 +32,6 @@ def checked(*, record: bool) -> Callable[[_F], _F]: ...
 def checked(function: Any = None, *, record: bool = False) -> Any:
     """Test the arguments of a function or a constructor against their annotations.
 
-    Parameters
-    ----------
-    function : callable or class
-        What is called. Of a class its constructor is tested.
-    record : bool
-        Whether it keeps what was found: there whole numbers may have any size.
-
-    Returns
-    -------
-    callable or class
-        The same; arguments arrive as plain numbers, lists as tuples where tuples are declared.
-
     Examples
     --------
     >>> @checked
@@ -67,11 +55,14 @@ def _wrapped(function: Any, name: str, kind: type | None, record: bool) -> Any:
     takers: dict[str, Callable[[object], object]] = {}
     # Binding takes longer than all tests: arguments are looked up by their place instead.
     places = [
-        p.name for p in signature.parameters.values()
+        p.name
+        for p in signature.parameters.values()
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]  # fmt: skip
-    plain = not any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY)
-                    for p in signature.parameters.values())  # fmt: skip
+    ]
+    plain = not any(
+        p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY)
+        for p in signature.parameters.values()
+    )
 
     def tested(argument: str, value: object) -> object:
         if argument not in takers:
@@ -80,9 +71,10 @@ def _wrapped(function: Any, name: str, kind: type | None, record: bool) -> Any:
             return takers[argument](value)
         except Refused as no:
             raise InputError(
-                f"{name}: {argument}{no.where} must be {no.want}, got {shown(no.value)}"
-                f"{no.remedy}", field=argument, value=no.value,
-            ) from None  # fmt: skip
+                f"{name}: {argument}{no.where} must be {no.want}, got {shown(no.value)}{no.remedy}",
+                field=argument,
+                value=no.value,
+            ) from None
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

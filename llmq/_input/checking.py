@@ -36,27 +36,6 @@ _MOST = 2**63 - 1
 def whole(name: str, value: object, least: int | None = None, most: int = _MOST) -> int:
     """Test a whole number.
 
-    Parameters
-    ----------
-    name : str
-        The argument, for the message.
-    value : object
-        An int, a NumPy integer or a float without a fraction.
-    least : int, optional
-        Smallest value.
-    most : int
-        Largest value; what a 64-bit integer holds if not given.
-
-    Returns
-    -------
-    int
-        The number.
-
-    Raises
-    ------
-    InputError
-        Not a whole number, or outside.
-
     Examples
     --------
     >>> whole("requests", 20.0, least=1)
@@ -73,23 +52,6 @@ def whole(name: str, value: object, least: int | None = None, most: int = _MOST)
 def number(name: str, value: object) -> float:
     """Test a number that is not NaN.
 
-    Parameters
-    ----------
-    name : str
-        The argument, for the message.
-    value : object
-        A real number.
-
-    Returns
-    -------
-    float
-        The number; infinities are numbers.
-
-    Raises
-    ------
-    InputError
-        Not a real number, or NaN.
-
     Examples
     --------
     >>> number("link", float("inf"))
@@ -103,27 +65,6 @@ def number(name: str, value: object) -> float:
 
 def finite(name: str, value: object, least: float | None = None, most: float = math.inf) -> float:
     """Test a finite number.
-
-    Parameters
-    ----------
-    name : str
-        The argument, for the message.
-    value : object
-        A real number.
-    least : float, optional
-        Smallest value.
-    most : float
-        Largest value.
-
-    Returns
-    -------
-    float
-        The number.
-
-    Raises
-    ------
-    InputError
-        Not a number, not finite, or outside.
 
     Examples
     --------
@@ -143,23 +84,6 @@ def finite(name: str, value: object, least: float | None = None, most: float = m
 def positive(name: str, value: object) -> float:
     """Test a positive, finite number.
 
-    Parameters
-    ----------
-    name : str
-        The argument, for the message.
-    value : object
-        A real number.
-
-    Returns
-    -------
-    float
-        The number.
-
-    Raises
-    ------
-    InputError
-        Not a number, not finite, zero or negative.
-
     Examples
     --------
     >>> positive("rate", 2)
@@ -174,25 +98,6 @@ def positive(name: str, value: object) -> float:
 def share(name: str, value: object, *, ends: bool = False) -> float:
     """Test a share between 0 and 1.
 
-    Parameters
-    ----------
-    name : str
-        The argument, for the message.
-    value : object
-        A real number.
-    ends : bool
-        Whether 0 and 1 themselves are shares.
-
-    Returns
-    -------
-    float
-        The number.
-
-    Raises
-    ------
-    InputError
-        Not a number, or outside; a percentage is told apart.
-
     Examples
     --------
     >>> share("quantile", 0.99)
@@ -206,49 +111,12 @@ def share(name: str, value: object, *, ends: bool = False) -> float:
 
 
 def text(name: str, value: object) -> str:
-    """Test a text.
-
-    Parameters
-    ----------
-    name : str
-        The argument, for the message.
-    value : object
-        A str.
-
-    Returns
-    -------
-    str
-        The text.
-
-    Raises
-    ------
-    InputError
-        Something else.
-    """
+    """Test a text."""
     return str(_taken(name, value, str))
 
 
 def choice(name: str, value: object, known: Collection[str]) -> str:
     """Test a word that must be one of several.
-
-    Parameters
-    ----------
-    name : str
-        The argument, for the message.
-    value : object
-        What was given.
-    known : collection of str
-        What may be given.
-
-    Returns
-    -------
-    str
-        The word.
-
-    Raises
-    ------
-    InputError
-        Another word, with the nearest one.
 
     Examples
     --------
@@ -265,25 +133,6 @@ def choice(name: str, value: object, known: Collection[str]) -> str:
 def mapping(name: str, value: object, of: object = Any) -> dict[str, Any]:
     """Test a mapping with texts as keys.
 
-    Parameters
-    ----------
-    name : str
-        The argument, for the message.
-    value : object
-        A dict, say.
-    of : type
-        What its values must be.
-
-    Returns
-    -------
-    dict
-        A copy.
-
-    Raises
-    ------
-    InputError
-        No mapping, or one of its keys or values is something else.
-
     Examples
     --------
     >>> mapping("rates", {"chat": 2}, float)
@@ -295,25 +144,6 @@ def mapping(name: str, value: object, of: object = Any) -> dict[str, Any]:
 def sequence(name: str, value: object, of: object = Any) -> tuple[Any, ...]:
     """Test a list or tuple; a text is none.
 
-    Parameters
-    ----------
-    name : str
-        The argument, for the message.
-    value : object
-        A list, say.
-    of : type
-        What its members must be.
-
-    Returns
-    -------
-    tuple
-        A copy.
-
-    Raises
-    ------
-    InputError
-        No sequence, or one of its members is something else.
-
     Examples
     --------
     >>> sequence("classes", ["chat"], str)
@@ -324,25 +154,6 @@ def sequence(name: str, value: object, of: object = Any) -> tuple[Any, ...]:
 
 def rates(name: str, value: object, classes: Collection[str]) -> dict[str, float]:
     """Test a rate for each of several classes.
-
-    Parameters
-    ----------
-    name : str
-        The argument, for the message.
-    value : object
-        A mapping of class to rate.
-    classes : collection of str
-        The classes; each needs a rate, which may be 0.
-
-    Returns
-    -------
-    dict of str to float
-        In the order of the classes. Fractions stay as they are.
-
-    Raises
-    ------
-    InputError
-        A class has no rate, a rate has no class, or it is negative or not finite.
 
     Examples
     --------
@@ -361,8 +172,10 @@ def rates(name: str, value: object, classes: Collection[str]) -> dict[str, float
         if klass not in given:
             raise InputError(
                 f"{name}: class {shown(klass)} has no rate; write {shown(klass)}: 0 if none of it "
-                "comes", field=name, value=klass,
-            )  # fmt: skip
+                "comes",
+                field=name,
+                value=klass,
+            )
     return {klass: given[klass] for klass in classes}
 
 
@@ -378,8 +191,9 @@ def _taken(name: str, value: object, hint: object) -> Any:
     except Refused as no:
         raise InputError(
             f"{name}{no.where} must be {no.want}, got {shown(no.value)}{no.remedy}",
-            field=name, value=no.value,
-        ) from None  # fmt: skip
+            field=name,
+            value=no.value,
+        ) from None
 
 
 def _wrong(name: str, value: object, want: str, hint: str = "") -> InputError:

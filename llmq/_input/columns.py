@@ -18,25 +18,6 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 def floats(name: str, value: Any, dimensions: int | None = None) -> Floats:
     """Return a column of floats.
 
-    Parameters
-    ----------
-    name : str
-        What it is called, for the message.
-    value : array_like
-        Numbers; whoever needs finite ones tests that.
-    dimensions : int, optional
-        How many dimensions it must have.
-
-    Returns
-    -------
-    ndarray
-        A copy.
-
-    Raises
-    ------
-    InputError
-        Something that is no array of numbers, or of other dimensions.
-
     Examples
     --------
     >>> floats("arrival", [0, 0.5], 1)
@@ -52,25 +33,6 @@ def floats(name: str, value: Any, dimensions: int | None = None) -> Floats:
 
 def wholes(name: str, value: Any, dimensions: int | None = 1) -> Ints:
     """Return a column of whole numbers.
-
-    Parameters
-    ----------
-    name : str
-        What it is called, for the message.
-    value : array_like
-        Integers, or floats without a fraction.
-    dimensions : int, optional
-        How many dimensions it must have; any if None.
-
-    Returns
-    -------
-    ndarray of int
-        A copy.
-
-    Raises
-    ------
-    InputError
-        Something else, or a number beyond 64 bits.
 
     Examples
     --------

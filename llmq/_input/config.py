@@ -23,26 +23,7 @@ _DEEP = f"tables or lists nested more than {NESTING} deep: flatten them"
 
 
 def read_table(path: PathLike) -> Table:
-    """Read a TOML or JSON file.
-
-    Parameters
-    ----------
-    path : str or path
-        A name ending in ``.toml`` or ``.json``.
-
-    Returns
-    -------
-    Table
-        The whole file.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, or its name ends otherwise.
-    FormatError
-        Not TOML or JSON, a key is given twice, or beyond a limit; names the line where the reader
-        knows it.
-    """
+    """Read a TOML or JSON file."""
     name = str(path)
     if not name.endswith((".toml", ".json")):
         raise InputError(
@@ -56,23 +37,6 @@ def read_table(path: PathLike) -> Table:
 
 def parse_toml(text: str, path: str) -> Mapping[str, object]:
     r"""Parse TOML.
-
-    Parameters
-    ----------
-    text : str
-        The text of a file.
-    path : str
-        For messages.
-
-    Returns
-    -------
-    mapping of str to object
-        Keys and values.
-
-    Raises
-    ------
-    FormatError
-        Not TOML, a key is given twice, or beyond a limit.
 
     Examples
     --------
@@ -122,27 +86,6 @@ def _json(text: str, path: str) -> Mapping[str, object]:
 def decode_json(text: str, path: str, line: int | None = None, *, as_text: bool = False) -> object:
     r"""Decode a JSON text.
 
-    Parameters
-    ----------
-    text : str
-        One JSON value.
-    path : str
-        For messages.
-    line : int, optional
-        Line of the text in its file; found out if not given.
-    as_text : bool
-        Numbers stay text, so that a decimal is read once and exactly.
-
-    Returns
-    -------
-    object
-        The value.
-
-    Raises
-    ------
-    FormatError
-        Not JSON, a key is given twice, a number too long or nested too deep.
-
     Examples
     --------
     >>> decode_json('{"a": 1, "a": 2}', "plan.json")
@@ -176,8 +119,9 @@ def decode_json(text: str, path: str, line: int | None = None, *, as_text: bool 
         place = error.lineno if line is None else line
         raise FormatError(
             f"not JSON: {error.msg} at character {error.colno}; correct or remove the line",
-            path=path, line=place,
-        ) from None  # fmt: skip
+            path=path,
+            line=place,
+        ) from None
     except RecursionError:
         raise FormatError(_DEEP, path=path, line=line) from None
 
@@ -190,8 +134,9 @@ def _too_long(text: str, digits: str, path: str, line: int | None = None) -> NoR
     raise FormatError(
         f"the number {digits[:12]}... has {len(digits):,} characters, at most {NUMBER} are read: "
         "write it shorter",
-        path=path, line=line,
-    )  # fmt: skip
+        path=path,
+        line=line,
+    )
 
 
 def _check_values(raw: Mapping[str, object], path: str) -> None:
@@ -214,29 +159,19 @@ def _check_values(raw: Mapping[str, object], path: str) -> None:
         elif isinstance(value, str) and not readable(value, "\n\t"):
             raise FormatError(
                 f"the text {shown(value)} holds control characters: remove them",
-                path=path, column=place,
-            )  # fmt: skip
+                path=path,
+                column=place,
+            )
         elif isinstance(value, int) and not -INT <= value <= INT:
             raise FormatError(
                 f"{shown(value)} is beyond 64 bits: a whole number is at most {INT:,}",
-                path=path, column=place,
-            )  # fmt: skip
+                path=path,
+                column=place,
+            )
 
 
 def readable(text: str, also: str = "") -> bool:
     r"""Whether a text has no control characters and no half surrogate pairs.
-
-    Parameters
-    ----------
-    text : str
-        A name, or a text.
-    also : str
-        Control characters that are allowed.
-
-    Returns
-    -------
-    bool
-        True for what can be printed safely.
 
     Examples
     --------
@@ -252,6 +187,10 @@ def _is_control(c: str) -> bool:
     code = ord(c)
     # C0, delete and C1; direction marks that reorder what is read; halves of surrogate pairs.
     return (
-        code < 32 or 127 <= code < 160 or 0xD800 <= code < 0xE000
-        or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 or code in (0x2028, 0x2029)
-    )  # fmt: skip
+        code < 32
+        or 127 <= code < 160
+        or 0xD800 <= code < 0xE000
+        or 0x202A <= code <= 0x202E
+        or 0x2066 <= code <= 0x2069
+        or code in (0x2028, 0x2029)
+    )

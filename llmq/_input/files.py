@@ -40,25 +40,6 @@ _MARKS = (
 def read_text(path: PathLike, most: int = TEXT_BYTES) -> str:
     r"""Read a UTF-8 text file; gzip is recognised by its first bytes.
 
-    Parameters
-    ----------
-    path : str or path
-        The file.
-    most : int
-        Largest size, bytes after unpacking.
-
-    Returns
-    -------
-    str
-        The text without a byte-order mark; line ends as they are.
-
-    Raises
-    ------
-    InputError
-        Not found, a folder, or not readable.
-    FormatError
-        Too large, truncated or damaged gzip, binary, or not UTF-8.
-
     Examples
     --------
     >>> import tempfile
@@ -89,8 +70,9 @@ def read_text(path: PathLike, most: int = TEXT_BYTES) -> str:
         line = raw.count(b"\n", 0, error.start) + 1
         raise FormatError(
             f"byte 0x{raw[error.start]:02x} is not UTF-8 text: save the file as UTF-8",
-            path=name, line=line,
-        ) from None  # fmt: skip
+            path=name,
+            line=line,
+        ) from None
 
 
 def _named(path: PathLike) -> str:
@@ -149,8 +131,9 @@ def _check_piece(raw: bytearray, fresh: int, path: str, most: int) -> None:
         line = raw.count(b"\n", 0, place) + 1
         raise FormatError(
             "a NUL byte: this is binary data or UTF-16, not UTF-8 text; save the file as UTF-8",
-            path=path, line=line,
-        )  # fmt: skip
+            path=path,
+            line=line,
+        )
 
 
 def _similar(name: str, known: list[str]) -> str:
@@ -162,19 +145,6 @@ def _similar(name: str, known: list[str]) -> str:
 
 def write_text(path: PathLike, text: str) -> None:
     """Write a UTF-8 text file in one piece; a name ending in ``.gz`` is compressed.
-
-    Parameters
-    ----------
-    path : str or path
-        The file; replaced if it exists.
-    text : str
-        What to write.
-
-    Raises
-    ------
-    InputError
-        The folder does not exist, the path is a folder, or it cannot be written. An existing file
-        is then unchanged.
 
     Examples
     --------

@@ -21,16 +21,6 @@ _REAL = re.compile(r"\s*(\+?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?
 def parse_whole(text: str) -> int | None:
     """Read a whole number >= 0.
 
-    Parameters
-    ----------
-    text : str
-        ASCII digits, perhaps with a sign ``+`` or a fraction ``.0``.
-
-    Returns
-    -------
-    int or None
-        None where the text is no such number, or does not fit a signed integer of 64 bits.
-
     Examples
     --------
     >>> parse_whole(" 512.0"), parse_whole("1_024"), parse_whole("9" * 30)
@@ -46,16 +36,6 @@ def parse_whole(text: str) -> int | None:
 def parse_decimal(text: str) -> Decimal | None:
     """Read a number >= 0 exactly.
 
-    Parameters
-    ----------
-    text : str
-        A decimal number, perhaps with an exponent.
-
-    Returns
-    -------
-    Decimal or None
-        None where the text is no such number.
-
     Examples
     --------
     >>> parse_decimal("1.50"), parse_decimal("inf")
@@ -67,16 +47,6 @@ def parse_decimal(text: str) -> Decimal | None:
 
 def parse_real(text: str) -> float | None:
     """Read a finite number >= 0.
-
-    Parameters
-    ----------
-    text : str
-        A decimal number, perhaps with an exponent.
-
-    Returns
-    -------
-    float or None
-        None where the text is no such number, or larger than floats go.
 
     Examples
     --------

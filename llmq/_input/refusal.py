@@ -29,19 +29,7 @@ _REMEDIES = {
 
 
 class Refused(Exception):
-    """A value is not what the annotation says.
-
-    Parameters
-    ----------
-    want : str
-        What was wanted.
-    value : object
-        What was found.
-    remedy : str
-        What to do.
-    where : str
-        Where inside of the argument.
-    """
+    """A value is not what the annotation says."""
 
     def __init__(self, want: str, value: object, remedy: str = "", where: str = "") -> None:
         super().__init__(want)
@@ -50,18 +38,6 @@ class Refused(Exception):
 
 def remedy(kind: type, value: object) -> str:
     """Say how to come by what was wanted.
-
-    Parameters
-    ----------
-    kind : type
-        What was wanted.
-    value : object
-        What was found.
-
-    Returns
-    -------
-    str
-        The end of a sentence; empty where there is no advice.
 
     Examples
     --------

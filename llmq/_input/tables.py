@@ -22,24 +22,15 @@ __all__ = ["Table"]
 class Table:
     """A table of a configuration file.
 
-    Parameters
-    ----------
-    path : str
-        The file.
-    name : str
-        Where in the file, with dots; empty for the whole.
-    raw : mapping of str to object
-        Its keys and values.
-
     Examples
     --------
     >>> Table("plan.toml", "slo", {"ttft": "500ms"}).duration("ttft")
     0.5
     """
 
-    path: str
-    name: str
-    raw: Mapping[str, object]
+    path: str  # the file
+    name: str  # where in the file, with dots; empty for the whole
+    raw: Mapping[str, object]  # its keys and values
 
     def __contains__(self, key: str) -> bool:
         return key in self.raw
@@ -52,16 +43,6 @@ class Table:
 
     def only(self, known: Iterable[str]) -> None:
         """Refuse unknown keys.
-
-        Parameters
-        ----------
-        known : iterable of str
-            Keys that the table may have.
-
-        Raises
-        ------
-        InputError
-            Names the first unknown key and the nearest known one.
 
         Examples
         --------
@@ -77,74 +58,28 @@ class Table:
                 raise InputError(message, place=self.where, key=key)
 
     def error(self, key: str, expected: str) -> InputError:
-        """Make the error of one value.
-
-        Parameters
-        ----------
-        key : str
-            Its key.
-        expected : str
-            What should be there.
-
-        Returns
-        -------
-        InputError
-            To be raised.
-        """
+        """Make the error of one value."""
         found = f"found {shown(self.raw[key])}" if key in self.raw else "but it is missing"
         return InputError(
             f"{self.where} needs {key} = {expected}, {found}",
-            place=self.where, key=key, value=self.raw.get(key),
-        )  # fmt: skip
+            place=self.where,
+            key=key,
+            value=self.raw.get(key),
+        )
 
     def mistake(self, message: str, key: str = "") -> InputError:
-        """Make an error about the table.
-
-        Parameters
-        ----------
-        message : str
-            What is wrong.
-        key : str
-            The key, if one is to blame.
-
-        Returns
-        -------
-        InputError
-            To be raised.
-        """
+        """Make an error about the table."""
         return InputError(f"{self.where}: {message}", place=self.where, key=key)
 
     def text(self, key: str) -> str:
-        """Read a text.
-
-        Parameters
-        ----------
-        key : str
-            Its key.
-
-        Returns
-        -------
-        str
-            The text.
-        """
+        """Read a text."""
         value = self.raw.get(key)
         if not isinstance(value, str):
             raise self.error(key, "a text in quotes")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """Read a list of texts.
-
-        Parameters
-        ----------
-        key : str
-            Its key; none where it is missing.
-
-        Returns
-        -------
-        tuple of str
-            The texts.
-        """
+        """Read a list of texts."""
         value = self.raw.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise self.error(key, 'a list of texts, such as ["no prefix cache"]')
@@ -153,22 +88,7 @@ class Table:
     def whole(
         self, key: str, default: int | None = None, *, least: int = 1, most: int = INT
     ) -> int:
-        """Read a whole number.
-
-        Parameters
-        ----------
-        key : str
-            Its key.
-        default : int, optional
-            Value of a missing key; required if not given.
-        least, most : int
-            Smallest and largest number allowed.
-
-        Returns
-        -------
-        int
-            The number.
-        """
+        """Read a whole number."""
         value = self.raw.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise self.error(key, f"a whole number >= {least}")
@@ -177,25 +97,14 @@ class Table:
         return value
 
     def real(
-        self, key: str, default: float | None = None, *, least: float = -math.inf,
+        self,
+        key: str,
+        default: float | None = None,
+        *,
+        least: float = -math.inf,
         most: float = math.inf,
-    ) -> float:  # fmt: skip
-        """Read a number.
-
-        Parameters
-        ----------
-        key : str
-            Its key.
-        default : float, optional
-            Value of a missing key; required if not given.
-        least, most : float
-            Smallest and largest number allowed.
-
-        Returns
-        -------
-        float
-            The number, finite.
-        """
+    ) -> float:
+        """Read a number."""
         value = self.raw.get(key, default)
         if not _is_real(value) or not least <= value <= most:  # type: ignore[operator]
             bounds = [f">= {least:g}"] if least > -math.inf else []
@@ -204,18 +113,7 @@ class Table:
         return float(value)  # type: ignore[arg-type]
 
     def duration(self, key: str) -> float:
-        """Read a duration with its unit.
-
-        Parameters
-        ----------
-        key : str
-            Its key.
-
-        Returns
-        -------
-        float
-            Seconds.
-        """
+        """Read a duration with its unit."""
         value = self.raw.get(key)
         if not isinstance(value, str):
             raise self.error(key, 'a duration with its unit, such as "500ms"')
@@ -223,18 +121,7 @@ class Table:
             return parse_duration(value)
 
     def rate(self, key: str) -> float:
-        """Read a request rate.
-
-        Parameters
-        ----------
-        key : str
-            Its key.
-
-        Returns
-        -------
-        float
-            Requests per second.
-        """
+        """Read a request rate."""
         value = self.raw.get(key)
         if not isinstance(value, str) and not _is_real(value):
             raise self.error(key, 'a request rate, such as "12/s"')
@@ -242,36 +129,14 @@ class Table:
             return parse_rate(value if isinstance(value, str) else repr(value))
 
     def table(self, key: str) -> Table:
-        """Read a table inside this one.
-
-        Parameters
-        ----------
-        key : str
-            Its key.
-
-        Returns
-        -------
-        Table
-            The inner table.
-        """
+        """Read a table inside this one."""
         value = self.raw.get(key)
         if not isinstance(value, Mapping):
             raise self.error(key, "a table")
         return Table(self.path, f"{self.name}.{key}" if self.name else key, value)
 
     def tables(self, key: str) -> tuple[Table, ...]:
-        """Read a list of tables.
-
-        Parameters
-        ----------
-        key : str
-            Its key.
-
-        Returns
-        -------
-        tuple of Table
-            At least one, numbered from 1 in messages.
-        """
+        """Read a list of tables."""
         value = self.raw.get(key)
         if not isinstance(value, list) or not value or not all(isinstance(v, dict) for v in value):
             raise self.error(key, f"a list of tables ([[{key}]])")
@@ -279,18 +144,7 @@ class Table:
 
     @contextlib.contextmanager
     def located(self, key: str = "") -> Iterator[None]:
-        """Add file, table and key to the errors of what is built from them.
-
-        Parameters
-        ----------
-        key : str
-            The key, if one is to blame.
-
-        Raises
-        ------
-        InputError
-            What was raised inside, with its place.
-        """
+        """Add file, table and key to the errors of what is built from them."""
         try:
             yield
         except InputError as error:

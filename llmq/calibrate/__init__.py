@@ -13,11 +13,11 @@ __all__: list[str] = []
 
 
 class _CallableModule(ModuleType):
-    """A package that can be called.
+    """A package that can be called."""
 
-    Importing any submodule binds the name ``calibrate`` of ``llmq`` to this package and would hide
-    a function of that name, depending on who imports first. So the package itself is the verb.
-    """
+    # Importing any submodule binds the name ``calibrate`` of ``llmq`` to this package and
+    # would hide a function of that name, depending on who imports first. So the package
+    # itself is the verb.
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Forward to :func:`llmq.calibrate.fit.calibrate`."""

@@ -18,9 +18,17 @@ from llmq.errors import InputError
 from llmq.model.time.batchtime import BatchTime
 
 __all__ = [
-    "TILES", "ErrorSummary", "Trial", "choose", "error_of", "evidence_of", "half", "predict",
-    "tile_of", "try_all",
-]  # fmt: skip
+    "TILES",
+    "ErrorSummary",
+    "Trial",
+    "choose",
+    "error_of",
+    "evidence_of",
+    "half",
+    "predict",
+    "tile_of",
+    "try_all",
+]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -85,20 +93,7 @@ class Trial:
 
 
 def half(profile: Profile, draw: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Choose the rows to fit to: every second grid point of layers alone, else a random half.
-
-    Parameters
-    ----------
-    profile : Profile
-        The rows.
-    draw : Generator
-        Randomness of the half.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        Which.
-    """
+    """Choose the rows to fit to: every second grid point of layers alone, else a random half."""
     if profile.scope == "layers":
         counts = np.unique(profile.tokens)
         return np.asarray(np.searchsorted(counts, profile.tokens) % 2 == 0)
@@ -108,20 +103,7 @@ def half(profile: Profile, draw: np.random.Generator) -> npt.NDArray[np.bool_]:
 
 
 def try_all(train: Profile, test: Profile, tiles: tuple[int, ...]) -> tuple[Trial, ...]:
-    """Fit every candidate.
-
-    Parameters
-    ----------
-    train, test : Profile
-        Rows to fit to, and rows to judge by.
-    tiles : tuple of int
-        Tiles to try; 1 means none.
-
-    Returns
-    -------
-    tuple of Trial
-        Those for which the rows suffice.
-    """
+    """Fit every candidate."""
     candidates = [("affine", 1), ("table", 1)]
     candidates += [("tiled", tile) for tile in tiles if tile > 1]
     candidates += [("roofline", tile) for tile in tiles]
@@ -136,38 +118,12 @@ def try_all(train: Profile, test: Profile, tiles: tuple[int, ...]) -> tuple[Tria
 
 
 def predict(law: BatchTime, profile: Profile) -> Floats:
-    """Return what a law says about the rows of a profile.
-
-    Parameters
-    ----------
-    law : BatchTime
-        The law.
-    profile : Profile
-        The rows.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        Seconds.
-    """
+    """Return what a law says about the rows of a profile."""
     return np.asarray(law(profile.tokens, profile.kv, profile.work, mixed=profile.mixed))
 
 
 def error_of(law: BatchTime, profile: Profile) -> ErrorSummary:
-    """Compare a law with rows.
-
-    Parameters
-    ----------
-    law : BatchTime
-        The law.
-    profile : Profile
-        The rows.
-
-    Returns
-    -------
-    ErrorSummary
-        Relative errors.
-    """
+    """Compare a law with rows."""
     error = np.abs(predict(law, profile) / profile.seconds - 1.0)
     return ErrorSummary(
         float(error.mean()), float(np.median(error)), float(error.max()), len(profile)
@@ -175,18 +131,7 @@ def error_of(law: BatchTime, profile: Profile) -> ErrorSummary:
 
 
 def evidence_of(tried: tuple[Trial, ...]) -> dict[int, float]:
-    """Find the smallest error of a tiled or roofline law for every tile.
-
-    Parameters
-    ----------
-    tried : tuple of Trial
-        All candidates.
-
-    Returns
-    -------
-    dict of int to float
-        MAPE on unseen rows by tile.
-    """
+    """Find the smallest error of a tiled or roofline law for every tile."""
     best: dict[int, float] = {}
     for trial in tried:
         if trial.form in ("tiled", "roofline"):
@@ -197,16 +142,6 @@ def evidence_of(tried: tuple[Trial, ...]) -> dict[int, float]:
 
 def tile_of(evidence: dict[int, float]) -> int:
     """Decide for a tile.
-
-    Parameters
-    ----------
-    evidence : dict of int to float
-        From :func:`evidence_of`.
-
-    Returns
-    -------
-    int
-        Tokens; 1 means none.
 
     Examples
     --------
@@ -225,29 +160,7 @@ def _mape(trial: Trial) -> float:
 
 
 def choose(tried: tuple[Trial, ...], form: str, rows: int, enough: float) -> tuple[Trial, str]:
-    """Choose a candidate.
-
-    Parameters
-    ----------
-    tried : tuple of Trial
-        All candidates.
-    form : str
-        Form asked for, or ``auto``.
-    rows : int
-        Rows of the profile.
-    enough : float
-        A roofline with this MAPE or less is taken even where a table is better.
-
-    Returns
-    -------
-    tuple of (Trial, str)
-        The choice, and why.
-
-    Raises
-    ------
-    InputError
-        No candidate of this form could be fitted.
-    """
+    """Choose a candidate."""
     fitting = [trial for trial in tried if form in ("auto", trial.form)]
     if not fitting:
         raise InputError(

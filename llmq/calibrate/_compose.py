@@ -43,13 +43,6 @@ _NARROW = 32  # wider gaps hold several tiles: a straight line is the better gue
 class Steps:
     """Iterations to be timed, one prefill chunk and equal decodes in each.
 
-    Parameters
-    ----------
-    chunk, cached : ndarray of int, shape (n,)
-        Prompt tokens processed, and those already cached; 0 without a prefill.
-    decodes, context : ndarray of int, shape (n,)
-        Decoding rows, and the KV tokens each holds when the iteration ends.
-
     Examples
     --------
     >>> step = Steps(*(np.array([x]) for x in (512, 1000, 8, 300)))
@@ -57,8 +50,12 @@ class Steps:
     (array([520]), array([3912]), array([643072.]))
     """
 
+    # chunk, cached: prompt tokens processed, and those already cached; 0 without a prefill;
+    # shape (n,)
     chunk: Ints
     cached: Ints
+    # decodes, context: decoding rows, and the KV tokens each holds when the iteration ends;
+    # shape (n,)
     decodes: Ints
     context: Ints
 
@@ -83,41 +80,22 @@ class Steps:
         return self.chunk * (self.cached + self.chunk / 2)
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Steps:
-        """Return some of the steps.
-
-        Parameters
-        ----------
-        rows : ndarray of bool, shape (n,)
-            Which.
-
-        Returns
-        -------
-        Steps
-            Those.
-        """
+        """Return some of the steps."""
         return Steps(self.chunk[rows], self.cached[rows], self.decodes[rows], self.context[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """Kernel times of one model on one GPU type, as functions of arrays; NaN outside a table.
+    """Kernel times of one model on one GPU type, as functions of arrays; NaN outside a table."""
 
-    Parameters
-    ----------
-    dense : callable
-        Seconds of everything that depends on the tokens alone, all layers, from tokens.
-    head : callable
-        Seconds of LM head and sampler, from the rows that emit a token.
-    attention : callable
-        Seconds of attention in all layers, from :class:`Steps`.
-    spread : callable, optional
-        Where contexts differ inside a batch: share of the way from the time at their mean to the
-        time at their largest, from prefill tokens, decodes, shortest, mean and longest context.
-    """
-
+    # seconds of everything that depends on the tokens alone, all layers, from tokens
     dense: Callable[[Ints], Floats]
+    # seconds of LM head and sampler, from the rows that emit a token
     head: Callable[[Ints], Floats]
-    attention: Callable[[Steps], Floats]
+    attention: Callable[[Steps], Floats]  # seconds of attention in all layers, from :class:`Steps`
+    # where contexts differ inside a batch: share of the way from the time at their mean to
+    # the time at their largest, from prefill tokens, decodes, shortest, mean and longest
+    # context
     spread: Callable[[int, int, float, float, float], float] | None = None
 
 
@@ -131,24 +109,6 @@ def draw_steps(
     cached: bool = True,
 ) -> Steps:
     """Draw random iterations: two fifths decodes only, two fifths mixed, one fifth prefill only.
-
-    Parameters
-    ----------
-    count : int
-        Number of steps.
-    rng : Generator, SeedSequence, int or None
-        Randomness.
-    max_decodes, max_chunk : int
-        Largest number of decodes (log-uniform from 1) and largest chunk (uniform from 1).
-    context : tuple of int
-        Range of the KV tokens of a decode and of the cached tokens of a prefill (log-uniform).
-    cached : bool
-        Whether half the prefills find cached tokens, or none does.
-
-    Returns
-    -------
-    Steps
-        The steps.
 
     Examples
     --------
@@ -180,31 +140,6 @@ def compose(
 ) -> Profile:
     """Time random whole iterations with kernel tables.
 
-    Parameters
-    ----------
-    kernels : Kernels
-        The tables.
-    steps : int or Steps
-        Number of random steps to draw, or the steps themselves.
-    rng : Generator, SeedSequence, int or None
-        Randomness of the steps; the default is a fixed seed.
-    max_decodes, max_chunk : int
-        Ranges of the draw, as in :func:`draw_steps`.
-    cached : bool
-        Whether half the prefills find cached tokens.
-    **facts
-        Other fields of the :class:`~llmq.calibrate.profile.Profile` (gpu, model, tp, ...).
-
-    Returns
-    -------
-    Profile
-        The steps inside the tables, with their seed.
-
-    Raises
-    ------
-    InputError
-        Fewer than 50 steps fall inside the tables.
-
     Examples
     --------
     >>> flat = Kernels(lambda n: 0.01 + 1e-4 * n, lambda r: 0.0 * r, lambda s: 1e-8 * s.kv)
@@ -227,28 +162,19 @@ def compose(
         )
     kept = drawn.take(inside)
     return Profile(
-        tokens=kept.tokens, kv=kept.kv, work=kept.work, prefill=kept.chunk,
-        seconds=seconds[inside], scope="iteration", entropy=entropy,
+        tokens=kept.tokens,
+        kv=kept.kv,
+        work=kept.work,
+        prefill=kept.chunk,
+        seconds=seconds[inside],
+        scope="iteration",
+        entropy=entropy,
         **facts,  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 def token_time(n: npt.ArrayLike, tokens: Ints, seconds: Floats) -> Floats:
     """Interpolate a time over token counts without smearing tile edges.
-
-    Parameters
-    ----------
-    n : array_like
-        Token counts asked for.
-    tokens : ndarray of int, shape (n_points,)
-        Measured counts, ascending.
-    seconds : ndarray, shape (n_points,)
-        Time at each.
-
-    Returns
-    -------
-    ndarray
-        Seconds; the first time below the first point, NaN above the last one.
 
     Examples
     --------
@@ -269,20 +195,6 @@ def token_time(n: npt.ArrayLike, tokens: Ints, seconds: Floats) -> Floats:
 
 def grid_time(values: Floats, axes: tuple[Ints, ...], *points: npt.ArrayLike) -> Floats:
     """Interpolate linearly in a complete grid of times.
-
-    Parameters
-    ----------
-    values : ndarray, one dimension for each axis
-        Times; NaN where nothing was measured.
-    axes : tuple of ndarray of int
-        Grid points of each dimension, ascending.
-    *points : array_like, shape (n,)
-        Coordinates asked for, one array for each axis.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        Times; below the grid the first value holds, NaN above it or next to a hole.
 
     Examples
     --------

@@ -36,9 +36,20 @@ _LAW_KEYS = {
     "table": ("tokens", "seconds", *_ATTENTION),
 }
 _TOP_KEYS = (
-    "name", "gpu", "model", "token_budget", "max_seqs", "kv_block", "prefill_chunk",
-    "conventions", "source", "assumptions", "memory", "default_tp", "tp",
-)  # fmt: skip
+    "name",
+    "gpu",
+    "model",
+    "token_budget",
+    "max_seqs",
+    "kv_block",
+    "prefill_chunk",
+    "conventions",
+    "source",
+    "assumptions",
+    "memory",
+    "default_tp",
+    "tp",
+)
 _TP_KEYS = ("kv_tokens", "source", "assumptions", "law", "fit")
 _MEMORY_KEYS = ("gpu_bytes", "utilisation", "weight_bytes", "kv_bytes")
 _FIT_KEYS = ("in_sample", "out_of_sample")
@@ -153,10 +164,15 @@ def write_engine(
         if beyond := engine.extrapolation(token_budget, kv_tokens or 0):
             more.append(f"extrapolated: a full engine has {beyond}")
         engine = Engine(
-            engine.law, token_budget=token_budget, max_seqs=max_seqs, kv_tokens=kv_tokens,
-            name=name or file.stem, gpus=engine.tp, source=engine.source,
+            engine.law,
+            token_budget=token_budget,
+            max_seqs=max_seqs,
+            kv_tokens=kv_tokens,
+            name=name or file.stem,
+            gpus=engine.tp,
+            source=engine.source,
             assumptions=(*engine.assumptions, *more),
-        )  # fmt: skip
+        )
     if engine.conventions not in _CONVENTIONS.values():
         raise InputError(
             f"an engine file can say {' or '.join(_CONVENTIONS)} conventions, not "
@@ -169,25 +185,7 @@ def write_engine(
 
 @checked
 def load_table(path: str | Path) -> dict[str, Any]:
-    """Read an engine file as checked tables.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    dict
-        Its keys, known and complete, each of its type.
-
-    Raises
-    ------
-    FormatError
-        Not TOML, beyond a limit, or a key given twice.
-    InputError
-        An unknown key (names the nearest), a missing one, or a value of another type.
-    """
+    """Read an engine file as checked tables."""
     whole = read_table(path)
     whole.only(_TOP_KEYS)
     found: dict[str, Any] = {key: whole.text(key) for key in ("name", "gpu", "model", "source")}

@@ -27,25 +27,6 @@ _BYTES = 2
 class Geometry:
     """Shape of a decoder model with grouped-query attention.
 
-    Parameters
-    ----------
-    name : str
-        Published name.
-    layers : int
-        Decoder layers.
-    hidden : int
-        Width of the residual stream.
-    heads, kv_heads : int
-        Query heads and key-value heads.
-    ffn : int
-        Width of the gated feed-forward block, or of one expert.
-    vocabulary : int
-        Rows of the embedding.
-    head_dim : int
-        Width of a head.
-    experts, active : int
-        Experts of a layer and those each token runs through; 0 in a dense model.
-
     Examples
     --------
     >>> llama = geometry("meta-llama/Llama-3.1-8B-Instruct")
@@ -56,14 +37,17 @@ class Geometry:
     (46702526464, 12879659008)
     """
 
-    name: str
-    layers: int
-    hidden: int
+    name: str  # published name
+    layers: int  # decoder layers
+    hidden: int  # width of the residual stream
+    # heads, kv_heads: query heads and key-value heads
     heads: int
     kv_heads: int
-    ffn: int
-    vocabulary: int
-    head_dim: int = 128
+    ffn: int  # width of the gated feed-forward block, or of one expert
+    vocabulary: int  # rows of the embedding
+    head_dim: int = 128  # width of a head
+    # experts, active: experts of a layer and those each token runs through; 0 in a dense
+    # model
     experts: int = 0
     active: int = 0
 
@@ -109,21 +93,6 @@ class Geometry:
     def kv_heads_of(self, tp: int) -> int:
         """Return the KV heads each of some GPUs holds.
 
-        Parameters
-        ----------
-        tp : int
-            GPUs that share the model.
-
-        Returns
-        -------
-        int
-            Heads; one, copied, on more GPUs than KV heads.
-
-        Raises
-        ------
-        InputError
-            The heads or the feed-forward block cannot be shared evenly.
-
         Examples
         --------
         >>> [geometry("Qwen3-30B-A3B").kv_heads_of(tp) for tp in (1, 2, 4, 8)]
@@ -165,21 +134,6 @@ def _plain(name: str) -> str:
 def geometry(name: str) -> Geometry:
     """Look up the shape of a model by its published name.
 
-    Parameters
-    ----------
-    name : str
-        Case, a vendor prefix and the suffixes ``-hf`` and ``-Instruct`` do not matter.
-
-    Returns
-    -------
-    Geometry
-        The shape.
-
-    Raises
-    ------
-    InputError
-        The model is not known; names the nearest one.
-
     Examples
     --------
     >>> geometry("CodeLlama-34b-Instruct-hf").layers
@@ -206,31 +160,6 @@ def kv_capacity(
     block: int = 16,
 ) -> int:
     """Return the KV tokens that fit beside the weights.
-
-    Parameters
-    ----------
-    gpu_bytes : float
-        Memory of one GPU, bytes.
-    weight_bytes : float
-        Weights of the model, bytes, all GPUs together.
-    kv_bytes : float
-        Keys and values of one token, bytes, all GPUs together.
-    gpus : int
-        GPUs that share the model.
-    utilisation : float
-        Fraction of the memory the engine may use (vLLM ``gpu_memory_utilization``).
-    block : int
-        Tokens of a KV block; the capacity is a whole number of blocks.
-
-    Returns
-    -------
-    int
-        Tokens.
-
-    Raises
-    ------
-    InputError
-        Not even one block fits.
 
     Examples
     --------

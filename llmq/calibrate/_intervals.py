@@ -33,18 +33,6 @@ _ATTENTION = ("per_kv", "per_kv_mixed", "per_work")
 def coefficient_intervals(profile: Profile, law: BatchTime) -> tuple[Interval, ...]:
     """Estimate 95 % intervals of the coefficients of a law.
 
-    Parameters
-    ----------
-    profile : Profile
-        The rows it was fitted to.
-    law : BatchTime
-        The fitted law.
-
-    Returns
-    -------
-    tuple of (str, float, float, float)
-        Name, value, lower and upper end; of a table law the attention coefficients only.
-
     Examples
     --------
     >>> n = np.arange(1, 600)
@@ -96,9 +84,11 @@ def _regressors(profile: Profile, law: BatchTime) -> tuple[list[str], Floats]:
             law.floor + law.floor_per_token * n >= law.base + law.per_token * tiles * law.tile
         )
         parts = {
-            "floor": memory.astype(np.float64), "floor_per_token": n * memory,
-            "base": (~memory).astype(np.float64), "per_token": tiles * law.tile * ~memory,
-        }  # fmt: skip
+            "floor": memory.astype(np.float64),
+            "floor_per_token": n * memory,
+            "base": (~memory).astype(np.float64),
+            "per_token": tiles * law.tile * ~memory,
+        }
     elif law.form == "table":
         parts = {}
     else:

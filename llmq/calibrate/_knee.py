@@ -35,24 +35,17 @@ _NORMAL_95 = 1.959963984540054
 class Hinge:
     """Estimate of ``c - a b0``, seconds.
 
-    Parameters
-    ----------
-    value : float
-        Time at the knee less slope times knee.
-    low, high : float
-        95 % interval.
-    knee : float, optional
-        Tokens at the knee; None if all rows lie on one branch (then ``value`` is the intercept).
-
     Examples
     --------
     >>> Hinge(0.002, 0.001, 0.003, 200.0).sign
     'positive'
     """
 
-    value: float
+    value: float  # time at the knee less slope times knee
+    # low, high: 95 % interval
     low: float
     high: float
+    # tokens at the knee; None if all rows lie on one branch (then ``value`` is the intercept)
     knee: float | None
 
     @property
@@ -75,18 +68,6 @@ class Hinge:
 
 def find_hinge(profile: Profile, law: BatchTime) -> Hinge:
     """Estimate the hinge of a profile.
-
-    Parameters
-    ----------
-    profile : Profile
-        The rows.
-    law : BatchTime
-        A fitted roofline: its branches are the starting point, its tile is kept.
-
-    Returns
-    -------
-    Hinge
-        The estimate.
 
     Examples
     --------

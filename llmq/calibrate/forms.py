@@ -84,9 +84,13 @@ def fit_form(form: str, profile: Profile, tile: int = 1) -> BatchTime:
     if form == "roofline":
         x = _fit_roofline(n, np.ceil(n / tile) * tile, attention, target)
         return BatchTime.roofline(
-            floor=x[0], floor_per_token=x[1], base=x[2], per_token=x[3], tile=tile,
+            floor=x[0],
+            floor_per_token=x[1],
+            base=x[2],
+            per_token=x[3],
+            tile=tile,
             **_attention(profile, x[4:]),
-        )  # fmt: skip
+        )
     if form == "table":
         return _fit_table(profile, n, attention)
     raise InputError(f"unknown form {form!r}; known: {', '.join(FORMS)}", value=form)

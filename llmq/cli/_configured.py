@@ -30,47 +30,17 @@ _ENGINE = ("tp", "token_budget", "max_seqs", "kv_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a file and the options ask for.
+    """What a file and the options ask for."""
 
-    Parameters
-    ----------
-    traffic : Trace or Workload
-        Who arrives.
-    slo : SLO or None
-        The targets.
-    candidates : tuple of Candidate
-        What may serve.
-    engines : tuple of int or None
-        How many of each, where the file says so.
-    notes : tuple of str
-        What the options replace.
-    """
-
-    traffic: Trace | Workload
-    slo: SLO | None
-    candidates: tuple[Candidate, ...]
-    engines: tuple[int | None, ...]
-    notes: tuple[str, ...]
+    traffic: Trace | Workload  # who arrives
+    slo: SLO | None  # the targets
+    candidates: tuple[Candidate, ...]  # what may serve
+    engines: tuple[int | None, ...]  # how many of each, where the file says so
+    notes: tuple[str, ...]  # what the options replace
 
 
 def read_asked(args: argparse.Namespace) -> Asked:
-    """Read ``args.config`` and let the options replace parts of it.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Parsed options; ``requests``, ``replications`` and ``seed`` are filled in from the file.
-
-    Returns
-    -------
-    Asked
-        Traffic, targets and candidates, built.
-
-    Raises
-    ------
-    InputError
-        A bad file, or an option that does not fit it.
-    """
+    """Read ``args.config`` and let the options replace parts of it."""
     from llmq.io.config import read_config
 
     config = read_config(args.config)
@@ -85,27 +55,7 @@ def read_asked(args: argparse.Namespace) -> Asked:
 
 
 def pick(asked: Asked, number: int | None, source: str) -> int:
-    """Return which candidate of a file is meant, counted from 0.
-
-    Parameters
-    ----------
-    asked : Asked
-        From :func:`read_asked`.
-    number : int or None
-        ``--candidate``, counted from 1.
-    source : str
-        The file, for the message.
-
-    Returns
-    -------
-    int
-        Its place.
-
-    Raises
-    ------
-    InputError
-        There are several and none is named, or there are not so many.
-    """
+    """Return which candidate of a file is meant, counted from 0."""
     many = asked.candidates
     if number is None and len(many) == 1:
         return 0
@@ -190,8 +140,11 @@ def _offers(
         for value in _many(getattr(args, name)):
             option = f"--{name.replace('_', '-')} {value}"
             notes.append(f"{option} instead of what the candidates of {args.config} say")
-    ways = [replace(one, engine=name, tp=None, overrides={}) if name else one
-            for one in config.candidates for name in names or [None]]  # fmt: skip
+    ways = [
+        replace(one, engine=name, tp=None, overrides={}) if name else one
+        for one in config.candidates
+        for name in names or [None]
+    ]
     if texts:
         ways = [replace(one, policy=text) for one in ways for text in texts]
     offers: list[Candidate] = []
@@ -201,9 +154,11 @@ def _offers(
         for tp in _many(args.tp) or [None]:
             try:
                 offer = Candidate(
-                    override_engine(_engine(one, tp), args), build_policy(one.policy),
-                    max_gpus=one.max_gpus, price=one.price,
-                )  # fmt: skip
+                    override_engine(_engine(one, tp), args),
+                    build_policy(one.policy),
+                    max_gpus=one.max_gpus,
+                    price=one.price,
+                )
             except InputError as error:
                 raise InputError(f"{where}{error}") from error
             if offer not in offers:

@@ -63,20 +63,7 @@ def streams() -> Iterator[None]:
 
 
 def ended(error: BaseException, words: Sequence[str]) -> int:
-    """Say in one line why a command ended.
-
-    Parameters
-    ----------
-    error : BaseException
-        What it ended by.
-    words : sequence of str
-        Its arguments.
-
-    Returns
-    -------
-    int
-        Exit code.
-    """
+    """Say in one line why a command ended."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else BAD_INPUT
     if isinstance(error, KeyboardInterrupt):
@@ -106,20 +93,7 @@ def ended(error: BaseException, words: Sequence[str]) -> int:
 
 
 def fail(error: object, code: int) -> int:
-    """Write an error.
-
-    Parameters
-    ----------
-    error : object
-        What to say.
-    code : int
-        Exit code.
-
-    Returns
-    -------
-    int
-        The same.
-    """
+    """Write an error."""
     # Over a line of progress, if there is one.
     clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
     try:
@@ -131,13 +105,7 @@ def fail(error: object, code: int) -> int:
 
 
 def settle() -> OSError | None:
-    """Write what is still to be written.
-
-    Returns
-    -------
-    OSError or None
-        Why it cannot be written; Python does not try once more at its exit then.
-    """
+    """Write what is still to be written."""
     try:
         sys.stdout.flush()
     except OSError as error:

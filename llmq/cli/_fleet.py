@@ -23,24 +23,14 @@ __all__ = ["add_engine", "add_fleet", "build_engine", "build_fleet", "override_e
 
 
 def add_engine(
-    parser: argparse.ArgumentParser, *, several: bool = False, tps: bool = False,
-    policy: bool = True, cache: bool = False,
-) -> None:  # fmt: skip
-    """Add the options that say what serves.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Of the command.
-    several : bool
-        ``--engine`` and ``--policy`` may be repeated.
-    tps : bool
-        ``--tp`` may be repeated.
-    policy : bool
-        With ``--policy``.
-    cache : bool
-        With ``--prefix-cache``.
-    """
+    parser: argparse.ArgumentParser,
+    *,
+    several: bool = False,
+    tps: bool = False,
+    policy: bool = True,
+    cache: bool = False,
+) -> None:
+    """Add the options that say what serves."""
     group = parser.add_argument_group("engine")
     how: Any = {"action": "append"} if several else {}
     group.add_argument(
@@ -60,28 +50,15 @@ def add_engine(
     group.add_argument("--kv-tokens", type=count(1), help="KV capacity in tokens")
     if cache:
         group.add_argument(
-            "--prefix-cache", action="store_true", default=None,
+            "--prefix-cache",
+            action="store_true",
+            default=None,
             help="find KV blocks again that a trace names (Mooncake), as vLLM does",
-        )  # fmt: skip
+        )
 
 
 def build_engine(name: str | None, args: argparse.Namespace, tp: int | None = None) -> Engine:
-    """Load an engine and apply the overriding options.
-
-    Parameters
-    ----------
-    name : str or None
-        Catalogue name or path of an engine file.
-    args : argparse.Namespace
-        Parsed options.
-    tp : int, optional
-        GPUs of one engine; ``--tp`` if not given.
-
-    Returns
-    -------
-    Engine
-        The engine.
-    """
+    """Load an engine and apply the overriding options."""
     import llmq
 
     if not name:
@@ -90,20 +67,7 @@ def build_engine(name: str | None, args: argparse.Namespace, tp: int | None = No
 
 
 def override_engine(engine: Engine, args: argparse.Namespace) -> Engine:
-    """Apply the options that replace fields of an engine.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-    args : argparse.Namespace
-        Parsed options.
-
-    Returns
-    -------
-    Engine
-        The same, or a changed copy.
-    """
+    """Apply the options that replace fields of an engine."""
     names = ("token_budget", "max_seqs", "kv_tokens", "prefix_cache")
     given = {key: getattr(args, key, None) for key in names}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -112,44 +76,21 @@ def override_engine(engine: Engine, args: argparse.Namespace) -> Engine:
 
 
 def add_fleet(parser: argparse.ArgumentParser, *, policy: bool = True, cache: bool = False) -> None:
-    """Add the options that say which engines serve, and how many of each.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Of the command.
-    policy : bool
-        With ``--policy``, which is one for the whole fleet.
-    cache : bool
-        With ``--prefix-cache``.
-    """
+    """Add the options that say which engines serve, and how many of each."""
     add_engine(parser, several=True, policy=False, cache=cache)
     parser.add_argument(
-        "--engines", type=count(1, ENGINES), action="append", metavar="N",
+        "--engines",
+        type=count(1, ENGINES),
+        action="append",
+        metavar="N",
         help="how many of it (1); once for each --engine of a fleet of several kinds",
-    )  # fmt: skip
+    )
     if policy:
         parser.add_argument("--policy", metavar="P", help=POLICY)
 
 
 def build_fleet(args: argparse.Namespace) -> Fleet:
-    """Make a pool of each ``--engine``, with its ``--engines``.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Parsed options.
-
-    Returns
-    -------
-    Fleet
-        The pools, named after their engines.
-
-    Raises
-    ------
-    InputError
-        An engine that is named twice, or counts that do not belong to the engines one by one.
-    """
+    """Make a pool of each ``--engine``, with its ``--engines``."""
     import llmq
 
     names, counts = args.engine or [None], args.engines or []

@@ -88,29 +88,25 @@ def _once(kind: type[argparse.Action]) -> type[argparse.Action]:
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
-    """Build the parser; only the command that runs loads its options.
-
-    Parameters
-    ----------
-    command : str, optional
-        The command that will run; all of them if not given.
-
-    Returns
-    -------
-    argparse.ArgumentParser
-        The parser.
-    """
+    """Build the parser; only the command that runs loads its options."""
     parser = _Parser(
-        prog="llmq", description=(llmq.__doc__ or "").partition("\n")[0],
-        epilog=_EPILOG, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        prog="llmq",
+        description=(llmq.__doc__ or "").partition("\n")[0],
+        epilog=_EPILOG,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"llmq {llmq.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, words in _COMMANDS.items():
         sub = commands.add_parser(
-            name, help=words, description=f"llmq {name}: {words}.", epilog=_EPILOG,
-            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+            name,
+            help=words,
+            description=f"llmq {name}: {words}.",
+            epilog=_EPILOG,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if name == command:
             importlib.import_module(f"llmq.cli.commands.{name}").add_arguments(sub)
     return parser

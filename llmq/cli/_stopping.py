@@ -22,27 +22,13 @@ _PATIENCE = 0.3
 
 
 class Stop:
-    """What is known of an interrupt.
-
-    Parameters
-    ----------
-    alone : bool
-        Whether the command is the whole process, which may be left.
-    """
+    """What is known of an interrupt."""
 
     def __init__(self, alone: bool) -> None:
         self.alone, self.fired = alone, False
 
     def __call__(self, signal: int, frame: FrameType | None) -> None:
-        """Take an interrupt.
-
-        Parameters
-        ----------
-        signal : int
-            Its number.
-        frame : frame, optional
-            Where it came.
-        """
+        """Take an interrupt."""
         if self.fired and self.alone:
             leave()
         self.fired = True
@@ -57,18 +43,7 @@ class Stop:
 
 @contextmanager
 def stoppable(*, alone: bool) -> Iterator[Stop]:
-    """Take interrupts while a command runs.
-
-    Parameters
-    ----------
-    alone : bool
-        Whether the command is the whole process.
-
-    Yields
-    ------
-    Stop
-        Says whether an interrupt came.
-    """
+    """Take interrupts while a command runs."""
     stop = Stop(alone)
     before = signal.getsignal(signal.SIGINT)
     if not _is_free():

@@ -39,16 +39,6 @@ __all__ = [
 def count(least: int, most: int = INT) -> Callable[[str], int]:
     """Return a reader of whole numbers, for options.
 
-    Parameters
-    ----------
-    least, most : int
-        Smallest and largest number allowed.
-
-    Returns
-    -------
-    callable
-        From text to int; thousands may be separated as vLLM's log does.
-
     Examples
     --------
     >>> count(1)("64"), count(1)("77,088")
@@ -74,16 +64,6 @@ def count(least: int, most: int = INT) -> Callable[[str], int]:
 def real(text: str) -> float:
     """Read a number, for options.
 
-    Parameters
-    ----------
-    text : str
-        ASCII digits, perhaps with a sign, a fraction and an exponent.
-
-    Returns
-    -------
-    float
-        The number, finite.
-
     Examples
     --------
     >>> real("0.99"), real("-1e3")
@@ -97,29 +77,26 @@ def real(text: str) -> float:
 
 
 def add_traffic(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say who arrives.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Of the command.
-    """
+    """Add the options that say who arrives."""
     group = parser.add_argument_group(
         "traffic (one of --trace, --workload, --prompt with --output)"
     )
     group.add_argument(
-        "--trace", metavar="FILE",
+        "--trace",
+        metavar="FILE",
         help="Azure, BurstGPT, Mooncake, Vidur, native, or a result of vllm bench serve; .gz too",
-    )  # fmt: skip
+    )
     add_reading(group)
     group.add_argument("--workload", metavar="NAME", help="a named workload, see `llmq workloads`")
     group.add_argument(
         "--prompt", type=count(1, TOKENS), metavar="TOKENS", help="prompt tokens of each request"
     )
     group.add_argument(
-        "--output", type=count(1, TOKENS), metavar="TOKENS",
+        "--output",
+        type=count(1, TOKENS),
+        metavar="TOKENS",
         help="output tokens of each request; also for a trace without output lengths",
-    )  # fmt: skip
+    )
     group.add_argument("--rate", metavar="R", help="requests per second; scales a trace")
     group.add_argument("--cv", type=real, help="coefficient of variation of the gaps (1: Poisson)")
     group.add_argument(
@@ -128,24 +105,18 @@ def add_traffic(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reading(group: Any, *, insist: str = "--format") -> None:
-    """Add the options that say how a trace is read.
-
-    Parameters
-    ----------
-    group : argparse group or parser
-        Of the command.
-    insist : str
-        Name of the option that insists on a format.
-    """
+    """Add the options that say how a trace is read."""
     group.add_argument(insist, dest="format", help="insist on a trace format")
     group.add_argument("--jitter", choices=["uniform"], help="spread equal time stamps")
     group.add_argument(
         "--time-unit", metavar="U", help="unit of the trace's times: s, ms, us or ns"
     )
     group.add_argument(
-        "--hash-block", type=count(1, LENGTHS), metavar="N",
+        "--hash-block",
+        type=count(1, LENGTHS),
+        metavar="N",
         help="prompt tokens behind one hash id (Mooncake 512, Dynamo 64, Bailian 16)",
-    )  # fmt: skip
+    )
     empty = group.add_mutually_exclusive_group()
     empty.add_argument(
         "--drop-failed", action="store_true", help="leave out requests without output tokens"
@@ -156,23 +127,7 @@ def add_reading(group: Any, *, insist: str = "--format") -> None:
 
 
 def build_traffic(args: argparse.Namespace) -> Trace | Workload:
-    """Make the traffic that the options name.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Parsed options; ``seed`` is used by ``--jitter``.
-
-    Returns
-    -------
-    Trace or Workload
-        The traffic.
-
-    Raises
-    ------
-    InputError
-        None or several sources, or a source without a rate.
-    """
+    """Make the traffic that the options name."""
     import llmq
     from llmq.units import parse_rate
 
@@ -188,9 +143,11 @@ def build_traffic(args: argparse.Namespace) -> Trace | Workload:
         return _trace(args, rate)
     if args.workload:
         workload = llmq.load_workload(args.workload, rate)
-        return workload if args.cv is None else llmq.Workload.renewal(
-            workload.rate, workload.mix, workload.weights, cv=args.cv
-        )  # fmt: skip
+        return (
+            workload
+            if args.cv is None
+            else llmq.Workload.renewal(workload.rate, workload.mix, workload.weights, cv=args.cv)
+        )
     if args.prompt is None or args.output is None or rate is None:
         raise InputError("--prompt, --output and --rate belong together")
     mix = {"requests": llmq.RequestClass(args.prompt, args.output)}
@@ -235,10 +192,16 @@ def _trace(args: argparse.Namespace, rate: float | None) -> Trace:
         warnings.simplefilter("always", TraceWarning)
         try:
             trace = llmq.read_trace(
-                args.trace, format=args.format, jitter=args.jitter, rng=args.seed, arrivals=drawn,
-                time_unit=args.time_unit, hash_block=args.hash_block, output=args.output,
+                args.trace,
+                format=args.format,
+                jitter=args.jitter,
+                rng=args.seed,
+                arrivals=drawn,
+                time_unit=args.time_unit,
+                hash_block=args.hash_block,
+                output=args.output,
                 failed=_failed(args),
-            )  # fmt: skip
+            )
         except InputError as error:
             raise InputError(_as_options(str(error))) from error
     said = [str(warning.message) for warning in caught]
@@ -268,36 +231,20 @@ def _as_options(text: str) -> str:
 
 
 def build_policy(text: str | None) -> Policy:
-    """Read a policy option.
-
-    Parameters
-    ----------
-    text : str or None
-        E.g. ``sarathi:token_budget=512``; vLLM v1 if not given.
-
-    Returns
-    -------
-    Policy
-        The policy.
-    """
+    """Read a policy option."""
     from llmq import policies
 
     return policies.parse(text or "vllm")
 
 
 def add_slo(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the targets.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Of the command.
-    """
+    """Add the options of the targets."""
     group = parser.add_argument_group("targets")
     for name, words in (
-        ("ttft", "time to first token"), ("tpot", "time per further token"),
+        ("ttft", "time to first token"),
+        ("tpot", "time per further token"),
         ("e2e", "time to the last token"),
-    ):  # fmt: skip
+    ):
         group.add_argument(f"--{name}", metavar="T", help=f"{words}, with its unit: 500ms")
     group.add_argument(
         "--quantile", type=real, metavar="Q", help="each metric must be met by this share (0.99)"
@@ -305,18 +252,7 @@ def add_slo(parser: argparse.ArgumentParser) -> None:
 
 
 def build_slo(args: argparse.Namespace) -> SLO | None:
-    """Make the targets.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Parsed options.
-
-    Returns
-    -------
-    SLO or None
-        None if no target is set.
-    """
+    """Make the targets."""
     from llmq.model.slo import SLO
     from llmq.units import parse_duration
 
@@ -330,31 +266,14 @@ def build_slo(args: argparse.Namespace) -> SLO | None:
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the output and the seed.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Of the command.
-    """
+    """Add the options of the output and the seed."""
     parser.add_argument("--seed", type=count(0), default=0, help="of everything random (default 0)")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
 
 
 def teller(args: argparse.Namespace) -> Callable[[str], None] | None:
-    """Return what shows progress: one line on a terminal, overwritten as work goes on.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Parsed options.
-
-    Returns
-    -------
-    callable or None
-        None with ``--quiet`` or where stderr is no terminal.
-    """
+    """Return what shows progress: one line on a terminal, overwritten as work goes on."""
     if args.quiet or not sys.stderr.isatty():
         return None
 
@@ -370,29 +289,12 @@ def teller(args: argparse.Namespace) -> Callable[[str], None] | None:
 
 
 def print_json(value: object) -> None:
-    """Print JSON: the same input gives the same bytes.
-
-    Parameters
-    ----------
-    value : object
-        JSON-safe.
-    """
+    """Print JSON: the same input gives the same bytes."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def interval(estimate: Estimate) -> str:
-    """Write a time with its interval.
-
-    Parameters
-    ----------
-    estimate : Estimate
-        Seconds.
-
-    Returns
-    -------
-    str
-        E.g. ``"34.0 ms ± 3.5 ms"``.
-    """
+    """Write a time with its interval."""
     import math
 
     from llmq.units import format_seconds

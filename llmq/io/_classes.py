@@ -30,23 +30,6 @@ _SHAPES = (
 def read_lengths(table: Table, key: str) -> Lengths:
     """Read a law of token counts.
 
-    Parameters
-    ----------
-    table : Table
-        A table of the file.
-    key : str
-        The key of the law.
-
-    Returns
-    -------
-    Lengths
-        The law.
-
-    Raises
-    ------
-    InputError
-        Not one of the shapes, or a law that does not exist.
-
     Examples
     --------
     >>> read_lengths(Table("plan.toml", "chat", {"prompt": {"uniform": [1, 3]}}), "prompt").mean
@@ -105,21 +88,6 @@ def _quantiles(table: Table) -> dict[float, float]:
 
 def read_class(table: Table) -> RequestClass:
     """Read a request class.
-
-    Parameters
-    ----------
-    table : Table
-        With keys of ``CLASS_KEYS``; others are the caller's to check.
-
-    Returns
-    -------
-    RequestClass
-        The class.
-
-    Raises
-    ------
-    InputError
-        A missing key, keys that exclude each other, or lengths that make no class.
 
     Examples
     --------

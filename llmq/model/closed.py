@@ -56,8 +56,9 @@ class Closed(Arrivals):
         if not whole or self.users < 1:
             raise InputError(
                 f"users must be a whole number of clients, at least 1, got {self.users!r}",
-                field="users", value=self.users,
-            )  # fmt: skip
+                field="users",
+                value=self.users,
+            )
         for name in ("think", "cv"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
@@ -105,5 +106,6 @@ class Closed(Arrivals):
         raise InputError(
             f"a closed loop of {self.users} users {what}: its requests follow its answers. "
             "Simulate it and read the throughput, or use Workload.poisson(rate, mix)",
-            field="users", value=self.users,
-        )  # fmt: skip
+            field="users",
+            value=self.users,
+        )

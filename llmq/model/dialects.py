@@ -113,8 +113,18 @@ def _vllm(times: RequestTimes) -> dict[str, float]:
     return found
 
 
-_GUIDE = {"p01": 0.01, "p05": 0.05, "p10": 0.1, "p25": 0.25, "p50": 0.5, "p75": 0.75,
-          "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}  # fmt: skip
+_GUIDE = {
+    "p01": 0.01,
+    "p05": 0.05,
+    "p10": 0.1,
+    "p25": 0.25,
+    "p50": 0.5,
+    "p75": 0.75,
+    "p90": 0.9,
+    "p95": 0.95,
+    "p99": 0.99,
+    "p999": 0.999,
+}
 
 
 def _guidellm(times: RequestTimes) -> dict[str, float]:

@@ -72,9 +72,13 @@ class Engine:
 
     def __post_init__(self) -> None:
         for name, unit in (
-            ("token_budget", "token"), ("max_seqs", "request"), ("kv_tokens", "token"),
-            ("kv_block", "token"), ("prefill_chunk", "token"), ("gpus", "GPU"),
-        ):  # fmt: skip
+            ("token_budget", "token"),
+            ("max_seqs", "request"),
+            ("kv_tokens", "token"),
+            ("kv_block", "token"),
+            ("prefill_chunk", "token"),
+            ("gpus", "GPU"),
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(
@@ -83,13 +87,15 @@ class Engine:
         if not 0 <= self.per_swap < math.inf:
             raise InputError(
                 f"per_swap must be a finite number >= 0 (seconds per token), got {self.per_swap}",
-                field="per_swap", value=self.per_swap,
-            )  # fmt: skip
+                field="per_swap",
+                value=self.per_swap,
+            )
         if self.kv_tokens is not None and self.kv_tokens < self.kv_block:
             raise InputError(
                 f"kv_tokens ({self.kv_tokens}) must hold at least one block of {self.kv_block}",
-                field="kv_tokens", value=self.kv_tokens,
-            )  # fmt: skip
+                field="kv_tokens",
+                value=self.kv_tokens,
+            )
 
     @property
     def chunk(self) -> int:

@@ -366,9 +366,11 @@ class Lengths:
         if not isinstance(other, Lengths):
             return NotImplemented
         mine, theirs = self.weights, other.weights
-        same = np.array_equal(mine, theirs) if mine is not None and theirs is not None else (
-            mine is theirs
-        )  # fmt: skip
+        same = (
+            np.array_equal(mine, theirs)
+            if mine is not None and theirs is not None
+            else (mine is theirs)
+        )
         return bool(same) and np.array_equal(self.values, other.values)
 
     __hash__ = None  # type: ignore[assignment]

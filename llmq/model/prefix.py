@@ -150,8 +150,9 @@ class Prefix:
             row = int(bad[0])
             raise InputError(
                 f"request {row} has {len(self.row(row))} prefix blocks of {self.block} tokens, "
-                f"its prompt of {prompt[row]} tokens has only {most[row]}", row=row,
-            )  # fmt: skip
+                f"its prompt of {prompt[row]} tokens has only {most[row]}",
+                row=row,
+            )
 
     def per(self, kv_block: int) -> int:
         """Return how many KV blocks of an engine lie in one named block.
@@ -174,6 +175,7 @@ class Prefix:
         if self.block % kv_block:
             raise InputError(
                 f"the trace names prefix blocks of {self.block} tokens, which KV blocks of "
-                f"{kv_block} do not divide: choose a kv_block that does", kv_block=kv_block,
-            )  # fmt: skip
+                f"{kv_block} do not divide: choose a kv_block that does",
+                kv_block=kv_block,
+            )
         return self.block // kv_block

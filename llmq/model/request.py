@@ -22,8 +22,9 @@ def _lengths(name: str, value: Lengths | int, least: int) -> Lengths:
     if law.low < least:
         raise InputError(
             f"{name} must be at least {least} token{'s' * (least != 1)}, got {law.low}",
-            field=name, value=law.low,
-        )  # fmt: skip
+            field=name,
+            value=law.low,
+        )
     return law
 
 
@@ -92,8 +93,9 @@ class RequestClass:
                 "reasoning tokens are part of the output: at least one output token must be an "
                 f"answer, here the smallest answer has {least}. For independent laws of reasoning "
                 "and answer use RequestClass.with_reasoning(...)",
-                field="reasoning", value=least,
-            )  # fmt: skip
+                field="reasoning",
+                value=least,
+            )
 
     @classmethod
     @checked
@@ -130,11 +132,15 @@ class RequestClass:
         p, r, a = (
             _coupled(law, u)
             for law, u in zip(
-                (_lengths("prompt", prompt, 1), _lengths("reasoning", reasoning, 0),
-                 _lengths("answer", answer, 1)),
-                _scores(points, correlation), strict=True,
+                (
+                    _lengths("prompt", prompt, 1),
+                    _lengths("reasoning", reasoning, 0),
+                    _lengths("answer", answer, 1),
+                ),
+                _scores(points, correlation),
+                strict=True,
             )
-        )  # fmt: skip
+        )
         return cls(
             Lengths.empirical(p), Lengths.empirical(r + a), Lengths.empirical(r), paired=True
         )

@@ -127,6 +127,12 @@ def unshared(trace: Trace, *, kv_block: int = 16) -> Trace:
     share = float(hits.sum() / trace.prompt.sum())
     note = f"prompts without the {share:.3g} of their tokens that an endless prefix cache finds"
     return Trace(
-        trace.arrival, trace.prompt - hits, trace.output, trace.reasoning, trace.klass,
-        trace.classes, trace.source, (*trace.notes, note),
-    )  # fmt: skip
+        trace.arrival,
+        trace.prompt - hits,
+        trace.output,
+        trace.reasoning,
+        trace.klass,
+        trace.classes,
+        trace.source,
+        (*trace.notes, note),
+    )

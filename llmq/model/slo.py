@@ -50,13 +50,15 @@ class SLO:
             if not 0 < value < math.inf:
                 raise InputError(
                     f"SLO: {name} must be positive and finite (seconds), got {value}",
-                    field=name, value=value,
-                )  # fmt: skip
+                    field=name,
+                    value=value,
+                )
         if self.quantile is not None and not 0 < self.quantile < 1:
             raise InputError(
                 f"SLO: quantile must lie between 0 and 1 (0.99 for p99), got {self.quantile}",
-                field="quantile", value=self.quantile,
-            )  # fmt: skip
+                field="quantile",
+                value=self.quantile,
+            )
 
     @property
     def targets(self) -> dict[str, float]:

@@ -172,10 +172,16 @@ class Trace:
             Those requests.
         """
         return Trace(
-            self.arrival[rows], self.prompt[rows], self.output[rows], self.reasoning[rows],
-            self.klass[rows], self.classes, self.source, self.notes,
+            self.arrival[rows],
+            self.prompt[rows],
+            self.output[rows],
+            self.reasoning[rows],
+            self.klass[rows],
+            self.classes,
+            self.source,
+            self.notes,
             None if self.prefix is None else self.prefix.take(rows),
-        )  # fmt: skip
+        )
 
     @checked
     def head(self, n: int) -> Trace:
@@ -235,10 +241,16 @@ class Trace:
             asked = factor if rate is None else rate
             raise InputError(f"rate and factor must be positive and finite, got {asked}")
         return Trace(
-            (self.arrival - self.arrival[0]) / ratio, self.prompt, self.output, self.reasoning,
-            self.klass, self.classes, self.source,
-            (*self.notes, f"rate scaled by {ratio:.6g}"), self.prefix,
-        )  # fmt: skip
+            (self.arrival - self.arrival[0]) / ratio,
+            self.prompt,
+            self.output,
+            self.reasoning,
+            self.klass,
+            self.classes,
+            self.source,
+            (*self.notes, f"rate scaled by {ratio:.6g}"),
+            self.prefix,
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         # Through the constructor: arrays come out of a pickle unlocked.
@@ -265,14 +277,17 @@ def _tokens(name: str, value: npt.ArrayLike, n: int, least: int) -> Ints:
         row = int(np.flatnonzero(bad)[0])
         raise InputError(
             f"{name} of request {row} is {raw[row]}: must be a whole number of tokens >= {least}",
-            row=row, field=name, value=raw[row],
-        )  # fmt: skip
+            row=row,
+            field=name,
+            value=raw[row],
+        )
     if number.max() > TOKENS:
         row = int(number.argmax())
         raise InputError(
             f"{name} of request {row} is {raw[row]}: at most {TOKENS} tokens",
-            row=row, field=name,
-        )  # fmt: skip
+            row=row,
+            field=name,
+        )
     return np.array(raw, dtype=np.int64)
 
 

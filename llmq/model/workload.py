@@ -257,8 +257,12 @@ class Workload:
             table[:, mine] = np.stack(self.mix[name].sample(int(mine.sum()), child))
         return Trace(
             arrival=self.arrivals.times(requests, generator(time)),
-            prompt=table[0], output=table[1], reasoning=table[2], klass=codes, classes=names,
-        )  # fmt: skip
+            prompt=table[0],
+            output=table[1],
+            reasoning=table[2],
+            klass=codes,
+            classes=names,
+        )
 
 
 def _shares(

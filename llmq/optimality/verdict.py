@@ -214,8 +214,15 @@ def stability_test(
     before, share, n = math.nan, Estimate(math.nan, math.inf, 0), first
     for look, seed in enumerate(seed_sequence(rng).spawn(looks)):
         n = first * 2**look
-        parts = shares(policy, network, load, n, replications=replications,
-                       deterministic=deterministic, rng=seed)  # fmt: skip
+        parts = shares(
+            policy,
+            network,
+            load,
+            n,
+            replications=replications,
+            deterministic=deterministic,
+            rng=seed,
+        )
         half = student(parts, 1 - 2 * alpha / looks)
         share = Estimate(float(parts.mean()), half, replications, "replications")
         sign = (share.low > 0) - (share.high < 0)

@@ -24,34 +24,12 @@ __all__ = ["engine_text", "plan_to_dict", "plan_to_json"]
 
 
 def engine_text(one: CandidatePlan) -> str:
-    """Return the name of a candidate's engine.
-
-    Parameters
-    ----------
-    one : CandidatePlan
-        The candidate.
-
-    Returns
-    -------
-    str
-        Its own name, the engine's, or "engine".
-    """
+    """Return the name of a candidate's engine."""
     return one.candidate.name or one.candidate.engine.name or "engine"
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
     """Return a plan as JSON values.
-
-    Parameters
-    ----------
-    plan : Plan
-        The plan.
-
-    Returns
-    -------
-    dict
-        Of strings, finite numbers, booleans, null, lists and dicts only. ``chosen`` is the entry of
-        ``candidates`` that is the cheapest or has the fewest GPUs (``chosen_by``), or null.
 
     Examples
     --------
@@ -68,9 +46,8 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     ('feasible', 'chip', 3)
     """
     candidates = [
-        _candidate(one, region)
-        for one, region in zip(plan.candidates, plan.regions, strict=True)
-    ]  # fmt: skip
+        _candidate(one, region) for one, region in zip(plan.candidates, plan.regions, strict=True)
+    ]
     chosen = None if plan.chosen is None else candidates[plan.candidates.index(plan.chosen)]
     return {
         "verdict": plan.verdict,
@@ -95,20 +72,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def plan_to_json(plan: Plan, *, indent: int | None = 2) -> str:
-    """Return a plan as JSON text.
-
-    Parameters
-    ----------
-    plan : Plan
-        The plan.
-    indent : int, optional
-        As in :func:`json.dumps`.
-
-    Returns
-    -------
-    str
-        Equal plans give equal text.
-    """
+    """Return a plan as JSON text."""
     return json.dumps(plan_to_dict(plan), indent=indent, ensure_ascii=False, allow_nan=False)
 
 

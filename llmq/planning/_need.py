@@ -33,53 +33,23 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Loads and bounds of one engine.
+    """Loads and bounds of one engine."""
 
-    Parameters
-    ----------
-    region : Region
-        Of one engine at its settings, for the lengths of the window.
-    rates : mapping of str to float
-        Requests per second by class, in the window.
-    load, hardware_load : float
-        Engines at these settings and at any.
-    least, hardware_least : int
-        Engines with fewer than which no policy does, at these settings and at any.
-    window : str
-        The window in words; empty where all the traffic counts.
-    notes : tuple of str
-        What the bounds rest on beside the region.
-    """
-
-    region: Region
-    rates: Mapping[str, float]
+    region: Region  # of one engine at its settings, for the lengths of the window
+    rates: Mapping[str, float]  # requests per second by class, in the window
+    # load, hardware_load: engines at these settings and at any
     load: float
     hardware_load: float
+    # least, hardware_least: engines with fewer than which no policy does, at these settings
+    # and at any
     least: int
     hardware_least: int
-    window: str
-    notes: tuple[str, ...] = ()
+    window: str  # the window in words; empty where all the traffic counts
+    notes: tuple[str, ...] = ()  # what the bounds rest on beside the region
 
 
 def need_of(engine: Engine, traffic: Workload | Trace, slo: SLO, target: float) -> Need:
-    """Bound the engines that the traffic takes.
-
-    Parameters
-    ----------
-    engine : Engine
-        As it runs.
-    traffic : Workload or Trace
-        The traffic.
-    slo : SLO
-        The targets.
-    target : float
-        Share of the requests that must meet them.
-
-    Returns
-    -------
-    Need
-        Loads, bounds and where they come from.
-    """
+    """Bound the engines that the traffic takes."""
     if isinstance(traffic, Workload):
         region, rates = stability_region(engine, traffic.mix), traffic.rates
         load, hardware = _loads(engine, region, rates)

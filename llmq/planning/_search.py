@@ -53,16 +53,6 @@ class OutOfTime(Exception):
 def least_requests(target: float) -> int:
     """Return how many requests, all good, show a share with 95 % confidence.
 
-    Parameters
-    ----------
-    target : float
-        The share.
-
-    Returns
-    -------
-    int
-        Requests.
-
     Examples
     --------
     >>> least_requests(0.99), least_requests(0.9)
@@ -73,61 +63,27 @@ def least_requests(target: float) -> int:
 
 @dataclass(slots=True)
 class Search:
-    """All that stays the same while a candidate's count is searched, and what was tried.
+    """All that stays the same while a candidate's count is searched, and what was tried."""
 
-    Parameters
-    ----------
-    traffic : Workload or Trace
-        Who arrives at the whole fleet.
-    slo : SLO
-        The targets.
-    target : float
-        Share of requests that must meet them.
-    offer : Candidate
-        What could be bought.
-    engine : Engine
-        Its engine as the policy runs it.
-    seed : SeedSequence
-        The same for every count.
-    requests, longest : int
-        Requests of a path at first, and at most.
-    replications : int
-        Paths.
-    workers : int or map-like
-        As in :func:`llmq.simulate`.
-    tell : callable
-        Gets a line of text for each simulated path.
-    deadline : float
-        Of :func:`time.monotonic`; nothing is simulated after it.
-    need : Need, optional
-        Bounds of the traffic; set before the first count is simulated.
-    probes : dict of int to (Probe, Run)
-        What was simulated, by engines.
-    """
-
-    traffic: Workload | Trace
-    slo: SLO
-    target: float
-    offer: Candidate
-    engine: Engine
-    seed: np.random.SeedSequence
+    traffic: Workload | Trace  # who arrives at the whole fleet
+    slo: SLO  # the targets
+    target: float  # share of requests that must meet them
+    offer: Candidate  # what could be bought
+    engine: Engine  # its engine as the policy runs it
+    seed: np.random.SeedSequence  # the same for every count
+    # requests, longest: requests of a path at first, and at most
     requests: int
     longest: int
-    replications: int
-    workers: Workers
-    tell: Callable[[str], None]
-    deadline: float
-    need: Need | None = None
+    replications: int  # paths
+    workers: Workers  # as in :func:`llmq.simulate`
+    tell: Callable[[str], None]  # gets a line of text for each simulated path
+    deadline: float  # of :func:`time.monotonic`; nothing is simulated after it
+    need: Need | None = None  # bounds of the traffic; set before the first count is simulated
+    # what was simulated, by engines; (Probe, Run)
     probes: dict[int, tuple[Probe, Run]] = field(default_factory=dict)
 
     def alone(self) -> Run:
-        """Simulate the requests of a count, each by itself.
-
-        Returns
-        -------
-        Run
-            On an idle engine.
-        """
+        """Simulate the requests of a count, each by itself."""
         few = max(self.requests // FEW, self._least())
         if few < self.requests and not isinstance(self.traffic, Trace):
             run = self._alone(few)
@@ -138,9 +94,13 @@ class Search:
 
     def _alone(self, requests: int) -> Run:
         return run_alone(
-            self.traffic, self.engine, self.offer.policy,
-            requests=requests, replications=self.replications, rng=self.seed,
-        )  # fmt: skip
+            self.traffic,
+            self.engine,
+            self.offer.policy,
+            requests=requests,
+            replications=self.replications,
+            rng=self.seed,
+        )
 
     def _least(self) -> int:
         """Return the requests of a path that can show a share, half of them warm-up and drain."""
@@ -161,10 +121,14 @@ class Search:
             )
             scale = 1
         return simulate(
-            fleet, traffic, self.offer.policy, requests=requests * scale,
+            fleet,
+            traffic,
+            self.offer.policy,
+            requests=requests * scale,
             replications=1 if isinstance(traffic, Trace) else self.replications,
-            rng=self.seed, workers=self.workers,
-        )  # fmt: skip
+            rng=self.seed,
+            workers=self.workers,
+        )
 
     def _probe(self, engines: int) -> tuple[Probe, Run]:
         """Simulate a count, longer until it is decided whether it meets the targets."""
@@ -208,18 +172,7 @@ class Search:
         return min(math.ceil(wished), self.longest)
 
     def decided(self, probe: Probe) -> bool:
-        """Say whether a longer path would say the same: surely good, or surely not.
-
-        Parameters
-        ----------
-        probe : Probe
-            A simulated count.
-
-        Returns
-        -------
-        bool
-            True for a trace, which cannot be longer.
-        """
+        """Say whether a longer path would say the same: surely good, or surely not."""
         if isinstance(self.traffic, Trace) or probe.status == "overloaded":
             return True
         share = probe.attainment
@@ -229,56 +182,18 @@ class Search:
         return share.high < self.target
 
     def ok(self, engines: int) -> bool:
-        """Say whether a count meets the targets.
-
-        Parameters
-        ----------
-        engines : int
-            The count; it is simulated if it was not.
-
-        Returns
-        -------
-        bool
-            As :meth:`passes` says.
-        """
+        """Say whether a count meets the targets."""
         if engines not in self.probes:
             self.probes[engines] = self._probe(engines)
         return self.passes(self.probes[engines][0])
 
     def passes(self, probe: Probe) -> bool:
-        """Say whether a count is stable and its whole interval lies above the target.
-
-        Parameters
-        ----------
-        probe : Probe
-            A simulated count.
-
-        Returns
-        -------
-        bool
-            A trace need not be stable.
-        """
+        """Say whether a count is stable and its whole interval lies above the target."""
         steady = isinstance(self.traffic, Trace) or probe.status == "stable"
         return self.shown(probe.attainment) and steady
 
     def shown(self, share: Share) -> bool:
-        """Say whether the target is met with confidence, as far as the requests can show it.
-
-        Parameters
-        ----------
-        share : Share
-            Of requests within the targets.
-
-        Returns
-        -------
-        bool
-            True where the lower end of its interval reaches the target.
-
-        Raises
-        ------
-        InputError
-            All requests are within the targets, and too few to show the target.
-        """
+        """Say whether the target is met with confidence, as far as the requests can show it."""
         if share.n < least_requests(self.target) and share.value == 1:
             # All of them are good, so more engines would change nothing.
             most, need = 1 / (1 + Z2 / share.n), least_requests(self.target)
@@ -291,20 +206,7 @@ class Search:
         return share.low >= self.target
 
     def smallest(self, least: int, most: int, plenty: float) -> int | None:
-        """Find the smallest count that passes: gallop up from the lower bound, then bisect.
-
-        Parameters
-        ----------
-        least, most : int
-            Engines to begin with, and at most.
-        plenty : float
-            Engines beyond which the search ends where a quarter of them did as well.
-
-        Returns
-        -------
-        int or None
-            Engines; None where no count passes.
-        """
+        """Find the smallest count that passes: gallop up from the lower bound, then bisect."""
         low, high = least - 1, least
         while not self.ok(high):
             shares = {n: probe.attainment.value for n, (probe, _) in self.probes.items()}
@@ -320,24 +222,7 @@ class Search:
 
 
 def reason_of(s: Search, answer: int | None, most: int, *, finished: bool) -> str:
-    """Say why a count is the answer, or why there is none.
-
-    Parameters
-    ----------
-    s : Search
-        What was tried.
-    answer : int or None
-        Engines.
-    most : int
-        Engines that may be used.
-    finished : bool
-        Whether the search came to its end.
-
-    Returns
-    -------
-    str
-        A sentence without its full stop.
-    """
+    """Say why a count is the answer, or why there is none."""
     late = "" if finished else "; time ran out before smaller counts were tried"
     if answer:
         return f"{answer} engines meet {s.slo} with confidence{late}"
@@ -360,20 +245,7 @@ def reason_of(s: Search, answer: int | None, most: int, *, finished: bool) -> st
 
 
 def decides(s: Search, answer: int | None) -> str:
-    """Say what keeps the answer from being smaller.
-
-    Parameters
-    ----------
-    s : Search
-        What was tried.
-    answer : int or None
-        Engines.
-
-    Returns
-    -------
-    str
-        A sentence without its full stop; empty where there is no answer.
-    """
+    """Say what keeps the answer from being smaller."""
     if answer is None or s.need is None:
         return ""
     per = s.engine.gpus

@@ -28,15 +28,6 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 class Thinned(Arrivals):
     """One engine's share of a process.
 
-    Parameters
-    ----------
-    process : Arrivals
-        The arrivals of the fleet.
-    engines : int
-        Engines in the fleet.
-    in_turn : bool
-        Every n-th arrival; otherwise at random.
-
     Examples
     --------
     >>> from llmq.model.arrivals import Deterministic
@@ -44,9 +35,9 @@ class Thinned(Arrivals):
     array([0.5, 1. ])
     """
 
-    process: Arrivals
-    engines: int
-    in_turn: bool = True
+    process: Arrivals  # the arrivals of the fleet
+    engines: int  # engines in the fleet
+    in_turn: bool = True  # every n-th arrival; otherwise at random
 
     def __post_init__(self) -> None:
         if self.engines < 1:

@@ -36,18 +36,6 @@ DOUBTFUL = {"ttft": 8192, "tpot": 1024}
 def warn_of_units(engine: Engine, slo: SLO) -> None:
     """Warn of a target so wide that milliseconds were meant.
 
-    Parameters
-    ----------
-    engine : Engine
-        Whose iteration with one token is the measure.
-    slo : SLO
-        The targets.
-
-    Warns
-    -----
-    UnitWarning
-        A time to first token of 8,192 such iterations, a time per token of 1,024.
-
     Examples
     --------
     >>> from llmq.model.time.batchtime import BatchTime
@@ -79,24 +67,6 @@ def run_alone(
 ) -> Run:
     """Simulate requests so far apart that none meets another.
 
-    Parameters
-    ----------
-    traffic : Workload or Trace
-        Where the requests come from; a trace is taken whole.
-    engine : Engine
-        The engine.
-    policy : Policy
-        How it schedules.
-    requests, replications : int
-        Length and number of the paths, for a workload.
-    rng : Generator, SeedSequence, int or None
-        Source of their lengths, which are those of the same paths with company.
-
-    Returns
-    -------
-    Run
-        All requests are measured.
-
     Examples
     --------
     >>> from llmq import policies
@@ -115,9 +85,13 @@ def run_alone(
     spread: Workload | Trace
     if isinstance(traffic, Trace):
         spread = Trace(
-            np.arange(len(traffic)) * apart, traffic.prompt, traffic.output, traffic.reasoning,
-            traffic.klass, traffic.classes,
-        )  # fmt: skip
+            np.arange(len(traffic)) * apart,
+            traffic.prompt,
+            traffic.output,
+            traffic.reasoning,
+            traffic.klass,
+            traffic.classes,
+        )
     else:
         spread = dataclasses.replace(traffic, arrivals=Deterministic(1 / apart))
     paths = 1 if isinstance(traffic, Trace) else replications
@@ -127,26 +101,9 @@ def run_alone(
 
 
 def nearest_targets(run: Run, slo: SLO, target: float) -> dict[str, float]:
-    """Raise the targets that are missed to what the requests alone meet with confidence.
-
-    A tenth of the allowed misses is left to queueing: a target just met alone would need engines
-    without number.
-
-    Parameters
-    ----------
-    run : Run
-        The requests, each alone.
-    slo : SLO
-        The targets.
-    target : float
-        Share that must meet them.
-
-    Returns
-    -------
-    dict of str to float
-        Seconds by metric; those that need no change are as they were. The same share of the
-        requests meets each one that was raised.
-    """
+    """Raise the targets that are missed to what the requests alone meet with confidence."""
+    # A tenth of the allowed misses is left to queueing: a target just met alone would need
+    # engines without number.
     found = {name: np.sort(run.metric(name).values, axis=None) for name in slo.targets}
     seen = {name: values[~np.isnan(values)] for name, values in found.items()}
 
@@ -170,22 +127,7 @@ def nearest_targets(run: Run, slo: SLO, target: float) -> dict[str, float]:
 
 
 def hopeless(run: Run, slo: SLO, target: float) -> str:
-    """Say which targets no count of engines can meet, and the nearest that can be met.
-
-    Parameters
-    ----------
-    run : Run
-        The requests, each alone, too few of which meet the targets.
-    slo : SLO
-        The targets.
-    target : float
-        Share that must meet them.
-
-    Returns
-    -------
-    str
-        A sentence. A target named in it is met by the requests alone as it is written.
-    """
+    """Say which targets no count of engines can meet, and the nearest that can be met."""
     near = nearest_targets(run, slo, target)
     words, better = [], []
     for name, limit in slo.targets.items():

@@ -133,8 +133,10 @@ def plan_capacity(
     if not isinstance(slo, SLO):
         raise InputError(
             f"the targets of a plan must be an llmq.SLO, got {type(slo).__name__}: write "
-            "llmq.SLO(ttft=0.5, tpot=0.05, quantile=0.99)", field="slo", value=slo,
-        )  # fmt: skip
+            "llmq.SLO(ttft=0.5, tpot=0.05, quantile=0.99)",
+            field="slo",
+            value=slo,
+        )
     target = slo.quantile if slo.quantile is not None else attainment
     if not 0 < target < 1:
         raise InputError(f"attainment must lie between 0 and 1, got {target}", value=target)
@@ -152,20 +154,39 @@ def plan_capacity(
 
     def plan() -> Plan:
         return _plan(
-            done, len(offers), slo, target, traffic,
+            done,
+            len(offers),
+            slo,
+            target,
+            traffic,
             provenance(
-                entropy=seed.entropy, slo=slo, target=target, requests=first, longest=most,
-                replications=replications, traffic=_describe(traffic),
+                entropy=seed.entropy,
+                slo=slo,
+                target=target,
+                requests=first,
+                longest=most,
+                replications=replications,
+                traffic=_describe(traffic),
             ),
-        )  # fmt: skip
+        )
 
     try:
         for offer in offers:
             tell = _teller(progress, offer.label)
             search = Search(
-                traffic, slo, target, offer, effective(offer.engine, offer.policy), seed, first,
-                most, replications, workers, tell, deadline,
-            )  # fmt: skip
+                traffic,
+                slo,
+                target,
+                offer,
+                effective(offer.engine, offer.policy),
+                seed,
+                first,
+                most,
+                replications,
+                workers,
+                tell,
+                deadline,
+            )
             if time.monotonic() > deadline:
                 break
             done.append(_plan_one(search, max_gpus))
@@ -211,8 +232,9 @@ def _candidates(
     if isinstance(anything, str) or not isinstance(anything, Sequence):
         raise InputError(
             f"candidates must be llmq.Engine objects, got {given!r}: "
-            "load one by name with llmq.load_engine('llama-3.1-8b/h100')", value=given,
-        )  # fmt: skip
+            "load one by name with llmq.load_engine('llama-3.1-8b/h100')",
+            value=given,
+        )
     offers = [one if isinstance(one, Candidate) else Candidate(one, policy) for one in given]
     for one in offers:
         if not isinstance(one.engine, Engine):
@@ -226,9 +248,13 @@ def _candidates(
 
 
 def _plan(
-    done: Sequence[tuple[CandidatePlan, Need]], offers: int, slo: SLO, target: float,
-    traffic: Workload | Trace, made: Provenance,
-) -> Plan:  # fmt: skip
+    done: Sequence[tuple[CandidatePlan, Need]],
+    offers: int,
+    slo: SLO,
+    target: float,
+    traffic: Workload | Trace,
+    made: Provenance,
+) -> Plan:
     plans, needs = [one for one, _ in done], [need for _, need in done]
     feasible = [one for one in plans if one.feasible]
     complete = len(plans) == offers and all(one.finished for one in plans)
@@ -300,11 +326,11 @@ def _report(
     shown, curves = _latencies(run)
     tried = [s.probes[n][0] for n in sorted(s.probes)]
     point = [
-        one.engines for one in tried
-        if one.attainment.value >= s.target and (
-            isinstance(s.traffic, Trace) or one.status != "overloaded"
-        )
-    ]  # fmt: skip
+        one.engines
+        for one in tried
+        if one.attainment.value >= s.target
+        and (isinstance(s.traffic, Trace) or one.status != "overloaded")
+    ]
     return CandidatePlan(
         candidate=s.offer,
         feasible=answer is not None,

@@ -187,11 +187,7 @@ def max_rate(
 
     if probes < 1:
         raise InputError(f"probes must be at least 1, got {probes}", value=probes)
-    if share is not None and slo.quantile is not None:
-        raise InputError(f"the targets already say {slo.quantile:g} of the requests: drop share=")
-    goal = slo.quantile or share or 0.99
-    if not 0 < goal < 1:
-        raise InputError(f"share must lie between 0 and 1, got {goal}", value=goal)
+    goal = _goal(slo, share)
     root = seed_sequence(rng)
     chosen = VLLM() if policy is None else policy
     system = priced(engine_or_fleet, chosen)
@@ -206,16 +202,19 @@ def max_rate(
 
     def at(rate: float, paths: int, length: int) -> Run:
         return simulate(
-            engine_or_fleet, workload.at_rate(rate), chosen, replications=paths, requests=length,
+            engine_or_fleet,
+            workload.at_rate(rate),
+            chosen,
+            replications=paths,
+            requests=length,
             rng=np.random.SeedSequence(root.entropy, spawn_key=root.spawn_key),
-        )  # fmt: skip
+        )
 
     top = bound if math.isfinite(bound) else 2 * workload.rate
     pilots: list[Probe] = []
     tried: list[Probe] = []
     for done in range(probes):
-        # The last one is never a pilot.
-        pilot = done < probes // 2
+        pilot = done < probes // 2  # the last one is never a pilot
         rate = _halved(pilots, goal, top) if pilot else _next(pilots, tried, goal, top)
         run = at(rate, replications, max(1, requests // SHORT))
         if not pilot:
@@ -226,19 +225,40 @@ def max_rate(
             progress(done + 1, probes)
     low, high = _ends([*pilots, *tried], goal, bound)
     return MaxRate(
-        rate=_crossing(tried, goal, low, high), low=low, high=high, bound=bound,
+        rate=_crossing(tried, goal, low, high),
+        low=low,
+        high=high,
+        bound=bound,
         hardware_bound=workload.rate * free.margin(workload.rates),
-        probes=(*pilots, *tried), kind=Kind.SIMULATED,
+        probes=(*pilots, *tried),
+        kind=Kind.SIMULATED,
         assumptions=(
-            f"{goal:.4g} of the requests must meet {slo}", "more load is never better",
+            f"{goal:.4g} of the requests must meet {slo}",
+            "more load is never better",
             *run.assumptions,
         ),
         source=run.source,
         provenance=provenance(
-            entropy=root.entropy, system=engine_or_fleet, policy=run.policy, slo=slo,
-            probes=probes, requests=requests, replications=replications, longest=most,
+            entropy=root.entropy,
+            system=engine_or_fleet,
+            policy=run.policy,
+            slo=slo,
+            probes=probes,
+            requests=requests,
+            replications=replications,
+            longest=most,
         ),
-    )  # fmt: skip
+    )
+
+
+def _goal(slo: SLO, share: float | None) -> float:
+    """Share of the requests that must meet all targets."""
+    if share is not None and slo.quantile is not None:
+        raise InputError(f"the targets already say {slo.quantile:g} of the requests: drop share=")
+    goal = slo.quantile or share or 0.99
+    if not 0 < goal < 1:
+        raise InputError(f"share must lie between 0 and 1, got {goal}", value=goal)
+    return goal
 
 
 def _lengthened(at: Callable[[int, int], Run], run: Run, slo: SLO, goal: float, most: int) -> Run:
@@ -271,10 +291,7 @@ def _ends(tried: list[Probe], goal: float, top: float) -> tuple[float, float]:
     """Largest rate that is surely good, and the smallest that surely is not."""
     bad = [p.rate for p in tried if p.verdict == "overloaded" or p.share.high < goal]
     high = min([*bad, top])
-    good = [
-        p.rate for p in tried
-        if p.verdict == "stable" and p.share.low >= goal and not p.pilot
-    ]  # fmt: skip
+    good = [p.rate for p in tried if p.verdict == "stable" and p.share.low >= goal and not p.pilot]
     return max([rate for rate in good if rate <= high], default=0.0), high
 
 

@@ -54,19 +54,22 @@ class Candidate:
             raise InputError(
                 f"the policy of a candidate must be an llmq policy, got {self.policy!r}: write "
                 "policies.Sarathi() or policies.parse('sarathi:token_budget=512')",
-                field="policy", value=self.policy,
-            )  # fmt: skip
+                field="policy",
+                value=self.policy,
+            )
         if self.price is not None and not 0 < self.price < math.inf:
             raise InputError(
                 f"price must be a positive number (of one GPU for an hour), got {self.price!r}",
-                field="price", value=self.price,
-            )  # fmt: skip
+                field="price",
+                value=self.price,
+            )
         if getattr(self.engine, "prefix_cache", False):  # a fleet is refused later, by name
             raise InputError(
                 "a plan cannot count on a prefix cache: its bounds are for whole prompts. Plan "
                 "with prefix_cache=False and simulate the answer with it",
-                field="prefix_cache", value=True,
-            )  # fmt: skip
+                field="prefix_cache",
+                value=True,
+            )
 
     @property
     def label(self) -> str:

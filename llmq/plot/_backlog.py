@@ -69,9 +69,13 @@ def draw_backlog(
                 came, gone = run.requests.arrival[0], np.sort(run.requests.finish[0])
                 present = np.arange(1, requests + 1) - np.searchsorted(gone, came, "right")
                 (line,) = ax.plot(
-                    came, present, color=colour(number), linestyle=("-", "--")[number], marker="",
+                    came,
+                    present,
+                    color=colour(number),
+                    linestyle=("-", "--")[number],
+                    marker="",
                     linewidth=1.0,
-                )  # fmt: skip
+                )
             handles.append(line)
             labels.append(label(_title(found, policy, number)))
         if found.reach is not None and found.cycle is not None:

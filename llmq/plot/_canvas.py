@@ -89,20 +89,7 @@ def styled() -> Iterator[None]:
 
 
 def axes_for(ax: Axes | None, *, height: float | None = None) -> Axes:
-    """Return the axes to draw on: those given, or those of a new figure.
-
-    Parameters
-    ----------
-    ax : matplotlib axes, optional
-        Returned as they are.
-    height : float, optional
-        Of a new figure, inches; the style's if not given.
-
-    Returns
-    -------
-    matplotlib axes
-        Not registered with pyplot.
-    """
+    """Return the axes to draw on: those given, or those of a new figure."""
     if ax is not None:
         return ax
     from matplotlib.figure import Figure
@@ -114,18 +101,7 @@ def axes_for(ax: Axes | None, *, height: float | None = None) -> Axes:
 
 
 def colour(i: int) -> str:
-    """Return a colour of the style's cycle; call it inside :func:`styled`.
-
-    Parameters
-    ----------
-    i : int
-        Number, from 0.
-
-    Returns
-    -------
-    str
-        Fixed, where matplotlib's ``"C0"`` depends on the settings when the figure is saved.
-    """
+    """Return a colour of the style's cycle; call it inside :func:`styled`."""
     from matplotlib import rcParams
 
     known: list[str] = rcParams["axes.prop_cycle"].by_key()["color"]
@@ -134,19 +110,6 @@ def colour(i: int) -> str:
 
 def label(text: str, most: int = 44) -> str:
     r"""Return a name as it may stand in a figure.
-
-    Parameters
-    ----------
-    text : str
-        From input.
-    most : int
-        Characters; longer names lose their middle.
-
-    Returns
-    -------
-    str
-        Printable, on one line; a leading underscore, which would hide it from a legend, is moved
-        in by a space.
 
     Examples
     --------
@@ -163,18 +126,7 @@ def label(text: str, most: int = 44) -> str:
 def legend_below(
     ax: Axes, handles: Sequence[Any], labels: Sequence[str], *, title: str | None = None
 ) -> None:
-    """Put the legend under the axis label, where it cannot cover data.
-
-    Parameters
-    ----------
-    ax : matplotlib axes
-        The axes.
-    handles, labels : sequence
-        What to show: two short ones share a row where the axes are wide enough, long ones have
-        their own.
-    title : str, optional
-        Above the entries.
-    """
+    """Put the legend under the axis label, where it cannot cover data."""
     from matplotlib.transforms import ScaledTranslation
 
     figure: Any = ax.figure
@@ -184,25 +136,23 @@ def legend_below(
     # 32 points hold the tick labels and the axis label, whatever the height of the axes.
     down = ax.transAxes + ScaledTranslation(0, -32 / 72, figure.dpi_scale_trans)
     found = ax.legend(
-        handles, labels, title=title, loc="upper left", bbox_to_anchor=(0.0, 0.0),
-        bbox_transform=down, borderaxespad=0.0, borderpad=0.2, alignment="left",
-        ncols=columns, title_fontsize="small",
-    )  # fmt: skip
+        handles,
+        labels,
+        title=title,
+        loc="upper left",
+        bbox_to_anchor=(0.0, 0.0),
+        bbox_transform=down,
+        borderaxespad=0.0,
+        borderpad=0.2,
+        alignment="left",
+        ncols=columns,
+        title_fontsize="small",
+    )
     found.get_title().set_parse_math(False)
 
 
 def nines_scale(axis_of: Axes, target: float, least: float) -> None:
-    """Draw the shares of the y axis by their nines.
-
-    Parameters
-    ----------
-    axis_of : matplotlib axes
-        The axes.
-    target : float
-        Share that matters, below 1.
-    least : float
-        Smallest share shown.
-    """
+    """Draw the shares of the y axis by their nines."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     eps = (1 - target) / 40
@@ -233,15 +183,7 @@ def _ticks(target: float, bottom: float, place: Any) -> list[float]:
 
 
 def logit_scale(axis_of: Axes, low: float, high: float) -> None:
-    """Draw the probabilities of the y axis by their log odds: both tails keep room.
-
-    Parameters
-    ----------
-    axis_of : matplotlib axes
-        The axes.
-    low, high : float
-        Smallest and largest probability shown, between 0 and 1.
-    """
+    """Draw the probabilities of the y axis by their log odds: both tails keep room."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axis_of.set_yscale("logit")
@@ -285,15 +227,7 @@ def svg(drawn: Axes | Figure) -> str:
 
 
 def seconds_scale(axis_of: Axes, low: float, high: float) -> None:
-    """Scale the x axis for times: logarithmic where they span more than a factor of 12.
-
-    Parameters
-    ----------
-    axis_of : matplotlib axes
-        The axes.
-    low, high : float
-        Smallest and largest time shown, seconds.
-    """
+    """Scale the x axis for times: logarithmic where they span more than a factor of 12."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     if not high > 12 * low > 0:

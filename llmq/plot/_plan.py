@@ -108,9 +108,15 @@ def _named(one: CandidatePlan) -> str:
 
 def _ring(paint: str) -> dict[str, Any]:
     return {
-        "marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": paint,
-        "markeredgewidth": 1.3, "linestyle": "", "clip_on": False, "zorder": 4,
-    }  # fmt: skip
+        "marker": "o",
+        "markersize": 11,
+        "markerfacecolor": "none",
+        "markeredgecolor": paint,
+        "markeredgewidth": 1.3,
+        "linestyle": "",
+        "clip_on": False,
+        "zorder": 4,
+    }
 
 
 def _draw_probes(ax: Axes, one: CandidatePlan, i: int) -> Any:
@@ -234,8 +240,16 @@ def _draw_quantiles(
     ends: Floats = np.array([_ends(at) for _, at in points]).T
     ax.fill_betweenx(q, ends[0], ends[1], color=colour(0), alpha=0.18, linewidth=0, zorder=2)
     bars = ax.errorbar(
-        mean, q, xerr=[mean - ends[0], ends[1] - mean], color=colour(0), marker="o", markersize=4,
-        linestyle="-", linewidth=0.8, elinewidth=1.2, zorder=3,
-    )  # fmt: skip
+        mean,
+        q,
+        xerr=[mean - ends[0], ends[1] - mean],
+        color=colour(0),
+        marker="o",
+        markersize=4,
+        linestyle="-",
+        linewidth=0.8,
+        elinewidth=1.2,
+        zorder=3,
+    )
     n = points[0][1].observations
     return [bars], [f"simulated quantiles, 95 % intervals ({n:,} requests)"]

@@ -48,28 +48,18 @@ _LINES = {
 @checked(record=True)
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A region along some of its classes, the others held.
+    """A region along some of its classes, the others held."""
 
-    Parameters
-    ----------
-    classes : tuple of str
-        One or two.
-    held : mapping of str to float
-        Rates of the other classes, requests per second.
-    outer : ndarray, shape (n_corners, n_classes)
-        Corners of the outer bound but the origin, requests per second, from the second axis to the
-        first; empty where the other classes alone use the whole capacity.
-    resources : tuple of str
-        What binds on each edge between two corners (for one class: at its end).
-    inner : ndarray, shape (n_points, n_classes)
-        Points on the inner bound in the same order; empty where it holds nothing, equal to
-        ``outer`` where the region is exact.
-    """
-
-    classes: tuple[str, ...]
-    held: Mapping[str, float]
+    classes: tuple[str, ...]  # one or two
+    held: Mapping[str, float]  # rates of the other classes, requests per second
+    # corners of the outer bound but the origin, requests per second, from the second axis to
+    # the first; empty where the other classes alone use the whole capacity; shape (n_corners,
+    # n_classes)
     outer: Floats
+    # what binds on each edge between two corners (for one class: at its end)
     resources: tuple[str, ...]
+    # points on the inner bound in the same order; empty where it holds nothing, equal to
+    # ``outer`` where the region is exact; shape (n_points, n_classes)
     inner: Floats
 
 
@@ -78,25 +68,6 @@ def cut(
     region: StabilityRegion, rates: Rates | None = None, classes: Sequence[str] | None = None
 ) -> Slice:
     """Cut a region along one or two of its classes.
-
-    Parameters
-    ----------
-    region : StabilityRegion
-        The region.
-    rates : mapping of str to float, optional
-        Requests per second; the classes that are not shown are held at theirs, else at 0.
-    classes : sequence of str, optional
-        Which; the two with the largest share of the load if not given.
-
-    Returns
-    -------
-    Slice
-        Boundaries.
-
-    Raises
-    ------
-    InputError
-        An unknown class, one named twice, or neither one nor two of them.
 
     Examples
     --------
@@ -146,11 +117,9 @@ def _shown(region: StabilityRegion, at: Rates, classes: Sequence[str] | None) ->
 
 
 def _edges(rows: Floats) -> tuple[Floats, list[int]]:
-    """Corners of ``{p >= 0 : rows @ p <= 1}`` but the origin, and the row of each edge.
-
-    A row ``(a, b)`` holds an edge exactly if it is on the upper right hull of all rows; neighbours
-    on the hull meet in a corner.
-    """
+    """Corners of ``{p >= 0 : rows @ p <= 1}`` but the origin, and the row of each edge."""
+    # A row ``(a, b)`` holds an edge exactly if it is on the upper right hull of all rows;
+    # neighbours on the hull meet in a corner.
     if rows.shape[1] == 1:
         last = int(np.argmax(rows[:, 0]))
         return 1 / rows[[last]], [last]
@@ -266,9 +235,14 @@ def _draw_plane(ax: Axes, region: StabilityRegion, found: Slice) -> None:
     if region.kind is not Kind.EXACT:
         gap = np.vstack((found.outer, found.inner[::-1] if len(found.inner) else origin))
         ax.fill(
-            *gap.T, facecolor="none", edgecolor=GREY, hatch="////", linewidth=0, alpha=0.7,
+            *gap.T,
+            facecolor="none",
+            edgecolor=GREY,
+            hatch="////",
+            linewidth=0,
+            alpha=0.7,
             label=_GAP,
-        )  # fmt: skip
+        )
     named: set[str] = set()
     for start, stop, resource in zip(found.outer, found.outer[1:], found.resources, strict=False):
         number, dash, words = _LINES[resource]
@@ -291,14 +265,27 @@ def _draw_bar(ax: Axes, region: StabilityRegion, found: Slice) -> None:
     ax.barh(0, inner, height=0.5, color=colour(5), alpha=0.3, linewidth=0, label=what)
     if end > inner:
         ax.barh(
-            0, end - inner, left=inner, height=0.5, facecolor="none", edgecolor=GREY,
-            hatch="////", linewidth=0, alpha=0.7, label=_GAP,
-        )  # fmt: skip
+            0,
+            end - inner,
+            left=inner,
+            height=0.5,
+            facecolor="none",
+            edgecolor=GREY,
+            hatch="////",
+            linewidth=0,
+            alpha=0.7,
+            label=_GAP,
+        )
     number, _, words = _LINES[found.resources[0]]
     ax.plot(
-        [end, end], [-0.4, 0.4], color=colour(number), linestyle="-", marker="", linewidth=2.2,
+        [end, end],
+        [-0.4, 0.4],
+        color=colour(number),
+        linestyle="-",
+        marker="",
+        linewidth=2.2,
         label=f"{_limit(region)}: {words}",
-    )  # fmt: skip
+    )
 
 
 def _limit(region: StabilityRegion) -> str:
@@ -331,9 +318,13 @@ def _finish(
         ax.set_ylim(0, 1.05 * most[1] or 1.0)
     if not len(found.outer):
         ax.text(
-            0.5, 0.5, "the other classes alone\nuse the whole capacity",
-            transform=ax.transAxes, ha="center", va="center",
-        )  # fmt: skip
+            0.5,
+            0.5,
+            "the other classes alone\nuse the whole capacity",
+            transform=ax.transAxes,
+            ha="center",
+            va="center",
+        )
     others = ", ".join(f"{label(n, 16)} {r:.4g}" for n, r in found.held.items() if r > 0)
     if handles:
         legend_below(

@@ -72,9 +72,14 @@ def draw_residuals(
         for i, (rows, words) in enumerate(((~mixed, "decodes alone"), (mixed, "with prefill"))):
             if (rows & shown).any():
                 (cross,) = ax.plot(
-                    x[rows & shown], error[rows & shown], color=colour(i + 1), marker="x",
-                    markersize=3, linestyle="", zorder=2,
-                )  # fmt: skip
+                    x[rows & shown],
+                    error[rows & shown],
+                    color=colour(i + 1),
+                    marker="x",
+                    markersize=3,
+                    linestyle="",
+                    zorder=2,
+                )
                 handles.append(cross)
                 labels.append(words)
         (line,) = ax.plot(*_means(x, error), color=colour(0), marker="", zorder=3)
@@ -123,9 +128,14 @@ def draw_staircase(fit: Fit, profile: Profile, *, ax: Axes | None = None) -> Axe
         ax = axes_for(ax)
         seconds = fit.law.curve(profile.tokens[near]) - fit.residuals[near]
         (cross,) = ax.plot(
-            profile.tokens[near], seconds, color=colour(1), marker="x", markersize=3,
-            linestyle="", zorder=2,
-        )  # fmt: skip
+            profile.tokens[near],
+            seconds,
+            color=colour(1),
+            marker="x",
+            markersize=3,
+            linestyle="",
+            zorder=2,
+        )
         (line,) = ax.plot(grid, fit.law.curve(grid), color=colour(0), marker="", zorder=3)
         handles, labels = [cross, line], ["measured less attention", f"fitted law: {fit.form}"]
         for edge in range(tile, most + 1, tile):

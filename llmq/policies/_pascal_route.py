@@ -22,61 +22,19 @@ GRACE = 0.25
 
 
 def low_queue(view: View, demote: int) -> Bools:
-    """Which rows are answering, or have reasoned for so long that they count as that.
-
-    Parameters
-    ----------
-    view : View
-        The engine.
-    demote : int
-        Prompt and output tokens above which a reasoning request is demoted.
-
-    Returns
-    -------
-    ndarray of bool
-        True in the low queue.
-    """
+    """Which rows are answering, or have reasoned for so long that they count as that."""
     long = (view.generated > 0) & (view.prompt + view.generated > demote)
     return np.asarray(view.answering | long)
 
 
 def level(view: View, demote: int) -> Ints:
-    """Output tokens since a row entered its queue.
-
-    Parameters
-    ----------
-    view : View
-        The engine.
-    demote : int
-        As in :func:`low_queue`.
-
-    Returns
-    -------
-    ndarray of int
-        Tokens.
-    """
+    """Output tokens since a row entered its queue."""
     entry = np.where(low_queue(view, demote), np.maximum(demote - view.prompt + 1, 1), 0)
     return np.asarray(view.generated - np.where(view.answering, view.thought, entry))
 
 
 def in_time(view: View, now: float, tau: float) -> bool:
-    """Whether every answer on an engine keeps up with its reader.
-
-    Parameters
-    ----------
-    view : View
-        The engine.
-    now : float
-        Seconds.
-    tau : float
-        Seconds a reader takes for a token; the first is due at the first answer token, at the
-        latest 0.25 s after the reasoning.
-
-    Returns
-    -------
-    bool
-        False if a token is due that has not been made.
-    """
+    """Whether every answer on an engine keeps up with its reader."""
     start = np.fmin(view.first, view.boundary + GRACE)
     due = np.where(now >= start, np.floor((now - start) / tau) + 1, 0)
     return not np.any(view.answering & (view.generated - view.thought < due))
@@ -84,18 +42,6 @@ def in_time(view: View, now: float, tau: float) -> bool:
 
 def new_choice(healthy: npt.ArrayLike, kv: npt.ArrayLike) -> Ints:
     """Algorithm 1: the least KV among the engines whose answers are in time, else among all.
-
-    Parameters
-    ----------
-    healthy : array_like of bool, shape (..., engines)
-        Whether all answers are in time.
-    kv : array_like, shape (..., engines)
-        KV tokens, device and host.
-
-    Returns
-    -------
-    ndarray of int
-        The first of equals.
 
     Examples
     --------
@@ -112,21 +58,6 @@ def answer_choice(
 ) -> Ints:
     """Algorithm 2: the fewest reasoning requests among the engines whose answers are in time.
 
-    Parameters
-    ----------
-    healthy : array_like of bool, shape (..., engines)
-        Whether all answers are in time.
-    reasoning, fresh : array_like, shape (..., engines)
-        Requests in the high queue, and those in their first quantum in the low one; the latter
-        count only if no engine is healthy.
-    here : array_like of int
-        The present engine, which wins ties.
-
-    Returns
-    -------
-    ndarray of int
-        The first of equals after ``here``.
-
     Examples
     --------
     >>> answer_choice([False] * 3, [2, 1, 0], [0, 0, 4], 0)
@@ -140,47 +71,25 @@ def answer_choice(
 
 
 def stays(room_here: npt.ArrayLike, room_there: npt.ArrayLike) -> Bools:
-    """Override: a request stays where there is room if its target has none.
-
-    Parameters
-    ----------
-    room_here, room_there : array_like of bool
-        Whether it fits.
-
-    Returns
-    -------
-    ndarray of bool
-        True to stay.
-    """
+    """Override: a request stays where there is room if its target has none."""
     return np.asarray(np.asarray(room_here) & ~np.asarray(room_there))
 
 
 @dataclass(frozen=True, slots=True)
 class PascalRoute(Router):
-    """Where arrivals and answers go.
+    """Where arrivals and answers go."""
 
-    Parameters
-    ----------
-    quantum, demote : int
-        Of the policy.
-    migrate, adaptive : bool
-        Requests may move when their reasoning ends; they stay where there is room if the target
-        has none.
-    tau : float
-        Seconds a reader takes for a token.
-    room : {"high_aware", "resident"}
-        What must leave room: the whole high queue and the resident answers, or all residents.
-    count_waiting : bool
-        The prompts of waiting requests count as KV of their engine.
-    """
-
+    # quantum, demote: of the policy
     quantum: int = 500
     demote: int = 5000
+    # migrate, adaptive: requests may move when their reasoning ends; they stay where there is
+    # room if the target has none
     migrate: bool = True
     adaptive: bool = True
-    tau: float = 0.1
+    tau: float = 0.1  # seconds a reader takes for a token
+    # what must leave room: the whole high queue and the resident answers, or all residents
     room: Literal["high_aware", "resident"] = "high_aware"
-    count_waiting: bool = False
+    count_waiting: bool = False  # the prompts of waiting requests count as KV of their engine
     name: ClassVar[str] = "pascal"
     sees: ClassVar[frozenset[str]] = frozenset({"views"})
 
@@ -190,35 +99,12 @@ class PascalRoute(Router):
         return self.migrate
 
     def footprint(self, view: View) -> float:
-        """KV tokens of an engine.
-
-        Parameters
-        ----------
-        view : View
-            The engine.
-
-        Returns
-        -------
-        float
-            Prompt and output tokens of those that have started, from the start of their first
-            iteration on (of all, if waiting ones count).
-        """
+        """KV tokens of an engine."""
         counted = view.resident | (view.kv + view.host > 0) | self.count_waiting
         return float(np.sum((view.prompt + view.generated)[counted]))
 
     def healthy(self, signals: Signals) -> Bools:
-        """Which engines have all their answers in time.
-
-        Parameters
-        ----------
-        signals : Signals
-            The engines.
-
-        Returns
-        -------
-        ndarray of bool
-            One entry for each.
-        """
+        """Which engines have all their answers in time."""
         return np.array([in_time(v, v.time, self.tau) for v in signals.views])
 
     def pick(self, signals: Signals) -> int:
@@ -244,22 +130,7 @@ class PascalRoute(Router):
         return target
 
     def fits(self, view: View, tokens: int, others: Bools) -> bool:
-        """Whether an engine has room for a request.
-
-        Parameters
-        ----------
-        view : View
-            The engine.
-        tokens : int
-            What the request needs.
-        others : ndarray of bool
-            Rows of the view that are not the request itself.
-
-        Returns
-        -------
-        bool
-            Blocks and a slot are left beside those who come first.
-        """
+        """Whether an engine has room for a request."""
         keep = view.resident
         if self.room == "high_aware":
             keep = keep | ~low_queue(view, self.demote)

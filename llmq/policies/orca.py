@@ -51,8 +51,9 @@ def room_for(max_output: int | None, watermark: float) -> Admit:
     if isinstance(max_output, bool) or not max_output >= 1 or max_output % 1:
         raise InputError(
             f"max_output must be a whole number of tokens, at least 1, got {max_output!r}",
-            field="max_output", value=max_output,
-        )  # fmt: skip
+            field="max_output",
+            value=max_output,
+        )
     return Admit(watermark=watermark, reserve="most", most=int(max_output))
 
 

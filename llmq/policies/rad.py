@@ -71,14 +71,16 @@ class RAD:
             if value is not None and (isinstance(value, bool) or not value >= 1 or value % 1):
                 raise InputError(
                     f"{name} must be a whole number, at least 1, got {value!r}",
-                    field=name, value=value,
-                )  # fmt: skip
+                    field=name,
+                    value=value,
+                )
         if self.chunk is not None and self.chunk % self.tile:
             raise InputError(
                 f"chunk must be a multiple of the tile ({self.tile}), got {self.chunk}: it is the "
                 "lcm of the three tile sizes",
-                field="chunk", value=self.chunk,
-            )  # fmt: skip
+                field="chunk",
+                value=self.chunk,
+            )
         Admit(watermark=self.watermark)  # checks it
 
     @classmethod

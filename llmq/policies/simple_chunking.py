@@ -23,29 +23,12 @@ __all__ = ["SimpleChunking"]
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """Gate: decodes after prefills, prefills (if any can run) after decodes.
+    """Gate: decodes after prefills, prefills (if any can run) after decodes."""
 
-    Parameters
-    ----------
-    prefill : OneKind
-        Who may run when it is the prefills' turn.
-    """
-
-    prefill: OneKind
+    prefill: OneKind  # who may run when it is the prefills' turn
 
     def __call__(self, view: View) -> tuple[Bools, float | None]:
-        """Return who may run.
-
-        Parameters
-        ----------
-        view : View
-            The engine.
-
-        Returns
-        -------
-        tuple
-            Mask of the rows, and no wake-up time: one of the two groups can always run.
-        """
+        """Return who may run."""
         if view.prefilled and view.decoding.any():
             return view.decoding, None
         return self.prefill(view)

@@ -180,23 +180,6 @@ class SLAI:
 def last_started_prefill(
     view: View, order: Sequence[int], row: int, served: Sequence[bool]
 ) -> int | None:
-    """Victim: the started prefill that came last and has no token yet in this plan, else itself.
-
-    Parameters
-    ----------
-    view : View
-        The engine.
-    order : sequence of int
-        All live rows in key order.
-    row : int
-        The resident that needs memory.
-    served : sequence of bool
-        Rows that already have tokens or were evicted in this plan.
-
-    Returns
-    -------
-    int or None
-        A row.
-    """
+    """Victim: the started prefill that came last and has no token yet in this plan, else itself."""
     started = view.resident & ~view.decoding & ~np.asarray(served)
     return max((i for i in order if i != row and started[i]), default=row)

@@ -169,10 +169,12 @@ class VLLM:
         """The composition."""
         if self.version == "v1":
             return Blocks(
-                key=running_first, budget=Budget(alone=True),
+                key=running_first,
+                budget=Budget(alone=True),
                 admit=Admit(self.margin, reserve="chunk", all_fit=self.whole_must_fit),
-                route=self.route, together=Together(arrival=True),
-            )  # fmt: skip
+                route=self.route,
+                together=Together(arrival=True),
+            )
         admit = Admit(watermark=self.margin)
         return Blocks(
             gate=OneKind(admit),

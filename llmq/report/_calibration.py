@@ -96,11 +96,12 @@ def _verdict(fit: Fit, what: str) -> Html:
     error = fit.out_of_sample.mape
     word = "Good" if error <= _GOOD else "Usable" if error <= _FAIR else "Poor"
     return tag(
-        "p", tag("strong", f"{word}: {_percent(error)}"),
+        "p",
+        tag("strong", f"{word}: {_percent(error)}"),
         f" mean error on {format_count(fit.out_of_sample.n)} iterations that were not fitted "
         f"({what}, TP{fit.tp}). Law: {fit.form}; {fit.reason}.",
         class_="verdict" if error <= _FAIR else "verdict no",
-    )  # fmt: skip
+    )
 
 
 def _trust(fit: Fit, profile: Profile) -> Html:
@@ -130,9 +131,10 @@ def _groups(fit: Fit, profile: Profile) -> list[tuple[str, int, float, float]]:
     error = fit.residuals / profile.seconds
     alone = profile.mixed & (profile.prefill == profile.tokens)
     kinds: dict[str, Any] = {
-        "decodes alone": ~profile.mixed & (profile.kv > 0), "prefills alone": alone,
+        "decodes alone": ~profile.mixed & (profile.kv > 0),
+        "prefills alone": alone,
         "prefills with decodes": profile.mixed & ~alone,
-    }  # fmt: skip
+    }
     edges = [*(e for e in _EDGES if e < profile.tokens.max()), int(profile.tokens.max())]
     for left, right in itertools.pairwise(edges):
         rows = (profile.tokens > left) & (profile.tokens <= right)
@@ -148,8 +150,9 @@ def _errors(fit: Fit, profile: Profile) -> Html:
     rows = [(n, format_count(k), _percent(e), _percent(b)) for n, k, e, b in _groups(fit, profile)]
     return table(
         "Errors of the law fitted to all rows; bias is fitted less measured",
-        ("Iterations", "Rows", "Mean error", "Bias"), rows,
-    )  # fmt: skip
+        ("Iterations", "Rows", "Mean error", "Bias"),
+        rows,
+    )
 
 
 def _law(fit: Fit) -> Html:
@@ -172,11 +175,12 @@ def _tried(fit: Fit) -> Html:
     rows = [
         (
             f"{one.form}{f', tile {one.tile}' if one.tile > 1 else ''}",
-            _percent(one.in_sample.mape), _percent(one.out_of_sample.mape),
+            _percent(one.in_sample.mape),
+            _percent(one.out_of_sample.mape),
             _percent(one.out_of_sample.maximum),
         )
         for one in sorted(fit.tried, key=lambda one: one.out_of_sample.mape)
-    ]  # fmt: skip
+    ]
     header = ("Form", "Fitted rows", "Unseen rows", "Largest, unseen")
     return table("Mean errors of every candidate", header, rows)
 
@@ -190,18 +194,21 @@ def _figures(fit: Fit, profile: Profile) -> Iterator[Html]:
         svg(draw_fit(fit, profile)), "fit", f"Iteration time against tokens, law and rows; {error}."
     )
     yield _figure(
-        svg(draw_staircase(fit, profile)), "staircase",
+        svg(draw_staircase(fit, profile)),
+        "staircase",
         "The same up to 1,024 tokens, where tiles show as steps.",
-    )  # fmt: skip
+    )
     yield _figure(
-        svg(draw_residuals(fit, profile, "tokens")), "tokens",
+        svg(draw_residuals(fit, profile, "tokens")),
+        "tokens",
         "Relative error of the law against tokens; the line is the bias.",
-    )  # fmt: skip
+    )
     if profile.kv.any():
         yield _figure(
-            svg(draw_residuals(fit, profile, "kv")), "kv",
+            svg(draw_residuals(fit, profile, "kv")),
+            "kv",
             "Relative error of the law against KV tokens read; the line is the bias.",
-        )  # fmt: skip
+        )
 
 
 def _figure(drawn: str, name: str, about: str) -> Html:

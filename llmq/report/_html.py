@@ -34,16 +34,6 @@ class Html(str):
 def text(value: object) -> Html:
     r"""Return a value as text.
 
-    Parameters
-    ----------
-    value : object
-        Markup stays as it is; anything else is escaped, and control characters become visible.
-
-    Returns
-    -------
-    Html
-        For an element or a quoted attribute.
-
     Examples
     --------
     >>> text('<b title="x">'), text(Html("<b>"))
@@ -56,20 +46,6 @@ def text(value: object) -> Html:
 
 def tag(name: str, /, *children: object, **attributes: object) -> Html:
     """Return an element.
-
-    Parameters
-    ----------
-    name : str
-        Its name.
-    *children
-        Text or markup.
-    **attributes
-        ``class_`` is class, other underscores are hyphens; None leaves one out.
-
-    Returns
-    -------
-    Html
-        The element.
 
     Examples
     --------
@@ -87,16 +63,6 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
 def sentence(words: str) -> str:
     """Return words with a capital and without their full stop.
 
-    Parameters
-    ----------
-    words : str
-        A clause.
-
-    Returns
-    -------
-    str
-        Its start in a sentence.
-
     Examples
     --------
     >>> sentence("the slots bind.")
@@ -108,25 +74,7 @@ def sentence(words: str) -> str:
 def table(
     caption: str, header: Sequence[str], rows: Iterable[Sequence[object]], *, words: int = 1
 ) -> Html:
-    """Return a table with a caption and scoped headers.
-
-    Parameters
-    ----------
-    caption : str
-        What it shows.
-    header : sequence of str
-        Column names.
-    rows : iterable of sequence
-        Cells; the first of each is the row's header.
-    words : int
-        How many columns from the left hold words; the others hold numbers.
-
-    Returns
-    -------
-    Html
-        The table, in a box that scrolls where it is too wide; on a narrow screen the cells of a
-        row stand one below the other, each with the name of its column.
-    """
+    """Return a table with a caption and scoped headers."""
     # The roles keep it a table to a screen reader where the style sheet stacks its cells.
     names = (tag("th", name, scope="col", role="columnheader") for name in header)
     head = tag("tr", *names, role="row")
@@ -150,22 +98,7 @@ def _cell(column: str, value: object, *, number: bool) -> Html:
 
 
 def inline_svg(svg: str, name: str, description: str) -> Html:
-    """Return a figure as an element of the page.
-
-    Parameters
-    ----------
-    svg : str
-        From :func:`llmq.plot.svg`.
-    name : str
-        Prefix of its ids, different for each figure of a page.
-    description : str
-        Read out to those who cannot see it.
-
-    Returns
-    -------
-    Html
-        An ``<svg>`` with the role of an image.
-    """
+    """Return a figure as an element of the page."""
     import xml.etree.ElementTree as ET
 
     root = ET.fromstring(svg)
@@ -197,19 +130,6 @@ def _attribute(key: str, value: str, name: str) -> str:
 def data_block(name: str, values: Any) -> Html:
     r"""Return JSON values as a data block of the page.
 
-    Parameters
-    ----------
-    name : str
-        Id of the element.
-    values : object
-        JSON values.
-
-    Returns
-    -------
-    Html
-        A script element that browsers do not run. No string can end it: what is special to HTML
-        is written as escapes of JSON.
-
     Examples
     --------
     >>> data_block("x", {"a": "</script>"})
@@ -222,20 +142,7 @@ def data_block(name: str, values: Any) -> Html:
 
 
 def page(title: str, *parts: object) -> str:
-    """Return a whole page: one file that fetches nothing and runs nothing.
-
-    Parameters
-    ----------
-    title : str
-        Its title.
-    *parts
-        Body.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """Return a whole page: one file that fetches nothing and runs nothing."""
     style = Html(_STYLE.read_text(encoding="utf-8"))
     head = tag(
         "head",

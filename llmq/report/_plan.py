@@ -149,8 +149,7 @@ def _time(at: Estimate | None) -> object:
 def _name(plan: Plan, one: CandidatePlan) -> Html:
     chosen = tag("small", "chosen", class_="chosen") if one is plan.chosen else ""
     policy = tag("small", policies.text(one.candidate.policy))
-    return tag("span", one.candidate.title, tag("br"), policy,
-               " " if chosen else "", chosen)  # fmt: skip
+    return tag("span", one.candidate.title, tag("br"), policy, " " if chosen else "", chosen)
 
 
 # Sections ----------------------------------------------------------------------------------------
@@ -212,10 +211,18 @@ def _why(plan: Plan) -> Html:
 
 def _candidates(plan: Plan) -> Html:
     header = (
-        "Candidate", "GPUs", "Load", "Headroom", "Requests within targets",
-        "Lower bound at these settings (GPUs)", "Lower bound of the hardware (GPUs)",
-        "By point estimate (GPUs)", "Headroom of the hardware", "Price for an hour", "Binds",
-    )  # fmt: skip
+        "Candidate",
+        "GPUs",
+        "Load",
+        "Headroom",
+        "Requests within targets",
+        "Lower bound at these settings (GPUs)",
+        "Lower bound of the hardware (GPUs)",
+        "By point estimate (GPUs)",
+        "Headroom of the hardware",
+        "Price for an hour",
+        "Binds",
+    )
     rows = [
         (
             _name(plan, one),
@@ -276,16 +283,27 @@ def _prices(plan: Plan) -> Html:
 
 def _probes(plan: Plan) -> Html:
     header = (
-        "Candidate", "Verdict", "Engines", "GPUs", "Load", "Requests within targets", "Simulated",
-    )  # fmt: skip
+        "Candidate",
+        "Verdict",
+        "Engines",
+        "GPUs",
+        "Load",
+        "Requests within targets",
+        "Simulated",
+    )
     rows = [
         (
-            _name(plan, one), probe.status, format_count(probe.engines), format_count(probe.gpus),
-            f"{probe.load:.3f}", _share(probe.attainment), format_count(probe.requests),
+            _name(plan, one),
+            probe.status,
+            format_count(probe.engines),
+            format_count(probe.gpus),
+            f"{probe.load:.3f}",
+            _share(probe.attainment),
+            format_count(probe.requests),
         )
         for one in plan.candidates
         for probe in one.probes
-    ]  # fmt: skip
+    ]
     if not rows:
         return tag("p", "No count was simulated: see the reasons above.", class_="note")
     return table("Every count that was simulated", header, rows, words=2)
@@ -336,8 +354,12 @@ def _about_region(best: CandidatePlan, region: Region, rates: Mapping[str, float
 def _about_latency(best: CandidatePlan, name: str, limit: float | None) -> str:
     quantiles = best.ttft if name == "ttft" else best.tpot
     words = ", ".join(f"{q} {format_seconds(at.mean)}" for q, at in quantiles.items())
-    aim = "" if limit is None else f" The curve meets the target ({format_seconds(limit)}) if it " \
-        "passes above and to the left of where the two target lines cross."  # fmt: skip
+    aim = (
+        ""
+        if limit is None
+        else f" The curve meets the target ({format_seconds(limit)}) if it "
+        "passes above and to the left of where the two target lines cross."
+    )
     return (
         f"Distribution of {name.upper()} on {_gpus(best.gpus)}: simulated quantiles with 95 % "
         f"intervals; {words}.{aim}"
@@ -374,11 +396,13 @@ def _engines(plan: Plan) -> Html:
     header = ("Candidate", "Engine and law of iteration time", "GPUs per engine", "Source")
     rows = [
         (
-            _name(plan, one), str(region.engine), format_count(region.engine.gpus),
+            _name(plan, one),
+            str(region.engine),
+            format_count(region.engine.gpus),
             region.engine.source or "given",
         )
         for one, region in zip(plan.candidates, plan.regions, strict=True)
-    ]  # fmt: skip
+    ]
     return table("Engines as they were planned (times in seconds)", header, rows, words=4)
 
 
@@ -390,11 +414,15 @@ def _assumptions(plan: Plan) -> Html:
 def _provenance(plan: Plan) -> Html:
     made = plan.provenance
     facts = {
-        "llmq": made.version, "platform": made.platform, "seed": made.entropy, **made.arguments
-    }  # fmt: skip
+        "llmq": made.version,
+        "platform": made.platform,
+        "seed": made.entropy,
+        **made.arguments,
+    }
     pairs = [(tag("dt", key), tag("dd", tag("code", value))) for key, value in facts.items()]
     note = tag(
-        "p", "The plan as JSON is part of this page: the script element with the id “plan”.",
+        "p",
+        "The plan as JSON is part of this page: the script element with the id “plan”.",
         class_="note",
-    )  # fmt: skip
+    )
     return Html(tag("dl", *(part for pair in pairs for part in pair)) + note)

@@ -22,18 +22,6 @@ _FINE = 1024  # steps of the clock in an iteration, at least
 def check_amount(requests: int, replications: int, *, kept: bool) -> None:
     """Refuse simulations that memory cannot hold.
 
-    Parameters
-    ----------
-    requests, replications : int
-        Length and number of the paths.
-    kept : bool
-        Whether every request is kept (``record="summary"`` keeps none).
-
-    Raises
-    ------
-    InputError
-        Beyond a limit, which it names.
-
     Examples
     --------
     >>> check_amount(10**12, 8, kept=True)
@@ -63,20 +51,7 @@ def check_amount(requests: int, replications: int, *, kept: bool) -> None:
 
 
 def check_classes(policy: Policy, traffic: Workload | Trace) -> None:
-    """Refuse a policy that names a class nobody is of.
-
-    Parameters
-    ----------
-    policy : Policy
-        With deadlines by class, or without.
-    traffic : Workload or Trace
-        Who arrives.
-
-    Raises
-    ------
-    InputError
-        Names the class and the nearest one that there is.
-    """
+    """Refuse a policy that names a class nobody is of."""
     known = traffic.classes if isinstance(traffic, Trace) else tuple(traffic.mix)
     for name, _ in getattr(policy, "deadlines", ()) or ():
         if name not in known:
@@ -88,21 +63,7 @@ def check_classes(policy: Policy, traffic: Workload | Trace) -> None:
 
 
 def check_clock(trace: Trace, fleet: Sequence[Engine]) -> None:
-    """Refuse arrival times whose floats are too coarse for the iterations of a fleet.
-
-    Parameters
-    ----------
-    trace : Trace
-        The arrivals.
-    fleet : sequence of Engine
-        What serves.
-
-    Raises
-    ------
-    InputError
-        A step of the clock is longer than a thousandth of an iteration: the digits of an epoch
-        time were lost before llmq saw it.
-    """
+    """Refuse arrival times whose floats are too coarse for the iterations of a fleet."""
     step = float(np.spacing(np.abs(trace.arrival[[0, -1]]).max()))
     least = min(float(engine.law(1)) for engine in fleet)
     if step * _FINE > least > 0:

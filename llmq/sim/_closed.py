@@ -52,22 +52,7 @@ Eligible = tuple[npt.NDArray[np.bool_], ...] | None
 
 
 def lengths_of(work: Workload, requests: int, source: np.random.SeedSequence) -> Trace:
-    """Draw classes and token counts in the order of sending; the times mean nothing.
-
-    Parameters
-    ----------
-    work : Workload
-        Closed clients.
-    requests : int
-        How many.
-    source : numpy.random.SeedSequence
-        Source of randomness; the same classes and lengths as those of an open workload.
-
-    Returns
-    -------
-    Trace
-        Requests.
-    """
+    """Draw classes and token counts in the order of sending; the times mean nothing."""
     return replace(work, arrivals=Poisson(1.0)).sample(requests, source)
 
 
@@ -83,48 +68,21 @@ def serve_closed(
     tokens: bool = False,
     eligible: Eligible = None,
 ) -> tuple[Trace, Path]:
-    """Serve closed clients until a number of requests is answered.
-
-    Parameters
-    ----------
-    work : Workload
-        Closed clients.
-    requests : int
-        Requests of all users together.
-    source : numpy.random.SeedSequence
-        Classes, lengths and think times.
-    engines : tuple of Engine
-        The fleet, with the token budgets the policy asks for.
-    policy : Policy
-        How each engine schedules; its router splits the requests.
-    choice : {"auto", "calendar", "reference"}
-        Which simulator.
-    rng : numpy.random.Generator
-        For the router.
-    tokens : bool
-        Record the time of every token (reference only).
-    eligible : tuple of ndarray of bool, optional
-        For each class which engines may serve it.
-
-    Returns
-    -------
-    trace : Trace
-        The requests with the times at which they were sent.
-    path : Path
-        Event times and sums.
-
-    Raises
-    ------
-    InputError
-        A router that moves requests, or the calendar was asked for what it cannot do.
-    """
+    """Serve closed clients until a number of requests is answered."""
     clients = cast(Closed, work.arrivals)
     drawn = lengths_of(work, requests, source)
     pauses = clients.pauses(requests, np.random.default_rng(source.spawn(1)[0]))
     return follow(
-        drawn, clients.users, engines, policy, pauses=pauses, choice=choice, rng=rng,
-        tokens=tokens, eligible=eligible,
-    )  # fmt: skip
+        drawn,
+        clients.users,
+        engines,
+        policy,
+        pauses=pauses,
+        choice=choice,
+        rng=rng,
+        tokens=tokens,
+        eligible=eligible,
+    )
 
 
 def follow(
@@ -140,39 +98,6 @@ def follow(
     eligible: Eligible = None,
 ) -> tuple[Trace, Path]:
     """Let users send given requests, in their order, each after the answer to its last one.
-
-    Parameters
-    ----------
-    lengths : Trace
-        Requests in the order of sending; their times are not used.
-    users : int
-        Clients.
-    engines : tuple of Engine
-        The fleet.
-    policy : Policy
-        How each engine schedules, and the router.
-    pauses : array_like, shape () or (n,)
-        Think times, seconds, in the order in which they begin.
-    choice : {"auto", "calendar", "reference"}
-        Which simulator.
-    rng : numpy.random.Generator, optional
-        For the router.
-    tokens : bool
-        Record the time of every token (reference only).
-    eligible : tuple of ndarray of bool, optional
-        For each class which engines may serve it.
-
-    Returns
-    -------
-    trace : Trace
-        The requests with the times at which they were sent.
-    path : Path
-        Event times and sums.
-
-    Raises
-    ------
-    InputError
-        As in :func:`serve_closed`.
 
     Examples
     --------
@@ -195,8 +120,10 @@ def follow(
     if choice == "vector" or (choice == "calendar" and not together):
         raise InputError(
             f"engine {choice!r} cannot run closed clients of policy {policy.name!r}: "
-            "use engine='auto' or 'reference'", field="engine", value=choice,
-        )  # fmt: skip
+            "use engine='auto' or 'reference'",
+            field="engine",
+            value=choice,
+        )
     server = split(lengths, len(engines), policy, draws, eligible)
     state = draws.bit_generator.state
     rest = np.broadcast_to(np.asarray(pauses, dtype=np.float64), (len(lengths),)).tolist()
@@ -216,9 +143,15 @@ class _Loop:
     """Users, engines, and what happens next."""
 
     def __init__(
-        self, lengths: Trace, users: int, engines: tuple[Engine, ...], policy: Policy,
-        pauses: list[float], simulator: Maker, tokens: bool,
-    ) -> None:  # fmt: skip
+        self,
+        lengths: Trace,
+        users: int,
+        engines: tuple[Engine, ...],
+        policy: Policy,
+        pauses: list[float],
+        simulator: Maker,
+        tokens: bool,
+    ) -> None:
         n = len(lengths)
         self.lengths, self.policy, self.pauses = lengths, policy, pauses
         self.log = Log.empty(n, tokens=tokens)
@@ -273,9 +206,16 @@ class _Loop:
                 one.check_end()
         old = self.lengths
         trace = Trace(
-            self.arrival, old.prompt, old.output, old.reasoning, old.klass, old.classes,
-            old.source, old.notes, old.prefix,
-        )  # fmt: skip
+            self.arrival,
+            old.prompt,
+            old.output,
+            old.reasoning,
+            old.klass,
+            old.classes,
+            old.source,
+            old.notes,
+            old.prefix,
+        )
         tallies = tuple(one.tally for one in self.servers)
         return trace, Path(self.log, tallies, np.array(self.place, dtype=np.int64))
 
@@ -323,24 +263,7 @@ def throughput(
     classes: Sequence[str],
     measured: tuple[int, int],
 ) -> dict[str, float]:
-    """Measure the requests per second of each class that closed clients sent.
-
-    Parameters
-    ----------
-    arrival : ndarray, shape (replications, n)
-        When they were sent, seconds.
-    klass : ndarray of int, shape (replications, n)
-        Class codes.
-    classes : sequence of str
-        Class names.
-    measured : tuple of int
-        First measured request and the one after the last.
-
-    Returns
-    -------
-    dict of str to float
-        Requests per second, the mean of the replications; 0 where all were sent at once.
-    """
+    """Measure the requests per second of each class that closed clients sent."""
     first, stop = measured
     last = min(stop, arrival.shape[1] - 1)
     span = arrival[:, last] - arrival[:, first]
@@ -355,24 +278,7 @@ def throughput(
 def verdict_closed(
     clients: Closed, path: Slopes, load: tuple[float, float], relax: Relaxation
 ) -> Verdict:
-    """Judge closed clients: never overloaded, but undecided where the start is all there is.
-
-    Parameters
-    ----------
-    clients : Closed
-        The users.
-    path : Slopes
-        How the number of requests present changes.
-    load : tuple of float
-        Measured throughput over the outer and the inner bound of the capacity.
-    relax : Relaxation
-        How many requests the users need to forget their start.
-
-    Returns
-    -------
-    Verdict
-        Stable or undecided, with the reason.
-    """
+    """Judge closed clients: never overloaded, but undecided where the start is all there is."""
     found = f"their throughput, an outcome, is {load[0]:.3g} of the capacity"
     if load[0] == 0:  # no user was answered and sent again within the measured requests
         load, found = (0.0, math.inf), "too few requests to measure their throughput"

@@ -45,20 +45,7 @@ _T = TypeVar("_T", Block, Part)
 
 
 def tasks_of(whole: Task, workers: Workers) -> list[Task]:
-    """Cut a simulation into blocks, with the choice of the simulator made.
-
-    Parameters
-    ----------
-    whole : Task
-        All replications.
-    workers : Workers
-        Who will run them.
-
-    Returns
-    -------
-    list of Task
-        In order.
-    """
+    """Cut a simulation into blocks, with the choice of the simulator made."""
     n = len(whole.seeds)
     choice = chosen_engine(whole, n * len(whole.engines))
     many = -(-n // workers) if isinstance(workers, int) and workers > 0 else n
@@ -77,26 +64,7 @@ def finished(
     n: int,
     done: int = 0,
 ) -> list[_T]:
-    """Run tasks.
-
-    Parameters
-    ----------
-    function : callable
-        What to do with a task.
-    tasks : sequence of Task
-        The tasks.
-    workers : Workers
-        Who runs them.
-    progress : callable, optional
-        Called with (replications done, replications).
-    n, done : int
-        Replications in all, and those done before.
-
-    Returns
-    -------
-    list
-        Results in the order of the tasks.
-    """
+    """Run tasks."""
     results: list[_T] = []
     for task, result in zip(tasks, mapped(workers, function, tasks), strict=True):
         results.append(result)
@@ -109,24 +77,7 @@ def finished(
 def as_run(
     blocks: Sequence[Block], task: Task, warmup: int | str, root: np.random.SeedSequence
 ) -> Run:
-    """Put blocks together.
-
-    Parameters
-    ----------
-    blocks : sequence of Block
-        At least one.
-    task : Task
-        The whole simulation.
-    warmup : int or "auto"
-        As in :func:`llmq.simulate`.
-    root : numpy.random.SeedSequence
-        Its seed.
-
-    Returns
-    -------
-    Run
-        With all requests.
-    """
+    """Put blocks together."""
     done, engines, traffic = join(blocks), task.engines, task.traffic
     times = done.times()
     finite = isinstance(traffic, Trace)
@@ -178,9 +129,11 @@ def _relaxation(task: Task, times: RequestTimes) -> tuple[Relaxation, tuple[floa
     spread = traffic.arrivals.dispersion + work
     apart = task.policy.blocks.route.name in ("round-robin", "random")
     return Relaxation(
-        look=unit(load[0], spread), queues=len(task.engines) if apart else 1, stay=stay,
+        look=unit(load[0], spread),
+        queues=len(task.engines) if apart else 1,
+        stay=stay,
         dispersion=spread,
-    ), load  # fmt: skip
+    ), load
 
 
 def _load(task: Task) -> tuple[float, float]:
@@ -202,9 +155,13 @@ def _load(task: Task) -> tuple[float, float]:
 
 
 def _verdict(
-    task: Task, path: Slopes, seen: Block, measured: tuple[int, int], relax: Relaxation,
+    task: Task,
+    path: Slopes,
+    seen: Block,
+    measured: tuple[int, int],
+    relax: Relaxation,
     load: tuple[float, float],
-) -> Verdict:  # fmt: skip
+) -> Verdict:
     """Judge the path; closed clients offer what they were seen to send."""
     traffic = task.traffic
     if isinstance(traffic, Workload) and isinstance(traffic.arrivals, Closed):
@@ -241,11 +198,14 @@ def _words(
         ),
         "source": engines[0].source,
         "provenance": provenance(
-            entropy=root.entropy, engine=engines[0], engines=len(engines), policy=task.policy,
+            entropy=root.entropy,
+            engine=engines[0],
+            engines=len(engines),
+            policy=task.policy,
             replications=done,
             requests=len(traffic) if isinstance(traffic, Trace) else task.requests,
         ),
-    }  # fmt: skip
+    }
 
 
 def summarise(
@@ -255,26 +215,7 @@ def summarise(
     workers: Workers,
     progress: Callable[[int, int], None] | None,
 ) -> Summary:
-    """Run and forget, block by block.
-
-    Parameters
-    ----------
-    task : Task
-        The whole simulation.
-    warmup : int or "auto"
-        As in :func:`llmq.simulate`, decided on the first replications.
-    root : numpy.random.SeedSequence
-        Its seed.
-    workers : Workers
-        Who runs the blocks.
-    progress : callable, optional
-        Called with (replications done, replications).
-
-    Returns
-    -------
-    Summary
-        Without the requests.
-    """
+    """Run and forget, block by block."""
     n = len(task.seeds)
     # The same pilot for any number of workers, or the window would depend on it.
     choice = chosen_engine(task, n * len(task.engines))
@@ -290,13 +231,18 @@ def summarise(
     whole = put_together(parts)
     done = len(whole.slopes.rate)
     return Summary(
-        sketches=whole.sketches, replications=done, requests=whole.requests,
-        iterations=whole.iterations, evictions=whole.evictions, engines=task.engines,
-        policy=str(task.policy), measured=measured,
+        sketches=whole.sketches,
+        replications=done,
+        requests=whole.requests,
+        iterations=whole.iterations,
+        evictions=whole.evictions,
+        engines=task.engines,
+        policy=str(task.policy),
+        measured=measured,
         verdict=_verdict(task, whole.slopes, pilot, measured, relax, load),
         look=0.0 if finite or not math.isfinite(relax.look) else relax.look,
         **_words(task, measured, done, root),
-    )  # fmt: skip
+    )
 
 
 def _part(task: Task, measured: tuple[int, int], classes: tuple[str, ...]) -> Part:
@@ -311,9 +257,13 @@ def _reduced(block: Block, measured: tuple[int, int], classes: tuple[str, ...]) 
 
 
 def _measured(
-    times: RequestTimes, warmup: int | str, relax: Relaxation, *, whole: bool,
+    times: RequestTimes,
+    warmup: int | str,
+    relax: Relaxation,
+    *,
+    whole: bool,
     paths: int | None = None,
-) -> tuple[int, int]:  # fmt: skip
+) -> tuple[int, int]:
     """First measured request and the one after the last."""
     size, n = times.arrival.shape
     if isinstance(warmup, str):

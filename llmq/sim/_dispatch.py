@@ -36,21 +36,11 @@ Maker: TypeAlias = Callable[[Job, Log], Server]
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """What happened on one path.
+    """What happened on one path."""
 
-    Parameters
-    ----------
-    log : Log
-        Event times by request.
-    tallies : tuple of Tally
-        Sums by engine.
-    server : ndarray of int, shape (n,)
-        Engine that served each request.
-    """
-
-    log: Log
-    tallies: tuple[Tally, ...]
-    server: npt.NDArray[np.int64]
+    log: Log  # event times by request
+    tallies: tuple[Tally, ...]  # sums by engine
+    server: npt.NDArray[np.int64]  # engine that served each request; shape (n,)
 
 
 def serve(
@@ -65,41 +55,7 @@ def serve(
     link: float = math.inf,
     check: bool = False,
 ) -> Path:
-    """Serve a trace to the last token.
-
-    Parameters
-    ----------
-    trace : Trace
-        The requests.
-    engines : tuple of Engine
-        The fleet, with the token budgets the policy asks for.
-    policy : Policy
-        How each engine schedules; its router splits the arrivals.
-    choice : {"auto", "calendar", "reference"}
-        Which simulator; "auto" takes the calendar where the policy allows it.
-    rng : numpy.random.Generator
-        For the router.
-    tokens : bool
-        Record the time of every token (reference only).
-    eligible : tuple of ndarray of bool, optional
-        For each class which engines may serve it.
-    link : float
-        KV tokens per second from one engine to another.
-    check : bool
-        Look at every iteration again (reference only).
-
-    Returns
-    -------
-    Path
-        Event times and sums.
-
-    Raises
-    ------
-    InputError
-        The calendar was asked for what it cannot do.
-    PolicyError
-        The policy broke a rule.
-    """
+    """Serve a trace to the last token."""
     route = policy.blocks.route
     # Of what the engines hold, the calendar can only tell the outstanding tokens.
     cached = any(engine.prefix_cache for engine in engines)
@@ -130,26 +86,7 @@ def split(
     rng: np.random.Generator,
     eligible: tuple[npt.NDArray[np.bool_], ...] | None,
 ) -> npt.NDArray[np.int64] | None:
-    """Choose the engine of every request beforehand, where the router needs no state.
-
-    Parameters
-    ----------
-    trace : Trace
-        The requests.
-    engines : int
-        Engines.
-    policy : Policy
-        Whose router it is.
-    rng : numpy.random.Generator
-        Source of randomness.
-    eligible : tuple of ndarray of bool, optional
-        For each class which engines may serve it.
-
-    Returns
-    -------
-    ndarray of int, shape (n,), or None
-        Engine of each request; None if the router must look at the engines.
-    """
+    """Choose the engine of every request beforehand, where the router needs no state."""
     route = policy.blocks.route
     if eligible is None:
         return route.split(len(trace), engines, rng)

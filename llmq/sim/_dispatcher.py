@@ -47,27 +47,13 @@ class Server(Protocol):
 
 @dataclass
 class Desk:
-    """The engines of a fleet and the router before them.
+    """The engines of a fleet and the router before them."""
 
-    Parameters
-    ----------
-    servers : sequence of Server
-        The engines.
-    route : Router
-        Who chooses.
-    trace : Trace
-        The requests.
-    eligible : tuple of ndarray of bool, optional
-        For each class which engines may serve it.
-    rng : numpy.random.Generator
-        Source of randomness.
-    """
-
-    servers: Sequence[Server]
-    route: Router
-    trace: Trace
-    eligible: tuple[npt.NDArray[np.bool_], ...] | None
-    rng: np.random.Generator
+    servers: Sequence[Server]  # the engines
+    route: Router  # who chooses
+    trace: Trace  # the requests
+    eligible: tuple[npt.NDArray[np.bool_], ...] | None  # for each class which engines may serve it
+    rng: np.random.Generator  # source of randomness
     arrival: list[float] = field(init=False)
     klass: list[int] = field(init=False)
     draws: list[float] = field(init=False)
@@ -82,55 +68,18 @@ class Desk:
             self.allowed = [np.flatnonzero(row).tolist() for row in self.eligible]
 
     def places(self, i: int) -> list[int]:
-        """Return the engines that may serve a request.
-
-        Parameters
-        ----------
-        i : int
-            The request.
-
-        Returns
-        -------
-        list of int
-            Engines.
-        """
+        """Return the engines that may serve a request."""
         return self.allowed[self.klass[i]]
 
     def place(self, i: int, now: float) -> int:
-        """Send an arrival to an engine.
-
-        Parameters
-        ----------
-        i : int
-            The request.
-        now : float
-            Seconds.
-
-        Returns
-        -------
-        int
-            The engine.
-        """
+        """Send an arrival to an engine."""
         places = self.places(i)
         pick = places[self.route.pick(self.signals(i, now))]
         self.servers[pick].queue.append(i)
         return pick
 
     def signals(self, i: int, now: float) -> Signals:
-        """Collect what the router looks at.
-
-        Parameters
-        ----------
-        i : int
-            The request it decides on.
-        now : float
-            Seconds.
-
-        Returns
-        -------
-        Signals
-            Of the engines that may serve it.
-        """
+        """Collect what the router looks at."""
         sees, ours = self.route.sees, [self.servers[p] for p in self.places(i)]
         whole = cast("list[ReferenceEngine]", ours)
         requests = work = kv = NOTHING
@@ -153,20 +102,7 @@ class Desk:
 
 
 def roam(desk: Desk, link: float) -> npt.NDArray[np.int64]:
-    """Run a fleet in which requests move on when their reasoning ends.
-
-    Parameters
-    ----------
-    desk : Desk
-        Engines (of the reference simulator) and router.
-    link : float
-        KV tokens per second.
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
-        Engine that each request arrived at.
-    """
+    """Run a fleet in which requests move on when their reasoning ends."""
     servers = cast("Sequence[ReferenceEngine]", desk.servers)
     chosen: list[int] = []
     # When the sending and the receiving side of each engine's link is free again.

@@ -37,18 +37,7 @@ ENOUGH, FEW = 64, 4
 
 
 def can_lockstep(task: Task) -> bool:
-    """Whether a lockstep simulator can run a task.
-
-    Parameters
-    ----------
-    task : Task
-        What is to be run.
-
-    Returns
-    -------
-    bool
-        False with token times, an audit, a prefix cache, or a router that a lockstep does not know.
-    """
+    """Whether a lockstep simulator can run a task."""
     if task.tokens or task.check or any(engine.prefix_cache for engine in task.engines):
         return False
     policy, route = task.policy, task.policy.blocks.route
@@ -61,35 +50,13 @@ def can_lockstep(task: Task) -> bool:
 
 
 def enough_lanes(policy: Policy) -> int:
-    """Say from how many lanes on the lockstep pays.
-
-    Parameters
-    ----------
-    policy : Policy
-        The policy.
-
-    Returns
-    -------
-    int
-        Engines times replications.
-    """
+    """Say from how many lanes on the lockstep pays."""
     return ENOUGH if runs(policy) else FEW
 
 
 @contextmanager
 def in_replication(source: np.random.SeedSequence) -> Iterator[None]:
-    """Let an error of a policy, or of ours, say in which replication.
-
-    Parameters
-    ----------
-    source : numpy.random.SeedSequence
-        Seed of the replication.
-
-    Yields
-    ------
-    None
-        To the simulation.
-    """
+    """Let an error of a policy, or of ours, say in which replication."""
     try:
         yield
     except (PolicyError, InvariantError) as error:
@@ -99,22 +66,7 @@ def in_replication(source: np.random.SeedSequence) -> Iterator[None]:
 
 
 def lockstep(task: Task, traces: list[Trace], routing: list[np.random.Generator]) -> Block:
-    """Run many replications at once.
-
-    Parameters
-    ----------
-    task : Task
-        The replications.
-    traces : list of Trace
-        One for each; emptied, so that they are not in memory twice.
-    routing : list of numpy.random.Generator
-        One for each.
-
-    Returns
-    -------
-    Block
-        Arrays.
-    """
+    """Run many replications at once."""
     table, classes = stacked(traces), traces[0].classes
     if runs_ranked(task.engines, task.policy):
         traces.clear()
@@ -152,9 +104,13 @@ def _lanes(task: Task, table: dict[str, Any], classes: tuple[str, ...], server: 
             for name, column in found.items():
                 times.setdefault(name, np.full(server.shape, np.nan))[r, rows] = column
     return Block(
-        **table, **times, boundary=None, resumed=None, server=server,
+        **table,
+        **times,
+        boundary=None,
+        resumed=None,
+        server=server,
         tallies=tuple(map(tuple, tallies)),
-    )  # fmt: skip
+    )
 
 
 def _run(
@@ -198,10 +154,12 @@ def _again(
 
 def _tally(log: LaneLog, lane: int) -> Tally:
     return Tally(
-        iterations=int(log.iterations[lane]), tokens=int(log.tokens[lane]),
-        kv_area=float(log.kv_area[lane]), busy=float(log.busy[lane]),
+        iterations=int(log.iterations[lane]),
+        tokens=int(log.tokens[lane]),
+        kv_area=float(log.kv_area[lane]),
+        busy=float(log.busy[lane]),
         clock=float(log.clock[lane]),
-    )  # fmt: skip
+    )
 
 
 def _ranked(
@@ -212,9 +170,14 @@ def _ranked(
 ) -> Block:
     """Run whole fleets at once."""
     log = run_ranked(
-        task.engines, task.policy, table["arrival"], table["prompt"], table["output"],
-        table["reasoning"], task.link,
-    )  # fmt: skip
+        task.engines,
+        task.policy,
+        table["arrival"],
+        table["prompt"],
+        table["output"],
+        table["reasoning"],
+        task.link,
+    )
     times = {name: getattr(log, name) for name in (*EVENTS, *PHASES)}
     tallies, server, qoe = [], log.server, log.qoe
     for r, undone in enumerate(log.undone):
@@ -230,9 +193,12 @@ def _ranked(
     if not thinks:
         times |= dict.fromkeys(PHASES)
     return Block(
-        **table, **times, server=server, tallies=tuple(tallies),
+        **table,
+        **times,
+        server=server,
+        tallies=tuple(tallies),
         qoe=None if log.undone.any() else qoe,
-    )  # fmt: skip
+    )
 
 
 def _ranked_tallies(log: RankedLog, r: int) -> tuple[Tally, ...]:
@@ -240,8 +206,9 @@ def _ranked_tallies(log: RankedLog, r: int) -> tuple[Tally, ...]:
     return tuple(
         Tally(
             **{name: int(getattr(log, name)[r, e]) for name in whole},
-            kv_area=float(log.kv_area[r, e]), busy=float(log.busy[r, e]),
+            kv_area=float(log.kv_area[r, e]),
+            busy=float(log.busy[r, e]),
             clock=float(log.clock[r, e]),
         )
         for e in range(log.busy.shape[1])
-    )  # fmt: skip
+    )

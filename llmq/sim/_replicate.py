@@ -23,25 +23,7 @@ __all__ = ["chosen_engine", "run_block"]
 
 
 def chosen_engine(task: Task, lanes: int) -> EngineChoice:
-    """Decide between lockstep and one path after the other.
-
-    Parameters
-    ----------
-    task : Task
-        What is to be run.
-    lanes : int
-        Engines times replications of the whole simulation, not of this block.
-
-    Returns
-    -------
-    {"vector", "auto", "calendar", "reference"}
-        "auto" leaves the choice between the scalar simulators to them.
-
-    Raises
-    ------
-    InputError
-        The lockstep was asked for what it cannot do.
-    """
+    """Decide between lockstep and one path after the other."""
     traffic, route = task.traffic, task.policy.blocks.route
     closed = isinstance(traffic, Workload) and traffic.is_closed
     together = can_lockstep(task) and not closed
@@ -52,26 +34,16 @@ def chosen_engine(task: Task, lanes: int) -> EngineChoice:
         raise InputError(
             f"engine 'vector' cannot run {task.policy.name!r} with router {route.name!r}{extra}: "
             "use engine='auto' or 'reference'",
-            field="engine", value="vector",
-        )  # fmt: skip
+            field="engine",
+            value="vector",
+        )
     if task.choice == "auto" and together and lanes >= enough_lanes(task.policy):
         return "vector"
     return task.choice
 
 
 def run_block(task: Task) -> Block:
-    """Run the replications of a task.
-
-    Parameters
-    ----------
-    task : Task
-        With the choice of the simulator made (:func:`chosen_engine`).
-
-    Returns
-    -------
-    Block
-        Arrays.
-    """
+    """Run the replications of a task."""
     traces: list[Trace] = []
     routing = []
     traffic = task.traffic
@@ -90,9 +62,16 @@ def run_block(task: Task) -> Block:
     for seed, trace, rng in zip(task.seeds, traces, routing, strict=True):
         with in_replication(seed):
             path = serve(
-                trace, task.engines, task.policy, choice=task.choice, rng=rng, tokens=task.tokens,
-                eligible=task.eligible, link=task.link, check=task.check,
-            )  # fmt: skip
+                trace,
+                task.engines,
+                task.policy,
+                choice=task.choice,
+                rng=rng,
+                tokens=task.tokens,
+                eligible=task.eligible,
+                link=task.link,
+                check=task.check,
+            )
         paths.append(path)
     return _stacked(traces, paths)
 
@@ -103,9 +82,16 @@ def _closed(task: Task, traffic: Workload) -> Block:
         sizes, other = seed.spawn(2)
         with in_replication(seed):
             pair = serve_closed(
-                traffic, task.requests, sizes, task.engines, task.policy, choice=task.choice,
-                rng=np.random.default_rng(other), tokens=task.tokens, eligible=task.eligible,
-            )  # fmt: skip
+                traffic,
+                task.requests,
+                sizes,
+                task.engines,
+                task.policy,
+                choice=task.choice,
+                rng=np.random.default_rng(other),
+                tokens=task.tokens,
+                eligible=task.eligible,
+            )
         pairs.append(pair)
     return _stacked([trace for trace, _ in pairs], [path for _, path in pairs])
 

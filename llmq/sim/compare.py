@@ -165,8 +165,9 @@ def compare(
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise InputError(
             f"a comparison needs at least two different policies, got {', '.join(names) or 'none'}",
-            field="policies", value=names,
-        )  # fmt: skip
+            field="policies",
+            value=names,
+        )
     root = seed_sequence(rng)
     runs = {}
     for name, policy in zip(names, policies, strict=True):

@@ -177,9 +177,17 @@ def simulate(
         # Spawning changes a seed sequence: every try gets a fresh one of the same seed.
         seed = root if precision is None else SeedSequence(root.entropy, spawn_key=root.spawn_key)
         whole = Task(
-            workload_or_trace, length, tuple(seed.spawn(paths)), fleet, chosen, engine,
-            record == "tokens", eligible, link, check,
-        )  # fmt: skip
+            workload_or_trace,
+            length,
+            tuple(seed.spawn(paths)),
+            fleet,
+            chosen,
+            engine,
+            record == "tokens",
+            eligible,
+            link,
+            check,
+        )
         found: Run | Summary
         if record == "summary":
             found = summarise(whole, warmup, seed, workers, progress)
@@ -198,8 +206,9 @@ def simulate(
         raise InputError(
             "precision= lengthens drawn traffic, and a trace is as long as it is: leave it out, or "
             "draw from a Workload with trace.mix()",
-            field="precision", value=precision,
-        )  # fmt: skip
+            field="precision",
+            value=precision,
+        )
     return lengthened(make, replications, requests, precision, most)
 
 
@@ -246,8 +255,9 @@ def _audited(engine: EngineChoice, record: str, traffic: Workload | Trace) -> En
     if engine not in ("auto", "reference"):
         raise InputError(
             f"check=True looks at the reference simulator, got engine={engine!r}: leave out one",
-            field="check", value=engine,
-        )  # fmt: skip
+            field="check",
+            value=engine,
+        )
     if record == "summary":
         raise InputError("check=True reports how much was checked: use record='requests'")
     if isinstance(traffic, Workload) and traffic.is_closed:
@@ -277,8 +287,9 @@ def _check_requests(engines: tuple[Engine, ...], traffic: Workload | Trace, poli
                 f"the {room:g} that {one.name or 'the engine'} can give one request "
                 f"({one.kv_tokens} KV tokens, watermark {blocks.admit.watermark:g}): raise "
                 "kv_tokens or drop such requests",
-                peak=peak, kv_tokens=one.kv_tokens,
-            )  # fmt: skip
+                peak=peak,
+                kv_tokens=one.kv_tokens,
+            )
         longest = prompt if one.kv_tokens is None else again
         if blocks.budget.whole and longest > one.token_budget:
             wider: Any = policy
@@ -287,8 +298,9 @@ def _check_requests(engines: tuple[Engine, ...], traffic: Workload | Trace, poli
                 f"policy {policy.name} does not split prompts: {longest} tokens exceed its "
                 f"token_budget {one.token_budget}; use {wider} or a policy with "
                 "chunked prefill",
-                tokens=longest, token_budget=one.token_budget,
-            )  # fmt: skip
+                tokens=longest,
+                token_budget=one.token_budget,
+            )
 
 
 def _eligible(

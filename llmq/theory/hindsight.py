@@ -145,16 +145,19 @@ def solve(jobs: Jobs, memory: int, *, time_limit: float | None = None) -> Schedu
         raise UndecidedError(
             f"the time limit of {time_limit} s leaves the best latency between "
             f"{math.ceil(low - 1e-6)} and {latency}; allow more time or fewer jobs",
-            low=math.ceil(low - 1e-6), high=latency,
-        )  # fmt: skip
+            low=math.ceil(low - 1e-6),
+            high=latency,
+        )
     return Schedule(
-        latency=latency, starts=chosen, kind=Kind.EXACT,
+        latency=latency,
+        starts=chosen,
+        kind=Kind.EXACT,
         assumptions=(
             "unit time for each token, no preemption, outputs known",
             "schedule checked in whole numbers; optimality by the bound of HiGHS (floats)",
         ),
         source=_SOURCE,
-    )  # fmt: skip
+    )
 
 
 @checked
@@ -204,10 +207,12 @@ def heuristic(jobs: Jobs, memory: int, key: Key = "output") -> Schedule:
         now += 1
     chosen = tuple(starts[i] for i in range(len(known)))
     return Schedule(
-        latency=_latency(known, chosen), starts=chosen, kind=Kind.INNER_BOUND,
+        latency=_latency(known, chosen),
+        starts=chosen,
+        kind=Kind.INNER_BOUND,
         assumptions=("unit time for each token, no preemption, outputs known", "greedy"),
         source=_SOURCE,
-    )  # fmt: skip
+    )
 
 
 def _ranked(rank: Callable[[Job], float], job: Job) -> float:
@@ -272,15 +277,18 @@ def _jobs(jobs: Jobs, memory: int) -> tuple[Job, ...]:
                 raise InputError(
                     f"{name} of job {i} must be a whole number, at least {least}, "
                     f"got {shown(value)}",
-                    row=i, field=name, value=value,
-                )  # fmt: skip
+                    row=i,
+                    field=name,
+                    value=value,
+                )
         job = Job(*map(int, given))
         if job.prompt + job.output > memory:
             raise InputError(
                 f"job {i} never fits: it ends with {job.prompt + job.output} tokens, the memory "
                 f"has {memory}; raise the memory or leave the job out",
-                row=i, value=memory,
-            )  # fmt: skip
+                row=i,
+                value=memory,
+            )
         known.append(job)
     if not known:
         raise InputError("a schedule needs at least one job, got none")
@@ -341,9 +349,10 @@ def _search(
     done = milp(
         np.asarray([float(x + jobs[i].output - jobs[i].arrival) for i, x in columns]),
         constraints=LinearConstraint(matrix, least, most),
-        integrality=np.ones(len(columns), dtype=np.int64), bounds=Bounds(0, 1),
+        integrality=np.ones(len(columns), dtype=np.int64),
+        bounds=Bounds(0, 1),
         options={"mip_rel_gap": 0.0, "time_limit": time_limit or math.inf},
-    )  # fmt: skip
+    )
     low = done.mip_dual_bound
     bound = sum(job.output for job in jobs) if low is None or not math.isfinite(low) else low
     if done.x is None:

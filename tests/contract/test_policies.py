@@ -90,10 +90,7 @@ def test_work_conserving_policies_leave_no_decode_out(policy, views, monkeypatch
         # Memory for two of the requests, and a last one whose prefill takes the whole budget.
         trace = llmq.Trace([0.0, 0.0, 0.0, 0.2], [20, 30, 30, 63], [30, 30, 30, 1])
         views = watch(monkeypatch, CHIP.with_(kv_tokens=160), trace, policy)
-        wasted = [
-            view for view in views
-            if left_out(view, plan(view, policy.blocks, CHIP.chunk))
-        ]  # fmt: skip
+        wasted = [view for view in views if left_out(view, plan(view, policy.blocks, CHIP.chunk))]
         assert wasted, "claims no work conservation, but never wasted a place in a batch"
         return
     for view in views:
@@ -143,9 +140,7 @@ RULES = (
         r"rigged, iteration 0 \(t = 0 s\): \d+ tokens exceed token_budget 64",
     ),
     (
-        lambda v, b: b._replace(
-            rows=(b.rows[0], b.rows[0]), tokens=(1, 1), reserve=(3, 3)
-        ),
+        lambda v, b: b._replace(rows=(b.rows[0], b.rows[0]), tokens=(1, 1), reserve=(3, 3)),
         "a row is served twice in one iteration",
     ),
     (lambda v, b: b._replace(evict=b.rows[:1]), "a row is served and evicted in one iteration"),
@@ -169,7 +164,7 @@ RULES = (
         lambda v, b: Batch((), (), ()),
         "waits with 5 requests present and names no wake-up time",
     ),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("change", "rule"), RULES, ids=[rule[:40] for _, rule in RULES])
@@ -296,8 +291,10 @@ def test_bump_frees_slots_too() -> None:
 def test_reserving_a_chunk_admits_what_reserving_the_prompt_does_not() -> None:
     chip = llmq.Engine(
         llmq.BatchTime.affine(base=1.0, per_token=0.0),
-        token_budget=512, prefill_chunk=32, kv_tokens=448,
-    )  # fmt: skip
+        token_budget=512,
+        prefill_chunk=32,
+        kv_tokens=448,
+    )
     trace = llmq.Trace([0.0, 0.0], [160, 320], [2, 2])
     prompt = llmq.simulate(chip, trace, ShortestPrompt(bump=False))
     chunk = llmq.simulate(chip, trace, ShortestPrompt(bump=False, reserve="chunk"))

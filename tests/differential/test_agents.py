@@ -32,8 +32,10 @@ def test_agents_of_one_call_are_requests(kind):
     policy = kind(**fields)
     chip = llmq.Engine(
         llmq.BatchTime.affine(base=0.01, per_token=1e-4, per_kv=1e-7),
-        token_budget=64, max_seqs=8, kv_tokens=1280,
-    )  # fmt: skip
+        token_budget=64,
+        max_seqs=8,
+        kv_tokens=1280,
+    )
     mix = {
         "x": llmq.RequestClass(llmq.Lengths.uniform(2, 60), llmq.Lengths.uniform(1, 30)),
         "y": llmq.RequestClass(20, llmq.Lengths.uniform(1, 9)),
@@ -95,20 +97,23 @@ def networks(draw, *, law=None):
     for station in stations:
         chosen = law or draw(st.sampled_from(sorted(LAWS)))
         engines[station] = llmq.Engine(
-            LAWS[chosen], token_budget=draw(st.integers(12, 24)),
+            LAWS[chosen],
+            token_budget=draw(st.integers(12, 24)),
             conventions=draw(st.sampled_from([llmq.ENGINE, llmq.THEORY])),
             prefill_chunk=draw(st.sampled_from([None, 3])) if law is None else None,
             max_seqs=draw(st.sampled_from([None, 16])) if law is None else None,
-        )  # fmt: skip
+        )
     return engines, trace
 
 
 def orders(agents):
     """Policies that the window knows."""
     return (
-        policies.Sarathi(), policies.Orca(), Priority.exit_first(agents),
+        policies.Sarathi(),
+        policies.Orca(),
+        Priority.exit_first(agents),
         Priority.entry_first(agents),
-    )  # fmt: skip
+    )
 
 
 @given(networks(), st.integers(0, 3))
@@ -156,18 +161,25 @@ def naive(engines, trace, rank):
                     sent.add((i, c))
                     extra = engines[call.station].conventions.lag
                     row = {
-                        "id": (i, c), "class": call_class(name, names[c]), "came": (ready, i, c),
-                        "prompt": call.request.prompt.low, "wait": extra,
+                        "id": (i, c),
+                        "class": call_class(name, names[c]),
+                        "came": (ready, i, c),
+                        "prompt": call.request.prompt.low,
+                        "wait": extra,
                         "decodes": call.request.output.low - 1 + extra,
-                    }  # fmt: skip
+                    }
                     row["new"] = True
                     here[call.station].append(row)
         for station, rows in here.items():
             left = engines[station].token_budget
             group = {True: 2, False: 1}
-            rows.sort(key=lambda r: (
-                rank(r["class"]), 0 if not r["prompt"] else group[r["new"]], r["came"],
-            ))  # fmt: skip
+            rows.sort(
+                key=lambda r: (
+                    rank(r["class"]),
+                    0 if not r["prompt"] else group[r["new"]],
+                    r["came"],
+                )
+            )
             for row in rows:
                 take = min(row["prompt"] or 1, left)
                 left -= take
@@ -192,9 +204,10 @@ def test_a_naive_loop_ends_every_call_at_the_same_time(network, which):
     engines, trace = network
     agents = trace.agents
     policy = {
-        "sarathi": policies.Sarathi(), "exit": Priority.exit_first(agents),
+        "sarathi": policies.Sarathi(),
+        "exit": Priority.exit_first(agents),
         "entry": Priority.entry_first(agents),
-    }[which]  # fmt: skip
+    }[which]
     classes = getattr(policy, "classes", ())
     run = simulate_agents(engines, trace, policy)
     found = naive(engines, trace, lambda name: classes.index(name) if classes else 0)

@@ -104,8 +104,10 @@ def test_more_decodes_than_slots_fall_back_to_the_reference() -> None:
     # One slot for all prefills: they can end together and then need a slot each.
     chip = llmq.Engine(
         llmq.BatchTime.affine(base=1.0, per_token=0.0),
-        token_budget=64, max_seqs=4, conventions=llmq.THEORY,
-    )  # fmt: skip
+        token_budget=64,
+        max_seqs=4,
+        conventions=llmq.THEORY,
+    )
     trace = llmq.Trace([0.0] * 12, [2] * 12, [30] * 12)
     with pytest.raises(NotTogetherError, match="do not fit in one iteration"):
         llmq.simulate(chip, trace, engine="calendar")
@@ -150,9 +152,7 @@ def test_a_row_that_came_back_holds_the_block_of_its_next_token() -> None:
     law = llmq.BatchTime.affine(base=13 / 1024, per_token=0.0)
     chip = llmq.Engine(law, token_budget=16, kv_tokens=128, kv_block=16)
     later = 287 / 1024
-    trace = llmq.Trace(
-        [0.0] + [later] * 18, [1, 23, 23, *[1] * 15, 33], [33, 12, 11, *[1] * 16]
-    )  # fmt: skip
+    trace = llmq.Trace([0.0] + [later] * 18, [1, 23, 23, *[1] * 15, 33], [33, 12, 11, *[1] * 16])
     policy = policies.RAD(tile=4, watermark=0.0)
     slow = llmq.simulate(chip, trace, policy, engine="reference", check=True)
     assert slow.evictions == 1

@@ -38,9 +38,16 @@ def test_b27_nine_requests_on_two_engines(monkeypatch: pytest.MonkeyPatch) -> No
     run = llmq.simulate(llmq.Fleet({"all": (chip, 2)}), trace, policy, engine="reference")
     # The fifth, sixth, eighth and ninth were 35.480, 46.152, 47.652 and 40.340 once.
     assert run.requests.finish[0].tolist() == [
-        7.125, 27.31640625, 21.28515625, 30.9609375, 33.1953125,
-        44.35546875, 33.7890625, 47.33984375, 42.40234375,
-    ]  # fmt: skip
+        7.125,
+        27.31640625,
+        21.28515625,
+        30.9609375,
+        33.1953125,
+        44.35546875,
+        33.7890625,
+        47.33984375,
+        42.40234375,
+    ]
 
 
 def agree(seed: int) -> bool:
@@ -52,18 +59,26 @@ def agree(seed: int) -> bool:
 
     n, engines = int(draw.integers(6, 22)), int(draw.integers(2, 5))
     law = llmq.BatchTime.affine(
-        base=pick(8, 16) * UNIT, per_token=pick(0, 16, 256) * TICK, per_kv=pick(0, 1, 8) * TICK,
-        per_kv_mixed=pick(0, 1, 8) * TICK, per_work=pick(0, 2) * TICK,
-    )  # fmt: skip
+        base=pick(8, 16) * UNIT,
+        per_token=pick(0, 16, 256) * TICK,
+        per_kv=pick(0, 1, 8) * TICK,
+        per_kv_mixed=pick(0, 1, 8) * TICK,
+        per_work=pick(0, 2) * TICK,
+    )
     policy = policies.PASCAL(
-        quantum=int(pick(1, 2, 4, 8, 500)), demote=int(pick(3, 12, 30, 5000)),
-        adaptive=seed % 4 == 3, tau=pick(8, 16, 64, 4096) * UNIT,
-    )  # fmt: skip
+        quantum=int(pick(1, 2, 4, 8, 500)),
+        demote=int(pick(3, 12, 30, 5000)),
+        adaptive=seed % 4 == 3,
+        tau=pick(8, 16, 64, 4096) * UNIT,
+    )
     chip = llmq.Engine(
-        law, token_budget=policy.token_budget, max_seqs=int(pick(0, 1, 2, 3, 5)) or None,
-        kv_tokens=int(pick(0, 64, 96, 160)) or None, kv_block=int(pick(1, 1, 4, 16)),
+        law,
+        token_budget=policy.token_budget,
+        max_seqs=int(pick(0, 1, 2, 3, 5)) or None,
+        kv_tokens=int(pick(0, 64, 96, 160)) or None,
+        kv_block=int(pick(1, 1, 4, 16)),
         per_swap=pick(0, 1, 64) * TICK,
-    )  # fmt: skip
+    )
     prompt, output, share = (draw.integers(*x, n) for x in ((1, 13), (1, 31), (0, 5)))
     hidden = np.where(share == 0, 0, (output - 1) * share // 4)
     arrival = np.cumsum(draw.choice([0, 0, 8, 16, 17, 40, 130], n)) * UNIT

@@ -178,10 +178,14 @@ def test_prefix_cache_is_that_of_vllm(seed: int) -> None:
     budget = int(rng.integers(3, 40))
     blocks = -(-int(max(prompt + output)) // size) + int(rng.integers(1, 20))
     engine = llmq.Engine(
-        llmq.BatchTime.affine(base=BASE, per_token=SLOPE), budget,
-        prefill_chunk=int(rng.integers(1, budget + 1)), max_seqs=int(rng.integers(1, 8)),
-        kv_tokens=blocks * size, kv_block=size, prefix_cache=True,
-    )  # fmt: skip
+        llmq.BatchTime.affine(base=BASE, per_token=SLOPE),
+        budget,
+        prefill_chunk=int(rng.integers(1, budget + 1)),
+        max_seqs=int(rng.integers(1, 8)),
+        kv_tokens=blocks * size,
+        kv_block=size,
+        prefix_cache=True,
+    )
     columns = zip(prompt.tolist(), output.tolist(), names, strict=True)
     requests = [Request(i, p, o, ids) for i, (p, o, ids) in enumerate(columns)]
     port = Scheduler(engine, per)

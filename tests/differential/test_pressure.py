@@ -56,9 +56,13 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @settings(max_examples=25)
 @given(
-    st.integers(0, 10_000), st.booleans(), st.sampled_from([llmq.ENGINE, llmq.THEORY]),
-    st.sampled_from([0.6, 0.95, 1.2]), st.integers(0, 60), st.sampled_from([None, 7, 256]),
-)  # fmt: skip
+    st.integers(0, 10_000),
+    st.booleans(),
+    st.sampled_from([llmq.ENGINE, llmq.THEORY]),
+    st.sampled_from([0.6, 0.95, 1.2]),
+    st.integers(0, 60),
+    st.sampled_from([None, 7, 256]),
+)
 def test_the_trajectory_is_that_of_the_reference(number, odd, conventions, load, first, budget):
     network = draw_network(number, mismatched=odd)
     trace = trace_of(network, load, 80, first, number)
@@ -112,9 +116,14 @@ def test_outstanding_work():
     engine = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), 8)
     for conventions, work in ((llmq.ENGINE, 14.0), (llmq.THEORY, 16.0)):
         job = Job(
-            engine.with_(conventions=conventions), MaxWeight(), [0.0, 9.0], [8, 4], [3, 1],
-            [0, 0], [0, 0],
-        )  # fmt: skip
+            engine.with_(conventions=conventions),
+            MaxWeight(),
+            [0.0, 9.0],
+            [8, 4],
+            [3, 1],
+            [0, 0],
+            [0, 0],
+        )
         server = PressureEngine(job, Log.empty(2))
         server.queue.extend([0, 1])
         assert server.work(0.0) == work

@@ -284,9 +284,13 @@ def test_more_prompt_tokens_than_one_iteration_takes_are_left_to_the_reference()
     chip = llmq.Engine(FLAT, token_budget=16)
     ones = np.ones((2, 2), int)
     log = run_ranked(
-        [chip], policies.FCFS(token_budget=None), 0.0 * ones, np.array([[8, 8], [8, 9]]),
-        ones, 0 * ones,
-    )  # fmt: skip
+        [chip],
+        policies.FCFS(token_budget=None),
+        0.0 * ones,
+        np.array([[8, 8], [8, 9]]),
+        ones,
+        0 * ones,
+    )
     assert log.undone.tolist() == [False, True]
 
 

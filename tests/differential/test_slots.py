@@ -82,9 +82,13 @@ def reference(system: System, lane: int, *, tokens: bool = False) -> Path:
     columns = [None if x is None else x[lane, :n] for x in fields]
     trace = llmq.Trace(*columns, system.klass[lane, :n], NAMES)
     return serve(
-        trace, (system.engine,), system.policy, choice="reference",
-        rng=np.random.default_rng(0), tokens=tokens,
-    )  # fmt: skip
+        trace,
+        (system.engine,),
+        system.policy,
+        choice="reference",
+        rng=np.random.default_rng(0),
+        tokens=tokens,
+    )
 
 
 def late_gaps(system: System, lane: int, path: Path) -> list[float]:

@@ -27,17 +27,24 @@ def drawn(seed: int):
     arrival = np.cumsum(rng.integers(0, rng.choice([6, 61, 401]), n)) * TICK * 1024
     rates = {name: int(rng.integers(0, 9)) * TICK for name in ("per_kv", "per_kv_mixed")}
     law = llmq.BatchTime.affine(
-        base=int(rng.integers(1, 65)) * TICK * 1024, per_token=int(rng.integers(0, 65)) * TICK * 16,
-        per_work=int(rng.choice([0, 2])) * TICK, **rates,
-    )  # fmt: skip
+        base=int(rng.integers(1, 65)) * TICK * 1024,
+        per_token=int(rng.integers(0, 65)) * TICK * 16,
+        per_work=int(rng.choice([0, 2])) * TICK,
+        **rates,
+    )
     block, budget = int(rng.choice([1, 4, 16])), int(rng.choice([6, 16, 32, 64]))
     least = -(-int((prompt + output).max()) // block)
     memory = None if rng.random() < 0.2 else block * int(least + rng.integers(0, 40))
     chunk = None if rng.random() < 0.6 else min(budget, int(rng.choice([3, 8])))
     chip = llmq.Engine(
-        law, budget, (None, 1, 4, 8, 16)[rng.integers(5)], kv_tokens=memory, kv_block=block,
-        prefill_chunk=chunk, conventions=llmq.ENGINE if rng.random() < 0.7 else llmq.THEORY,
-    )  # fmt: skip
+        law,
+        budget,
+        (None, 1, 4, 8, 16)[rng.integers(5)],
+        kv_tokens=memory,
+        kv_block=block,
+        prefill_chunk=chunk,
+        conventions=llmq.ENGINE if rng.random() < 0.7 else llmq.THEORY,
+    )
     policy = policies.VLLM(whole_must_fit=bool(rng.random() < 0.7))
     return chip, llmq.Trace(arrival, prompt, output, hidden), policy
 

@@ -277,10 +277,13 @@ def real_life(rng: np.random.Generator, kind: str, memory: int | None, lanes: in
         law = llmq.BatchTime.affine(base=0.01, per_token=4e-5, **attention)
     whole = kind in ("v0", "orca")
     chip = llmq.Engine(
-        law, token_budget=4096 if whole else int(rng.choice([64, 256, 512])), kv_tokens=memory,
-        kv_block=int(rng.choice([1, 16, 64])), conventions=conventions,
+        law,
+        token_budget=4096 if whole else int(rng.choice([64, 256, 512])),
+        kv_tokens=memory,
+        kv_block=int(rng.choice([1, 16, 64])),
+        conventions=conventions,
         max_seqs=None if rng.random() < 0.2 else int(rng.choice([16, 64, 256])),
-    )  # fmt: skip
+    )
     policy = {
         "sarathi": policies.Sarathi(),
         "v0": policies.VLLM(version="v0"),

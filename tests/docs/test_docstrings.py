@@ -16,9 +16,17 @@ import pytest
 import llmq
 
 SECTIONS = (
-    "Parameters", "Returns", "Yields", "Raises", "Warns", "Attributes", "Notes", "References",
-    "See Also", "Examples",
-)  # fmt: skip
+    "Parameters",
+    "Returns",
+    "Yields",
+    "Raises",
+    "Warns",
+    "Attributes",
+    "Notes",
+    "References",
+    "See Also",
+    "Examples",
+)
 
 
 def section(text: str, title: str) -> str | None:

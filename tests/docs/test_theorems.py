@@ -219,7 +219,8 @@ GOOD = """### X1. An entry
             "proofs/certificates/x.json does not exist",
         ),
         (
-            "python -m proofs.lemmas.tile_rate", "python -m pytest tests/nowhere.py::test_x",
+            "python -m proofs.lemmas.tile_rate",
+            "python -m pytest tests/nowhere.py::test_x",
             "tests/nowhere.py does not exist",
         ),
         (
@@ -232,14 +233,15 @@ GOOD = """### X1. An entry
         ("level: cited", "level: instance-certified", "needs a command that starts with"),
         ("level: cited", "level: prose proof", "must say where it is"),
         (
-            "- statement: s", "- proof: docstring of nowhere.py\n- statement: s",
+            "- statement: s",
+            "- proof: docstring of nowhere.py\n- statement: s",
             "no proof at nowhere.py",
         ),
         ("[C]", "", "the source has no grade"),
         ("- statement: s", "- claim: s", "unknown field 'claim'"),
         ("### X1", "### T1", "T1: entered twice"),
     ],
-)  # fmt: skip
+)
 def test_faults_are_found(old: str, new: str, words: str) -> None:
     changed = ledger.read(GOOD.replace(old, new))
     assert any(words in fault for fault in ledger.faults((*THEOREMS, *changed)))

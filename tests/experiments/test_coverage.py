@@ -19,8 +19,9 @@ SEED = np.random.SeedSequence(0)
 def test_a_trial_is_a_run_of_simulate(name: str) -> None:
     system = SYSTEMS[name]
     for seed, trial in zip((5, 6), trials(name, 0.8, 2, 60, range(5, 7)), strict=True):
-        run = llmq.simulate(system.engine, system.work(0.8), system.policy, replications=2,
-                            requests=60, rng=seed)  # fmt: skip
+        run = llmq.simulate(
+            system.engine, system.work(0.8), system.policy, replications=2, requests=60, rng=seed
+        )
         for event in ("first_token", "finish"):
             one, two = getattr(run.requests, event), getattr(trial.requests, event)
             assert one == pytest.approx(two, rel=1e-12)
@@ -45,8 +46,14 @@ def test_the_law_of_the_wait_has_the_mean_of_pollaczek_and_khinchine() -> None:
 
 
 def count(load: float, paths: int, requests: int, runs: int) -> dict[str, dict[str, float]]:
-    point = {"system": "md1", "load": load, "length": "", "paths": paths, "requests": requests,
-             "trials": runs}  # fmt: skip
+    point = {
+        "system": "md1",
+        "load": load,
+        "length": "",
+        "paths": paths,
+        "requests": requests,
+        "trials": runs,
+    }
     return {row["metric"]: row for row in cell(point, SEED)}
 
 
@@ -86,9 +93,24 @@ def test_the_judge_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _misses(point, seed):  # type: ignore[no-untyped-def]
-    return [{**point, "trials": 200, "stable": 100, "undecided": 0, "overloaded": 0,
-             "metric": "mean", "truth": 1.0, "truth_error": 0.0, "printed": 100, "held": 91,
-             "coverage": 0.91, "half_width": 0.1, "bias": 0.0, "seconds": 0.0}]  # fmt: skip
+    return [
+        {
+            **point,
+            "trials": 200,
+            "stable": 100,
+            "undecided": 0,
+            "overloaded": 0,
+            "metric": "mean",
+            "truth": 1.0,
+            "truth_error": 0.0,
+            "printed": 100,
+            "held": 91,
+            "coverage": 0.91,
+            "half_width": 0.1,
+            "bias": 0.0,
+            "seconds": 0.0,
+        }
+    ]
 
 
 def test_b13_every_printed_interval_of_the_table_covers() -> None:

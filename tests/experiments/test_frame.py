@@ -29,10 +29,20 @@ DRAWN = sorted(name for name, table in figures().items() if (TABLES / f"{table}.
 MOST = 60_000  # bytes of a table
 # Experiments whose small scale takes less than two seconds; the others run in `make check`.
 QUICK = (
-    "bracket", "dai_rate", "dai_region", "oracle_gap", "pascal_exact", "pascal_lengths",
-    "pascal_qoe", "price_gpus", "rad_tiling", "slai_parameters", "speed_table", "wait_equilibrium",
+    "bracket",
+    "dai_rate",
+    "dai_region",
+    "oracle_gap",
+    "pascal_exact",
+    "pascal_lengths",
+    "pascal_qoe",
+    "price_gpus",
+    "rad_tiling",
+    "slai_parameters",
+    "speed_table",
+    "wait_equilibrium",
     "yang_clipping",
-)  # fmt: skip
+)
 SMALL = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NAMES]
 
 # Tables.
@@ -279,10 +289,11 @@ def covered(ax: object) -> list[str]:
     if box.x1 > page.x1 + 1 or box.y1 > page.y1 + 1 or box.x0 < -1 or box.y0 < -1:
         return ["the edge of the figure"]
     lines = [
-        line.get_label() for line in ax.lines
+        line.get_label()
+        for line in ax.lines
         if line.get_path().transformed(line.get_transform()).intersects_bbox(box, filled=False)
         and ax.get_window_extent().overlaps(box)
-    ]  # fmt: skip
+    ]
     points = [c.get_label() for c in ax.collections if len(c.get_offsets()) and covers(c, box)]
     return lines + points
 

@@ -20,7 +20,7 @@ def tree(tmp_path):
         "    from llmq.sim.c import g\n    return isinstance(1, (Rule, int))\n",
         "llmq/sim/c.py": "import llmq.a\ndef g(x):\n    return isinstance(x, Policy)\n",
         "llmq/sim/d.py": "from llmq import a\n",
-    }  # fmt: skip
+    }
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

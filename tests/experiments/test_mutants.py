@@ -34,18 +34,27 @@ def test_f_every_kind_of_mutant_is_made_once() -> None:
     assert len({ast.dump(ast.parse(m.source)) for m in found}) == len(found)
     for m in found:
         changed = [
-            i for i, (a, b) in enumerate(zip(SOURCE.splitlines(), m.source.splitlines(),
-                                             strict=True), 1) if a != b
-        ]  # fmt: skip
+            i
+            for i, (a, b) in enumerate(
+                zip(SOURCE.splitlines(), m.source.splitlines(), strict=True), 1
+            )
+            if a != b
+        ]
         assert changed == [m.line]
         shown = [text.splitlines()[m.line - 1].strip() for text in (SOURCE, m.source)]
         assert shown == [m.old, m.new]
     new = {m.new for m in found}
     assert {
-        "def f(n: int = 4) -> int:", "if n or not n % 2:", "if n and (n % 2):", "return (n)",
-        "return None", "return max(n * 2.5, total)", "return min(n * 5.0, total)",
-        "total = sum(x for x in range(n) if (not (x)))", "pass",
-    } <= new  # fmt: skip
+        "def f(n: int = 4) -> int:",
+        "if n or not n % 2:",
+        "if n and (n % 2):",
+        "return (n)",
+        "return None",
+        "return max(n * 2.5, total)",
+        "return min(n * 5.0, total)",
+        "total = sum(x for x in range(n) if (not (x)))",
+        "pass",
+    } <= new
     assert not any("import" in m.old or "__all__" in m.old or '"""' in m.old for m in found)
 
 
@@ -77,8 +86,11 @@ def test_f_a_weak_test_lets_a_mutant_live(tmp_path: Path) -> None:
         weak.write_text(body)
         done = subprocess.run(
             [*command, "--again", "--tests", str(weak)],
-            cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode in (0, 1), done.stderr
         found.append((done.returncode, out.read_text().count('"survived"')))
     assert found == [(1, 1), (0, 1)]

@@ -61,9 +61,10 @@ def test_occupancy_can_fail(judge: Callable, changes: list[tuple[str, float]]) -
 
 def test_bracket_can_fail() -> None:
     for judge, kind, factor in (
-        (bracket.closes, "inner", 0.9), (bracket.below, "simulated", 1.2),
+        (bracket.closes, "inner", 0.9),
+        (bracket.below, "simulated", 1.2),
         (bracket.below, "simulated", 0.8),
-    ):  # fmt: skip
+    ):
         assert judge(doctored("bracket", kept)).status is Status.BAND
         assert judge(doctored("bracket", scaled(factor, kind=kind))).status is Status.NOT
 
@@ -154,12 +155,17 @@ def test_the_fluid_of_o12_is_that_of_the_oracle() -> None:
 
 def test_speed_can_fail() -> None:
     rows = [
-        {"who": "yardstick", "case": "plain loop: drawn", "speed": 1.0, "target": np.nan,
-         "times": np.nan},
+        {
+            "who": "yardstick",
+            "case": "plain loop: drawn",
+            "speed": 1.0,
+            "target": np.nan,
+            "times": np.nan,
+        },
         {"who": "llmq", "case": "fast, R = 2", "speed": 9.0, "target": 8.0, "times": 9.0},
         {"who": "llmq", "case": "slow, R = 2", "speed": 0.5, "target": 0.6, "times": 0.5},
         {"who": "llmq", "case": "path", "speed": 0.9, "target": np.nan, "times": 0.9},
-    ]  # fmt: skip
+    ]
     table = Table.of("speed_table", rows)
     fast = table.where(case=["plain loop: drawn", "fast, R = 2"])
     assert speed_table.targets(table).status is Status.DIRECTION

@@ -106,9 +106,14 @@ def test_loads_and_policies_see_the_same_requests():
 @pytest.fixture(scope="module")
 def runs():
     (found,) = serve(
-        "alpaca", [1.2], np.random.SeedSequence(7), requests=120, seeds=2, engines=2,
+        "alpaca",
+        [1.2],
+        np.random.SeedSequence(7),
+        requests=120,
+        seeds=2,
+        engines=2,
         kv_tokens=22_500,
-    )  # fmt: skip
+    )
     return found
 
 
@@ -231,16 +236,28 @@ CASES = [
     ("PASCAL-H1", "value", BAND, [({"metric": "cut vs FCFS"}, 0.6)]),
     ("PASCAL-H1", "value", NOT, [({"metric": "cut vs FCFS"}, -0.2)]),
     ("PASCAL-H1", "value", DIRECTION, [({"metric": "cut vs FCFS"}, 0.3)]),
-    ("PASCAL-H2", "value", NOT, [({"metric": "cut vs FCFS"}, 0.01),
-                                 ({"metric": "loss_100 vs FCFS"}, 0.02)]),
+    (
+        "PASCAL-H2",
+        "value",
+        NOT,
+        [({"metric": "cut vs FCFS"}, 0.01), ({"metric": "loss_100 vs FCFS"}, 0.02)],
+    ),
     ("PASCAL-H3", "value", NOT, [({"metric": "cut vs RR"}, -0.2)]),
     ("PASCAL-H3", "value", DIRECTION, [({"metric": "cut vs RR"}, 0.5)]),
     ("PASCAL-H4", "value", NOT, [({"metric": "cut vs RR"}, -0.1)]),
-    ("PASCAL-H5", "value", BAND, [({"metric": "loss vs FCFS"}, 0.1),
-                                  ({"metric": "loss vs RR"}, 0.19)]),
+    (
+        "PASCAL-H5",
+        "value",
+        BAND,
+        [({"metric": "loss vs FCFS"}, 0.1), ({"metric": "loss vs RR"}, 0.19)],
+    ),
     ("PASCAL-H5", "value", DIRECTION, [({"metric": "loss vs RR"}, 0.3)]),
-    ("PASCAL-H5", "value", NOT, [({"metric": "loss vs RR"}, 0.3),
-                                 ({"metric": "loss_100 vs RR"}, 0.25)]),
+    (
+        "PASCAL-H5",
+        "value",
+        NOT,
+        [({"metric": "loss vs RR"}, 0.3), ({"metric": "loss_100 vs RR"}, 0.25)],
+    ),
     ("PASCAL-13A", "value", BAND, [({"metric": "ttft", "policy": "NoMigration"}, 1e4)]),
     ("PASCAL-13A", "value", NOT, [({"metric": "ttft", "policy": "NoMigration"}, 0.1)]),
     ("PASCAL-13B", "value", NOT, [({"metric": "reasoning", "policy": "NoMigration"}, 1.0)]),
@@ -250,36 +267,80 @@ CASES = [
     ("PASCAL-9", "value", BAND, [({"metric": "ttft P99"}, 9.0), ({"metric": "ttft P50"}, 1.0)]),
     ("PASCAL-H6", "value", NOT, [({"metric": "late", "policy": "PASCAL"}, 0.5)]),
     ("PASCAL-H6", "value", BAND, [({"metric": "late", "policy": "PASCAL"}, 0.0)]),
-    ("PASCAL-H6", "value", NOT, [({"metric": "late"}, 0.05),
-                                 ({"metric": "late", "policy": "RR"}, 0.0)]),
+    (
+        "PASCAL-H6",
+        "value",
+        NOT,
+        [({"metric": "late"}, 0.05), ({"metric": "late", "policy": "RR"}, 0.0)],
+    ),
     ("PASCAL-H6-LOWER", "value", NOT, [({"metric": "late", "policy": "PASCAL"}, 0.5)]),
     ("PASCAL-H6-LOWER", "value", BAND, [({"metric": "late", "policy": "PASCAL"}, 0.0)]),
-    ("PASCAL-H6-LOWER", "value", DIRECTION, [({"metric": "late", "policy": "PASCAL"}, 0.01),
-                                             ({"metric": "late", "policy": "FCFS"}, 0.02),
-                                             ({"metric": "late", "policy": "RR"}, 0.005)]),
+    (
+        "PASCAL-H6-LOWER",
+        "value",
+        DIRECTION,
+        [
+            ({"metric": "late", "policy": "PASCAL"}, 0.01),
+            ({"metric": "late", "policy": "FCFS"}, 0.02),
+            ({"metric": "late", "policy": "RR"}, 0.005),
+        ],
+    ),
     ("PASCAL-H7", "value", NOT, [({"metric": "tokens ratio", "policy": "PASCAL"}, 0.9)]),
     ("PASCAL-H7", "value", DIRECTION, [({"metric": "tokens ratio"}, 0.96)]),
-    ("PASCAL-H8", "value", BAND, [({"metric": "transfer P99", "work": "alpaca"}, 0.15),
-                                  ({"metric": "transfer P99", "work": "arena"}, 0.22)]),
+    (
+        "PASCAL-H8",
+        "value",
+        BAND,
+        [
+            ({"metric": "transfer P99", "work": "alpaca"}, 0.15),
+            ({"metric": "transfer P99", "work": "arena"}, 0.22),
+        ],
+    ),
     ("PASCAL-H8", "value", NOT, [({"metric": "transfer P99"}, 0.05)]),
-    ("PASCAL-H9", "value", BAND, [({"metric": "blocked P99", "policy": "NoMigration"}, 20.0),
-                                  ({"metric": "blocked P99", "policy": "PASCAL"}, 0.1),
-                                  ({"metric": "blocked P99 excess"}, 19.9)]),
+    (
+        "PASCAL-H9",
+        "value",
+        BAND,
+        [
+            ({"metric": "blocked P99", "policy": "NoMigration"}, 20.0),
+            ({"metric": "blocked P99", "policy": "PASCAL"}, 0.1),
+            ({"metric": "blocked P99 excess"}, 19.9),
+        ],
+    ),
     ("PASCAL-H9", "value", NOT, [({"metric": "blocked P99"}, 5.0)]),
     ("PASCAL-H9-TIGHT", "value", NOT, [({"metric": "blocked P99 excess"}, 0.0)]),
     ("PASCAL-H9-TIGHT", "value", DIRECTION, [({"metric": "blocked P99 excess"}, 9.0)]),
     ("PASCAL-13D", "value", BAND, [({"metric": "late", "policy": "NoMigration"}, 0.5)]),
     ("PASCAL-13D", "value", NOT, [({"metric": "late", "policy": "NoMigration"}, 0.0)]),
-    ("PASCAL-H10", "value", DIRECTION, [({"metric": "late", "policy": "NonAdaptive"}, 0.02),
-                                        ({"metric": "late", "policy": "PASCAL"}, 0.01)]),
+    (
+        "PASCAL-H10",
+        "value",
+        DIRECTION,
+        [
+            ({"metric": "late", "policy": "NonAdaptive"}, 0.02),
+            ({"metric": "late", "policy": "PASCAL"}, 0.01),
+        ],
+    ),
     ("PASCAL-H10", "value", NOT, [({"metric": "late"}, 0.01)]),
-    ("PASCAL-H11", "value", BAND, [({"metric": "e2e P50 ratio"}, 1.2),
-                                   ({"metric": "e2e P99 ratio"}, 1.1)]),
+    (
+        "PASCAL-H11",
+        "value",
+        BAND,
+        [({"metric": "e2e P50 ratio"}, 1.2), ({"metric": "e2e P99 ratio"}, 1.1)],
+    ),
     ("PASCAL-H11", "value", NOT, [({"metric": "e2e P50 ratio"}, 0.99)]),
-    ("PASCAL-H12", "value", BAND, [({"metric": "cut vs FCFS"}, 0.7),
-                                   ({"metric": "loss_100 vs FCFS"}, 0.07)]),
-    ("PASCAL-H12", "value", NOT, [({"metric": "cut vs FCFS"}, 0.1),
-                                  ({"metric": "loss_100 vs FCFS"}, 0.2)]),
+    (
+        "PASCAL-H12",
+        "value",
+        BAND,
+        [({"metric": "cut vs FCFS"}, 0.7), ({"metric": "loss_100 vs FCFS"}, 0.07)],
+    ),
+    (
+        "PASCAL-H12",
+        "value",
+        NOT,
+        [({"metric": "cut vs FCFS"}, 0.1), ({"metric": "loss_100 vs FCFS"}, 0.2)],
+    ),
     ("PASCAL-H13", "value", NOT, [({"metric": "cut vs RR"}, 0.3)]),
     ("PASCAL-H13-SLO", "value", NOT, [({"metric": "late", "policy": "PASCAL"}, 0.5)]),
     ("PASCAL-H13-SLO", "low", DIRECTION, [({"metric": "late", "policy": "FCFS"}, 0.0)]),
@@ -307,7 +368,7 @@ CASES = [
     ("PASCAL-S5", "value", NOT, [({"study": "engines", "policy": "RR"}, 0.03)]),
     ("PASCAL-S6", "low", NOT, [({"study": "quantum", "level": 2000}, 0.002)]),
     ("PASCAL-S6", "low", BAND, [({"study": "quantum", "level": 2000}, 0.0022)]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -96,9 +96,12 @@ def test_region_can_fail():
 def test_a_path_below_the_bound_is_measured_right():
     # One class of prompts alone under Sarathi: 8 tiles and 16 decodes, all in full batches.
     values = rad_region.reached(
-        rad_region.POLICIES["Sarathi"], rad_region.MIXES["aligned"], 0.0, 600,
+        rad_region.POLICIES["Sarathi"],
+        rad_region.MIXES["aligned"],
+        0.0,
+        600,
         np.random.SeedSequence(4),
-    )  # fmt: skip
+    )
     assert values == pytest.approx(1.0, abs=0.01)
 
 

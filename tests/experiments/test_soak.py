@@ -13,8 +13,9 @@ def test_a8_the_soak_draws_chunks_slots_and_prefix_caches():
     engines = [next(iter(fleet.pools.values()))[0] for fleet, *_ in drawn]
     assert {engine.prefill_chunk for engine in engines} == {None, 8, 48}
     assert {engine.max_seqs for engine in engines} == {None, 4, 16}
-    cached = [work for engine, (_, work, *_) in zip(engines, drawn, strict=True)
-              if engine.prefix_cache]  # fmt: skip
+    cached = [
+        work for engine, (_, work, *_) in zip(engines, drawn, strict=True) if engine.prefix_cache
+    ]
     assert {isinstance(work, llmq.Trace) for work in cached} == {True, False}
     assert {type(policy) for *_, policy, _ in drawn} == set(llmq.policies.ALL)
 

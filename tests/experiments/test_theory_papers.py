@@ -64,12 +64,26 @@ def committed(name: str) -> Table:
 @pytest.mark.parametrize(
     ("budget", "points"),
     [
-        (512, [(0, F(400, 187)), (F(116, 187), F(36, 17)), (F(41300, 15316), F(9900, 15316)),
-               (F(12800, 3829), 0)]),
-        (1024, [(0, F(400, 187)), (F(116, 187), F(36, 17)), (F(92500, 29504), F(9900, 29504)),
-                (F(1600, 461), 0)]),
+        (
+            512,
+            [
+                (0, F(400, 187)),
+                (F(116, 187), F(36, 17)),
+                (F(41300, 15316), F(9900, 15316)),
+                (F(12800, 3829), 0),
+            ],
+        ),
+        (
+            1024,
+            [
+                (0, F(400, 187)),
+                (F(116, 187), F(36, 17)),
+                (F(92500, 29504), F(9900, 29504)),
+                (F(1600, 461), 0),
+            ],
+        ),
     ],
-)  # fmt: skip
+)
 def test_vertices_of_the_batch_size_limit(budget: int, points: list) -> None:
     assert dai_region.vertices(budget) == [(1000 * x, 1000 * y) for x, y in points]
 
@@ -102,8 +116,10 @@ def test_dai_region_can_fail() -> None:
 def test_edges_lie_in_the_region_and_the_better_budget_depends_on_the_mix() -> None:
     edges = committed("dai_region").where(part="edge")
     assert edges["high"].max() <= 1.02
-    load = {(row["policy"], round(128 * row["x"] / (row["x"] + row["y"]))): row["load"]
-            for row in edges.rows()}  # fmt: skip
+    load = {
+        (row["policy"], round(128 * row["x"] / (row["x"] + row["y"]))): row["load"]
+        for row in edges.rows()
+    }
     assert load["sarathi-128", 29] > 0.94 > 0.9 > load["sarathi-1024", 29]
     assert load["sarathi-128", 116] < 0.85 < 0.9 < load["sarathi-1024", 116]
     assert all(load["fastertransformer-1024", s] < 0.7 for s in (29, 64, 116))
@@ -126,8 +142,9 @@ def test_dai_rate_can_fail() -> None:
 def test_dai_agents_can_fail() -> None:
     table = committed("dai_agents")
     assert found(dai_agents, table) == {
-        "DAI-SWING": Status.BAND, "DAI-REVERSE": Status.DIRECTION,
-    }  # fmt: skip
+        "DAI-SWING": Status.BAND,
+        "DAI-REVERSE": Status.DIRECTION,
+    }
     tops = table.where(part="peak", kind="simulated", name="exit first")["y"]
     assert tops == pytest.approx([85e3, 340e3, 1.4e6], rel=0.04)
     low = doctored(table, times("y", 0.9), kind="simulated", part="peak", y=tops[-1])
@@ -182,9 +199,10 @@ def test_without_a_limit_first_come_first_served_is_that_of_llmq() -> None:
     mine = wait_model.serve(kinds, came, code, wait_equilibrium.LAW, "fcfs")
     base, read = wait_equilibrium.LAW
     chip = llmq.Engine(
-        llmq.BatchTime.affine(base=base, per_token=0.0, per_kv=read), token_budget=10**6,
+        llmq.BatchTime.affine(base=base, per_token=0.0, per_kv=read),
+        token_budget=10**6,
         conventions=llmq.THEORY,
-    )  # fmt: skip
+    )
     prompt = np.array([kind.prompt for kind in kinds])[code]
     output = np.array([kind.output for kind in kinds])[code]
     theirs = llmq.simulate(chip, llmq.Trace(came, prompt, output)).requests.finish[0]
@@ -224,8 +242,10 @@ def test_wait_equilibrium_can_fail() -> None:
 def test_wait_thresholds_can_fail() -> None:
     table = committed("wait_thresholds")
     assert found(wait_thresholds, table) == {
-        "WAIT-KEEPS": Status.VERIFIED, "WAIT-MEMORY": Status.VERIFIED, "WAIT-DELAY": Status.BAND,
-    }  # fmt: skip
+        "WAIT-KEEPS": Status.VERIFIED,
+        "WAIT-MEMORY": Status.VERIFIED,
+        "WAIT-DELAY": Status.BAND,
+    }
     for change in (times("y", 0.97), lambda row: row.update(evictions=float("inf"))):
         less = doctored(table, change, part="memory", name="wait", x=1.2)
         assert found(wait_thresholds, less)["WAIT-KEEPS"] is Status.NOT
@@ -265,9 +285,10 @@ def test_sizes_by_hand() -> None:
 def test_trail_can_fail() -> None:
     table = committed("trail_soap")
     assert found(trail_soap, table) == {
-        "TRAIL-SOAP": Status.VERIFIED, "TRAIL-VALUES": Status.PROVED,
+        "TRAIL-SOAP": Status.VERIFIED,
+        "TRAIL-VALUES": Status.PROVED,
         "TRAIL-PRINTED": Status.BAND,
-    }  # fmt: skip
+    }
     spjf = {"kind": "simulated", "name": "SPJF", "load": 0.5}
     far = doctored(table, shift("sojourn", "low", "high", by=0.1), **spjf)
     assert found(trail_soap, far)["TRAIL-SOAP"] is Status.NOT
@@ -329,8 +350,10 @@ def test_inoue_can_fail() -> None:
     assert inoue_batching.bounds(0.5) == pytest.approx((21.1585687529, 5.9018666667), rel=1e-10)
     table = committed("inoue_batching")
     assert found(inoue_batching, table) == {
-        "INOUE-DELAY": Status.VERIFIED, "INOUE-BOUND": Status.VERIFIED, "INOUE-BUSY": Status.BAND,
-    }  # fmt: skip
+        "INOUE-DELAY": Status.VERIFIED,
+        "INOUE-BOUND": Status.VERIFIED,
+        "INOUE-BUSY": Status.BAND,
+    }
     at = {"part": "delay", "kind": "simulated", "load": 0.3}
     far = doctored(table, shift("y", "low", "high", by=0.1), **at)
     assert found(inoue_batching, far)["INOUE-DELAY"] is Status.NOT

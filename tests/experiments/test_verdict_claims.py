@@ -125,8 +125,9 @@ def test_e4_judges_with_limits_can_fail():
     }
     assert n == {"sarathi": 50, "vllm v1": 150}
     for judge, row, status in (
-        (shown, {"quantity": "example"}, Status.NOT), (carried, {"policy": "vllm v1"}, Status.NOT)
-    ):  # fmt: skip
+        (shown, {"quantity": "example"}, Status.NOT),
+        (carried, {"policy": "vllm v1"}, Status.NOT),
+    ):
         rows = [
             one | ({"stable": 0, "grows": one["n"]} if row.items() <= one.items() else {})
             for one in table.rows()

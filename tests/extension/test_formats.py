@@ -42,23 +42,35 @@ def write_tabs(trace: llmq.Trace) -> str:
 
 
 TABS = TraceFormat(
-    name="tabs", known_by="ms, ask and say", columns=(Column("ms"), Column("ask"), Column("say")),
-    read=read_tabs, write=write_tabs, suffix=".tsv",
-)  # fmt: skip
+    name="tabs",
+    known_by="ms, ask and say",
+    columns=(Column("ms"), Column("ask"), Column("say")),
+    read=read_tabs,
+    write=write_tabs,
+    suffix=".tsv",
+)
 
 
 def read_log(file, asked: Asked) -> Profile:
     table = np.loadtxt(file, delimiter=",", skiprows=1)
     return Profile(
-        tokens=table[:, 0].astype(np.int64), seconds=table[:, 1] / 1e6, tp=asked.tp,
-        gpu=asked.gpu or "", format="log", source=asked.source,
-    )  # fmt: skip
+        tokens=table[:, 0].astype(np.int64),
+        seconds=table[:, 1] / 1e6,
+        tp=asked.tp,
+        gpu=asked.gpu or "",
+        format="log",
+        source=asked.source,
+    )
 
 
 LOG = ProfileFormat(
-    name="log", known_by="columns batch, us", number="us, one iteration",
-    columns=lambda names: {"batch", "us"} <= set(names), read=read_log, tables=("log",),
-)  # fmt: skip
+    name="log",
+    known_by="columns batch, us",
+    number="us, one iteration",
+    columns=lambda names: {"batch", "us"} <= set(names),
+    read=read_log,
+    tables=("log",),
+)
 
 
 @pytest.fixture(autouse=True)

@@ -38,25 +38,53 @@ CASES: dict[str, tuple[str | Callable[[], str], str, str, int]] = {
     "cut": (TEXT[:-30], "not JSON", "not JSON", 2),
     "deep": ("[" * 100_000, "not JSON", "not JSON", 2),
     "list": ("[]", "not a certificate of format", "expected an object", 4),
-    "other format": (sealed({**GOOD, "format": "x"}), "not a certificate of format",
-                     "not of format", 4),
+    "other format": (
+        sealed({**GOOD, "format": "x"}),
+        "not a certificate of format",
+        "not of format",
+        4,
+    ),
     "no problem": (without("problem"), "'problem' is missing", "'problem' is missing", 4),
     "no claim": (without("claim"), "'claim' is missing", "unknown claim", 4),
-    "another problem": (sealed({**GOOD, "problem": OTHER["problem"]}, digest=False),
-                        "certificate of another problem", "the digest does not match", 4),
-    "changed": (TEXT.replace('"optimal_load"', '"stable_rate"'), "the seal does not match",
-                "unknown 'dual'", 4),
-    "zero denominator": (sealed({**GOOD, "load": "1/0"}), "zero denominator in '1/0'",
-                         "zero denominator in '1/0'", 4),
-    "float": (TEXT.replace(f'"{GOOD["load"]}"', "0.795"), "number 0.795 is a float",
-              "number 0.795 is a float", 4),
-    "infinity": (TEXT.replace(f'"{GOOD["load"]}"', "Infinity"), "number Infinity is a float",
-                 "number Infinity is a float", 4),
+    "another problem": (
+        sealed({**GOOD, "problem": OTHER["problem"]}, digest=False),
+        "certificate of another problem",
+        "the digest does not match",
+        4,
+    ),
+    "changed": (
+        TEXT.replace('"optimal_load"', '"stable_rate"'),
+        "the seal does not match",
+        "unknown 'dual'",
+        4,
+    ),
+    "zero denominator": (
+        sealed({**GOOD, "load": "1/0"}),
+        "zero denominator in '1/0'",
+        "zero denominator in '1/0'",
+        4,
+    ),
+    "float": (
+        TEXT.replace(f'"{GOOD["load"]}"', "0.795"),
+        "number 0.795 is a float",
+        "number 0.795 is a float",
+        4,
+    ),
+    "infinity": (
+        TEXT.replace(f'"{GOOD["load"]}"', "Infinity"),
+        "number Infinity is a float",
+        "number Infinity is a float",
+        4,
+    ),
     "whole load": (sealed({**GOOD, "load": 1}), "load: 1 is not a rational", "string 'p/q'", 4),
-    "word for a load": (sealed({**GOOD, "load": "half"}), "'half' is not a rational",
-                        "not a rational", 4),
+    "word for a load": (
+        sealed({**GOOD, "load": "half"}),
+        "'half' is not a rational",
+        "not a rational",
+        4,
+    ),
     "negative load": (sealed({**GOOD, "load": "-1/2"}), "'-1/2' is not a rational", "negative", 4),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

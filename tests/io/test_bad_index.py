@@ -168,8 +168,13 @@ def as_process(words: list[str], place: Path) -> tuple[int, str, str, int]:
     """Run a command by itself, and measure its memory."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     done = subprocess.run(
-        words, cwd=place, capture_output=True, text=True, check=False, timeout=10 * SECONDS,
-    )  # fmt: skip
+        words,
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10 * SECONDS,
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return done.returncode, done.stdout, done.stderr, 1024 * max(before, after)
 
@@ -301,10 +306,20 @@ def spoil(file: Path, what: str) -> None:
     header, first = lines[0].split(","), lines[1].split(",")
     time_at = next(i for i, n in enumerate(header) if "time" in n or n == "latency")
     count_at = next(
-        i for i, n in enumerate(header)
-        if n in ("num_tokens", "batch_size", "size", "tokens", "sequences", "prefill_chunk", "m",
-                 "message_size")
-    )  # fmt: skip
+        i
+        for i, n in enumerate(header)
+        if n
+        in (
+            "num_tokens",
+            "batch_size",
+            "size",
+            "tokens",
+            "sequences",
+            "prefill_chunk",
+            "m",
+            "message_size",
+        )
+    )
     cells = {
         "time 1e400": (time_at, "1e400"),
         "time nan": (time_at, "nan"),

@@ -15,9 +15,17 @@ from llmq.io.profiles import read_profile
 
 TINY = Geometry("Tiny", layers=3, hidden=256, heads=4, kv_heads=2, ffn=1024, vocabulary=512)
 OPS = (
-    "input_layernorm", "attn_pre_proj", "attn_rope", "attn_post_proj", "post_attention_layernorm",
-    "mlp_up_proj", "mlp_act", "mlp_down_proj", "add", "emb",
-)  # fmt: skip
+    "input_layernorm",
+    "attn_pre_proj",
+    "attn_rope",
+    "attn_post_proj",
+    "post_attention_layernorm",
+    "mlp_up_proj",
+    "mlp_act",
+    "mlp_down_proj",
+    "add",
+    "emb",
+)
 TOKENS = (1, 30, 100, 1000, 4500)
 CACHED = (0, 16, 8192)
 Rows = list[list[object]]
@@ -53,9 +61,10 @@ def vidur(folder: Path, table: str = "", change: Change = nothing) -> dict[str, 
     rows += [[0.001, 0.002, "", 0.02, 256, 2, 1, c, kv] for c in (1, 4096) for kv in (0, 9000)]
     made["attention.csv"] = names, rows
     names = ["time_stats.all_reduce.median", "num_workers", "devices_per_node", "size"]
-    made["all_reduce.csv"] = names, [
-        [1e-3, 2, 2, 1], [0.1, 2, 2, 10_000_000], [9, 2, 1, 1], [9, 2, 1, 10_000_000]
-    ]  # fmt: skip
+    made["all_reduce.csv"] = (
+        names,
+        [[1e-3, 2, 2, 1], [0.1, 2, 2, 10_000_000], [9, 2, 1, 1], [9, 2, 1, 10_000_000]],
+    )
     for name, (head, body) in made.items():
         if name == table:
             change(body)
@@ -64,8 +73,17 @@ def vidur(folder: Path, table: str = "", change: Change = nothing) -> dict[str, 
 
 
 def serving(folder: Path, table: str = "", change: Change = nothing) -> dict[str, object]:
-    layer = ("layernorm", "qkv_proj", "rotary_emb", "o_proj", "gate_up_proj", "act_fn", "down_proj",
-             "embedding", "final_layernorm")  # fmt: skip
+    layer = (
+        "layernorm",
+        "qkv_proj",
+        "rotary_emb",
+        "o_proj",
+        "gate_up_proj",
+        "act_fn",
+        "down_proj",
+        "embedding",
+        "final_layernorm",
+    )
     made: dict[str, tuple[list[str], Rows]] = {}
     made["dense.csv"] = (
         ["layer", "tokens", "time_us"],
@@ -181,7 +199,7 @@ def test_the_tables_are_good_as_they_are(maker: str, tmp_path: Path) -> None:
         ("kernels", "context_attention.csv", only(1, 1), None, ONE_SIDED + r"isl \+ step is 1"),
         ("kernels", "gemm.csv", at(0, 4, 0), 2, "expected a finite time > 0, found 0"),
     ],
-)  # fmt: skip
+)
 def test_tables_that_cannot_be_trusted_are_refused(
     maker: str, table: str, change: Change, line: int | None, message: str, tmp_path: Path
 ) -> None:
@@ -222,8 +240,12 @@ STEPS = "tokens,seconds\n1,0.0058\n64,0.0062\n128,0.0071\n512,0.0120\n"
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        (STEPS.replace("0.0062", "0.0031"), {}, r"line 3, column seconds: 3\.1 ms for 64 tokens is "
-         r"less than reading the weights of Llama-3\.1-8B takes \(4\.17 ms on 1 h100\)"),
+        (
+            STEPS.replace("0.0062", "0.0031"),
+            {},
+            r"line 3, column seconds: 3\.1 ms for 64 tokens is "
+            r"less than reading the weights of Llama-3\.1-8B takes \(4\.17 ms on 1 h100\)",
+        ),
         (STEPS.replace(",0.", ",0.00000"), {}, r"line 2, column seconds: .* less than reading"),
         (STEPS.replace(",0.", ","), {}, r"line 2, column seconds: .* is 100 times what reading"),
         (STEPS.replace("0.0071", "7.1"), {}, r"line 4, column seconds: a jump by a factor "),
@@ -231,7 +253,7 @@ STEPS = "tokens,seconds\n1,0.0058\n64,0.0062\n128,0.0071\n512,0.0120\n"
         (STEPS, {"gpu": "a100"}, r"less than reading the weights .* on 1 a100"),
         (STEPS, {"model": "Lama-3.1-8B"}, r"not among the known shapes.*'llama-3\.1-8b'"),
     ],
-)  # fmt: skip
+)
 def test_steps_that_no_gpu_can_take(
     text: str, options: dict[str, str], message: str, tmp_path: Path
 ) -> None:

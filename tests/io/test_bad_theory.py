@@ -49,8 +49,15 @@ RATES: dict[str, tuple[Any, str]] = {
     "no mapping": (3.0, r"rates must (map classes to|be a mapping)"),
 }
 QUESTIONS = [
-    "load", "load_bracket", "margin", "contains", "prices", "binding", "boundary", "certificate",
-]  # fmt: skip
+    "load",
+    "load_bracket",
+    "margin",
+    "contains",
+    "prices",
+    "binding",
+    "boundary",
+    "certificate",
+]
 
 
 @every_region
@@ -178,9 +185,7 @@ def test_zero_memory_and_zero_budgets(name: str) -> None:
             r"per_tile must be a finite number >= 0 \(seconds\), got -1",
         ),
         (
-            lambda: llmq.BatchTime.roofline(
-                floor=1, floor_per_token=-0.1, base=1, per_token=1
-            ),
+            lambda: llmq.BatchTime.roofline(floor=1, floor_per_token=-0.1, base=1, per_token=1),
             r"floor_per_token must be a finite number >= 0 \(seconds\), got -0.1",
         ),
         (
@@ -188,7 +193,7 @@ def test_zero_memory_and_zero_budgets(name: str) -> None:
             r"an iteration with one token must take time, got 0 s",
         ),
     ],
-)  # fmt: skip
+)
 def test_laws_that_decrease_in_tokens(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
@@ -224,7 +229,7 @@ def test_laws_that_decrease_in_tokens(make: Callable[[], Any], message: str) -> 
             r"more than 200,000 configurations: generate them instead",
         ),
     ],
-)  # fmt: skip
+)
 def test_infeasible_configuration_sets(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
@@ -238,9 +243,12 @@ NEED = {"prefill": F(8), "decode": F(6)}
 
 def one(batches: Knapsack | TwoPhase, limits: dict[str, int], needs: dict[str, F]) -> F:
     pool = Pool(
-        1, llmq.BatchTime.tiled(base=3, per_tile=2, tile=4), batches, limits,
+        1,
+        llmq.BatchTime.tiled(base=3, per_tile=2, tile=4),
+        batches,
+        limits,
         {"x": Need(NEED, limits=needs)},
-    )  # fmt: skip
+    )
     problem = PlanningProblem({"e": pool}, {"x": F(1)}, {"x": (("e",),)})
     return generate_columns(problem).optimum.load
 

@@ -104,7 +104,8 @@ BAD = {
         "cut.csv.gz: the gzip data end too early (truncated): fetch or compress the file again",
     ),
     "no such trace": (
-        [*PLAN, "--trace", "fin.csv"], "no such file: fin.csv; did you mean 'fine.csv'?",
+        [*PLAN, "--trace", "fin.csv"],
+        "no such file: fin.csv; did you mean 'fine.csv'?",
     ),
     "one time for all": ([*PLAN, "--trace", "burst.csv"], "all requests come at one time, so"),
     "one time, region": (["region", *H100, "--trace", "burst.csv"], "all requests come at one"),
@@ -132,14 +133,16 @@ BAD = {
     "unknown table": (["plan", "table.toml"], "table.toml has no key 'slos'; did you mean 'slo'?"),
     "wrong type of key": (["plan", "type.toml"], "type.toml: [classes.chat] needs prompt = "),
     "unit in config": (
-        ["plan", "unit.toml"], "unit.toml: [slo] ttft: duration '2' has no unit: write a number",
+        ["plan", "unit.toml"],
+        "unit.toml: [slo] ttft: duration '2' has no unit: write a number",
     ),
     "class twice": (
         ["plan", "twice.toml"],
         "twice.toml line 13: not TOML: Cannot declare ('classes', 'chat') twice",
     ),
     "class twice, json": (
-        ["plan", "twice.json"], "twice.json, column chat: the key is given twice; keep one",
+        ["plan", "twice.json"],
+        "twice.json, column chat: the key is given twice; keep one",
     ),
     "engine in config": (
         ["plan", "engine.toml"],
@@ -181,7 +184,8 @@ BAD = {
         "llama-3.1-8b/h100 is known with tp 1, 2, 4, 8, not with tp=3",
     ),
     "unknown policy": (
-        [*PLAN, *CONV, "--policy", "sarthi"], "no policy 'sarthi'; did you mean 'sarathi'?",
+        [*PLAN, *CONV, "--policy", "sarthi"],
+        "no policy 'sarthi'; did you mean 'sarathi'?",
     ),
     "unknown policy field": (
         [*PLAN, *CONV, "--policy", "sarathi:tokenbudget=512"],
@@ -222,30 +226,36 @@ BAD = {
         "quantile must lie between 0 and 1 (0.99 for p99), got 99.0",
     ),
     "bad attainment": (
-        [*PLAN, *CONV, "--attainment", "1"], "attainment must lie between 0 and 1, got 1.0",
+        [*PLAN, *CONV, "--attainment", "1"],
+        "attainment must lie between 0 and 1, got 1.0",
     ),
     "a format beside a file": (
         ["plan", "fine.toml", "--jitter", "uniform"],
         "--jitter belongs to --trace: fine.toml says it with jitter = under [traffic]",
     ),
     "a head of what is drawn": (
-        ["plan", "fine.toml", "--head", "9"], "--head shortens a trace, but fine.toml draws its",
+        ["plan", "fine.toml", "--head", "9"],
+        "--head shortens a trace, but fine.toml draws its",
     ),
     "half a length": (
-        ["plan", "fine.toml", "--output", "9"], "--prompt, --output and --rate belong together",
+        ["plan", "fine.toml", "--output", "9"],
+        "--prompt, --output and --rate belong together",
     ),
     "twice the same": (
         ["plan", *CONV, *H100, "--rate", "5", "--rate", "6"],
         "--rate is given twice, the second time with '6': only one can be used, give it once",
     ),
     "no such candidate": (
-        ["simulate", "fine.toml", "--candidate", "7"], "fine.toml has no candidate 7; known: 1 (",
+        ["simulate", "fine.toml", "--candidate", "7"],
+        "fine.toml has no candidate 7; known: 1 (",
     ),
     "a candidate of no file": (
-        ["simulate", *CONV, *H100, "--candidate", "1"], "--candidate picks one of a configuration",
+        ["simulate", *CONV, *H100, "--candidate", "1"],
+        "--candidate picks one of a configuration",
     ),
     "no traffic": (
-        PLAN, "say who arrives with exactly one of --trace FILE, --workload NAME, or --prompt",
+        PLAN,
+        "say who arrives with exactly one of --trace FILE, --workload NAME, or --prompt",
     ),
     "two traffics": (
         ["region", *H100, *CONV, "--trace", "fine.csv"],
@@ -265,7 +275,7 @@ BAD = {
         "policy vllm does not split prompts: 7597 tokens exceed its token_budget 512; use "
         "vllm:token_budget=7597,version=v0 or a policy with chunked prefill",
     ),
-}  # fmt: skip
+}
 
 # Valid questions whose answer is no, with what the answer must say.
 NEGATIVE = {

@@ -81,9 +81,12 @@ def test_everything_is_built(tmp_path):
     assert (code.prompt, code.output) == (Lengths.uniform(10, 20), Lengths.fixed(256))
     assert plan.slo == SLO(ttft=0.5, tpot=0.05, e2e=60.0, quantile=0.99)
     assert plan.candidates[0] == CandidateConfig(
-        "llama-3.1-8b/h100", 2, "sarathi:token_budget=512",
-        {"token_budget": 1024, "max_seqs": 64}, 1000,
-    )  # fmt: skip
+        "llama-3.1-8b/h100",
+        2,
+        "sarathi:token_budget=512",
+        {"token_budget": 1024, "max_seqs": 64},
+        1000,
+    )
     law = BatchTime.affine(base=0.012, per_token=2.4e-5)
     assert plan.candidates[1] == CandidateConfig(Engine(law, kv_tokens=32000, name="mine"))
     assert plan.simulation == SimulationConfig(requests=50, replications=8, seed=7)
@@ -208,175 +211,233 @@ MISTAKES = {
     "unknown key": ("ttft =", "ttff =", ": [slo] has no key 'ttff'; did you mean 'ttft'?"),
     "unknown traffic": ("cv = 2", "vc = 2", ": [traffic] has no key 'vc'; did you mean 'cv'?"),
     "unknown in a class": (
-        "weight = 3", "wieght = 3",
+        "weight = 3",
+        "wieght = 3",
         ": [classes.chat] has no key 'wieght'; did you mean 'weight'?",
     ),
     "unknown in a length": (
-        "sigma = 0.9", "sigm = 0.9",
+        "sigma = 0.9",
+        "sigm = 0.9",
         ": [classes.chat.prompt] has no key 'sigm'; did you mean 'sigma'?",
     ),
     "unknown in a candidate": (
-        "max_seqs = 64", "max_seq = 64",
+        "max_seqs = 64",
+        "max_seq = 64",
         ": [candidates 1] has no key 'max_seq'; did you mean 'max_seqs'?",
     ),
     "unknown in a law": (
-        "per_token =", "per_tokn =",
+        "per_token =",
+        "per_tokn =",
         ": [candidates 2.law] has no key 'per_tokn'; did you mean 'per_token'?",
     ),
     "no unit": (
-        '"500ms"', '"500"',
+        '"500ms"',
+        '"500"',
         ": [slo] ttft: duration '500' has no unit: write a number and one of us, ms, s, min, h, "
         "e.g. 500ms",
     ),
     "number for a duration": (
-        '"500ms"', "0.5",
+        '"500ms"',
+        "0.5",
         ': [slo] needs ttft = a duration with its unit, such as "500ms", found 0.5',
     ),
     "missing in a law": (
-        'per_token = "24us"', "",
+        'per_token = "24us"',
+        "",
         ': [candidates 2.law] needs per_token = a duration with its unit, such as "500ms", '
         "but it is missing",
     ),
     "quantile": (
-        "quantile = 0.99", "quantile = 99",
+        "quantile = 0.99",
+        "quantile = 99",
         ": [slo]: SLO: quantile must lie between 0 and 1 (0.99 for p99), got 99.0",
     ),
     "quantile word": (
-        "quantile = 0.99", 'quantile = "p99"',
+        "quantile = 0.99",
+        'quantile = "p99"',
         ": [slo] needs quantile = a finite number, found 'p99'",
     ),
     "rate": (
-        '"90/min"', '"90/day"',
+        '"90/min"',
+        '"90/day"',
         ": [traffic] rate: rate '90/day' is not a positive number of requests: write e.g. 50, "
         "50/s or 90/min",
     ),
     "rate missing": (
-        'rate = "90/min"', "",
+        'rate = "90/min"',
+        "",
         ': [traffic] needs rate = a request rate, such as "12/s", but it is missing',
     ),
     "rate type": (
-        '"90/min"', "true", ': [traffic] needs rate = a request rate, such as "12/s", found True',
+        '"90/min"',
+        "true",
+        ': [traffic] needs rate = a request rate, such as "12/s", found True',
     ),
     "arrivals": (
-        '"renewal"', '"renewl"', ": [traffic]: unknown arrivals 'renewl'; did you mean 'renewal'?",
+        '"renewal"',
+        '"renewl"',
+        ": [traffic]: unknown arrivals 'renewl'; did you mean 'renewal'?",
     ),
     "cv alone": (
-        'arrivals = "renewal"', "", ': [traffic]: cv belongs to arrivals = "renewal"',
+        'arrivals = "renewal"',
+        "",
+        ': [traffic]: cv belongs to arrivals = "renewal"',
     ),
     "cv of poisson": (
-        '"renewal"', '"poisson"', ': [traffic]: cv belongs to arrivals = "renewal"',
+        '"renewal"',
+        '"poisson"',
+        ': [traffic]: cv belongs to arrivals = "renewal"',
     ),
     "cv missing": (
-        "cv = 2", "", ": [traffic] needs cv = a finite number, but it is missing",
+        "cv = 2",
+        "",
+        ": [traffic] needs cv = a finite number, but it is missing",
     ),
     "cv negative": (
-        "cv = 2", "cv = -2", ": [traffic] cv: cv must be >= 0 and finite, got -2.0",
+        "cv = 2",
+        "cv = -2",
+        ": [traffic] cv: cv must be >= 0 and finite, got -2.0",
     ),
     "two traffics": (
-        "cv = 2", 'cv = 2\nworkload = "azure-conv"',
+        "cv = 2",
+        'cv = 2\nworkload = "azure-conv"',
         ": [traffic]: give one of trace =, workload = or [classes.<name>] tables, found workload "
         "and [classes]",
     ),
     "format without trace": (
-        "cv = 2", 'cv = 2\nformat = "azure"',
+        "cv = 2",
+        'cv = 2\nformat = "azure"',
         ": [traffic]: format belongs to trace =, not to [classes]",
     ),
     "length zero": (
-        "output = 256", "output = 0", ": [classes.code]: output must be at least 1 token, got 0",
+        "output = 256",
+        "output = 0",
+        ": [classes.code]: output must be at least 1 token, got 0",
     ),
     "length missing": (
-        "output = 256", "", ": [classes.code] needs output = a whole number of tokens, { mean,",
+        "output = 256",
+        "",
+        ": [classes.code] needs output = a whole number of tokens, { mean,",
     ),
     "length fraction": (
-        "output = 256", "output = 2.5", ": [classes.code] needs output = a whole number of tokens",
+        "output = 256",
+        "output = 2.5",
+        ": [classes.code] needs output = a whole number of tokens",
     ),
     "lognormal without high": (
-        ", high = 2048", "",
+        ", high = 2048",
+        "",
         ": [classes.chat.prompt] needs high = a whole number >= 1, but it is missing",
     ),
     "lognormal negative": (
-        "mean = 500", "mean = -500",
+        "mean = 500",
+        "mean = -500",
         ": [classes.chat] prompt: lognormal lengths need mean > 0, sigma > 0",
     ),
     "uniform": (
-        "[10, 20]", "[10, 20, 30]",
+        "[10, 20]",
+        "[10, 20, 30]",
         ": [classes.code.prompt] needs uniform = [low, high], whole numbers of tokens, found",
     ),
     "quantiles not a table": (
-        "[[0, 1], [0.5, 10], [1, 100]]", "[1, 2]",
+        "[[0, 1], [0.5, 10], [1, 100]]",
+        "[1, 2]",
         ": [classes.chat.output] needs quantiles = pairs [probability, tokens] from",
     ),
     "quantiles with bare keys": (  # TOML reads 0.5 = 10 as 0 = { 5 = 10 }
-        "[[0, 1], [0.5, 10], [1, 100]]", "{ 0.5 = 10 }",
+        "[[0, 1], [0.5, 10], [1, 100]]",
+        "{ 0.5 = 10 }",
         ": [classes.chat.output] needs quantiles = pairs [probability, tokens] from",
     ),
     "quantiles in percent": (
-        "[0.5, 10]", "[50, 10]",
+        "[0.5, 10]",
+        "[50, 10]",
         ": [classes.chat.output] needs probability = a finite number >= 0 and <= 1, found 50",
     ),
     "quantiles without an end": (
-        ", [1, 100]", "",
+        ", [1, 100]",
+        "",
         ": [classes.chat] output: a quantile table must give tokens at probabilities from 0 to 1",
     ),
     "weight": (
-        "weight = 3", "weight = -3",
+        "weight = 3",
+        "weight = -3",
         ": [classes]: weight of class 'chat' must be >= 0 and finite, got -3.0",
     ),
     "answer and output": (
-        "output = 256", "output = 256\nanswer = 3",
+        "output = 256",
+        "output = 256\nanswer = 3",
         ": [classes.code] needs answer = tokens after the reasoning: with reasoning, without "
         "output, found 3",
     ),
     "reasoning too long": (
-        "output = 256", "output = 256\nreasoning = 256",
+        "output = 256",
+        "output = 256\nreasoning = 256",
         ": [classes.code]: reasoning tokens are part of the output",
     ),
     "correlation too big": (
-        "output = 256", "output = 256\ncorrelation = 2",
+        "output = 256",
+        "output = 256\ncorrelation = 2",
         ": [classes.code]: correlation must lie in [-1, 1], got 2.0",
     ),
     "correlation of what": (
-        "output = 256", "output = 256\nreasoning = 9\ncorrelation = 0.2",
+        "output = 256",
+        "output = 256\nreasoning = 9\ncorrelation = 0.2",
         ": [classes.code] needs correlation = a number only without reasoning",
     ),
     "class not a table": (
-        '[classes.code]\nprompt = { uniform = [10, 20] }\noutput = 256\n', "[classes]\ncode = 3\n",
+        "[classes.code]\nprompt = { uniform = [10, 20] }\noutput = 256\n",
+        "[classes]\ncode = 3\n",
         ": [classes] needs code = a table, found 3",
     ),
     "tp": ("tp = 2", "tp = 0", ": [candidates 1] needs tp = a whole number >= 1, found 0"),
     "tp word": (
-        "tp = 2", 'tp = "2"', ": [candidates 1] needs tp = a whole number >= 1, found '2'",
+        "tp = 2",
+        'tp = "2"',
+        ": [candidates 1] needs tp = a whole number >= 1, found '2'",
     ),
     "engine and law": (
-        'name = "mine"', 'engine = "e"',
+        'name = "mine"',
+        'engine = "e"',
         ": [candidates 2]: give either engine = or a [candidates.law] table",
     ),
     "name of a catalogue engine": (
-        "tp = 2", 'name = "n"', ": [candidates 1]: name belongs to an engine given by law",
+        "tp = 2",
+        'name = "n"',
+        ": [candidates 1]: name belongs to an engine given by law",
     ),
     "engine type": (
-        '"llama-3.1-8b/h100"', "8", ": [candidates 1] needs engine = a text in quotes, found 8",
+        '"llama-3.1-8b/h100"',
+        "8",
+        ": [candidates 1] needs engine = a text in quotes, found 8",
     ),
     "form": (
-        '"affine"', '"afine"', ": [candidates 2.law]: unknown form 'afine'; did you mean 'affine'?",
+        '"affine"',
+        '"afine"',
+        ": [candidates 2.law]: unknown form 'afine'; did you mean 'affine'?",
     ),
     "table without seconds": (
-        'form = "affine"\nbase = "12ms"\nper_token = "24us"', 'form = "table"\ntokens = [1, 2]',
+        'form = "affine"\nbase = "12ms"\nper_token = "24us"',
+        'form = "table"\ntokens = [1, 2]',
         ': [candidates 2.law] needs seconds = a list: tokens = [1, 512], seconds = ["6ms", "13ms"]'
         ", but it is missing",
     ),
     "kv too small": (
-        "kv_tokens = 32000", "kv_tokens = 3",
+        "kv_tokens = 32000",
+        "kv_tokens = 3",
         ": [candidates 2]: kv_tokens (3) must hold at least one block of 16",
     ),
     "requests": (
-        "requests = 50", "requests = 0",
+        "requests = 50",
+        "requests = 0",
         ": [simulation] needs requests = a whole number >= 1, found 0",
     ),
     "seed": (
-        "seed = 7", "seed = -7", ": [simulation] needs seed = a whole number >= 0, found -7",
+        "seed = 7",
+        "seed = -7",
+        ": [simulation] needs seed = a whole number >= 0, found -7",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", MISTAKES)
@@ -420,23 +481,26 @@ def test_the_simulation_has_defaults(tmp_path):
         ("", "plan.toml", ": the file is empty"),
         ("a = \n", "plan.toml", " line 1: not TOML: Invalid value (at column 5)"),
         (
-            "[classes.a]\n[classes.b]\n[classes.a]\n", "plan.toml",
+            "[classes.a]\n[classes.b]\n[classes.a]\n",
+            "plan.toml",
             " line 3: not TOML: Cannot declare ('classes', 'a') twice (at column 11); "
             "a key may be given once",
         ),
         (
-            'a = 1\na = 2\n', "plan.toml",
+            "a = 1\na = 2\n",
+            "plan.toml",
             " line 2: not TOML: Cannot overwrite a value (at column 6); a key may be given once",
         ),
         ('a = "x\n\n', "plan.toml", " line 1: not TOML: "),
         ('{"a": 1,\n}', "plan.json", " line 2: not JSON: "),
         ("[1]", "plan.json", " line 1: expected one JSON object"),
         (
-            '{"classes": {"a": {}, "a": {}}}', "plan.json",
+            '{"classes": {"a": {}, "a": {}}}',
+            "plan.json",
             ", column a: the key is given twice; keep one",
         ),
     ],
-)  # fmt: skip
+)
 def test_text_that_cannot_be_parsed(tmp_path, text, name, message):
     file = put(tmp_path, text, name)
     with pytest.raises(FormatError) as caught:

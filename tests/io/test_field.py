@@ -34,11 +34,14 @@ def mooncake(n: int, tokens: int, block: int, step: float = 500.0, **more: objec
     """A trace whose ids stand for blocks of a size."""
     return [
         {
-            "timestamp": step * i, "input_length": tokens + 37 * i, "output_length": 9,
-            "hash_ids": list(range(-(-(tokens + 37 * i) // block))), **more,
+            "timestamp": step * i,
+            "input_length": tokens + 37 * i,
+            "output_length": 9,
+            "hash_ids": list(range(-(-(tokens + 37 * i) // block))),
+            **more,
         }
         for i in range(n)
-    ]  # fmt: skip
+    ]
 
 
 # --- B1: the unit of time -------------------------------------------------------------------------
@@ -138,8 +141,9 @@ def test_b5_a_clock_too_coarse_for_iterations_is_refused():
 def test_b9_the_size_of_hash_blocks_is_read_from_the_file(tmp_path, block):
     trace = read_trace(put(tmp_path, mooncake(40, 3000, block)))
     assert trace.prefix.block == block
-    assert any(f"blocks of {block} tokens (the only size that fits 40 prompts" in n
-               for n in trace.notes)  # fmt: skip
+    assert any(
+        f"blocks of {block} tokens (the only size that fits 40 prompts" in n for n in trace.notes
+    )
 
 
 def test_b9_a_size_that_the_file_does_not_tell_is_asked_for(tmp_path):
@@ -280,9 +284,30 @@ def test_d_a_model_of_hugging_face_is_answered_with_a_few_names():
 # --- the same kinds, drawn ------------------------------------------------------------------------
 
 BAD_CELLS = (
-    "", " ", "-1", "1_0", "٩", "９", "1,5", "1e400", "nan", "inf", "-0.0x", "0x10", "1" * 5000, "é",
-    "\x1b[31m1", "1\u202e2", "True", "null", "10 000", "1e999999999", "9" * 30, "--", "1.5.2",
-)  # fmt: skip
+    "",
+    " ",
+    "-1",
+    "1_0",
+    "٩",
+    "９",
+    "1,5",
+    "1e400",
+    "nan",
+    "inf",
+    "-0.0x",
+    "0x10",
+    "1" * 5000,
+    "é",
+    "\x1b[31m1",
+    "1\u202e2",
+    "True",
+    "null",
+    "10 000",
+    "1e999999999",
+    "9" * 30,
+    "--",
+    "1.5.2",
+)
 
 
 @given(

@@ -16,11 +16,24 @@ from llmq.io.measured._closed import read_llmpilot, read_silicon
 from llmq.io.measured._splitwise import read_splitwise
 from llmq.io.measured._vllm import read_vllm_bench
 
-REQUEST = {"input_toks": 10, "output_toks": 3, "queued_ts": 100.5, "first_token_ts": 100.75,
-           "last_token_ts": 101.25}  # fmt: skip
-META = {"model": "m/Llama-3.1-8B", "vllm_version": "0.19.0", "engine_kwargs": {
-    "tensor_parallel_size": 2, "max_num_seqs": 128, "max_num_batched_tokens": 2048,
-    "max_model_len": None, "dtype": "bfloat16"}}  # fmt: skip
+REQUEST = {
+    "input_toks": 10,
+    "output_toks": 3,
+    "queued_ts": 100.5,
+    "first_token_ts": 100.75,
+    "last_token_ts": 101.25,
+}
+META = {
+    "model": "m/Llama-3.1-8B",
+    "vllm_version": "0.19.0",
+    "engine_kwargs": {
+        "tensor_parallel_size": 2,
+        "max_num_seqs": 128,
+        "max_num_batched_tokens": 2048,
+        "max_model_len": None,
+        "dtype": "bfloat16",
+    },
+}
 
 
 def bench(folder: Path, rows, meta=META) -> Path:
@@ -49,9 +62,12 @@ def test_vllm_bench_counts_from_the_first_arrival(tmp_path):
 
 def test_vllm_bench_settings_that_limit_memory(tmp_path):
     options = META["engine_kwargs"] | {
-        "num_gpu_blocks_override": 500, "block_size": 32, "gpu_memory_utilization": 0.8,
-        "enable_prefix_caching": False, "quantization": "fp8",
-    }  # fmt: skip
+        "num_gpu_blocks_override": 500,
+        "block_size": 32,
+        "gpu_memory_utilization": 0.8,
+        "enable_prefix_caching": False,
+        "quantization": "fp8",
+    }
     run = read_vllm_bench(bench(tmp_path / "G_m", [REQUEST], META | {"engine_kwargs": options}))
     assert (run.settings.kv_tokens, run.settings.kv_block) == (16_000, 32)
     assert run.settings.utilisation == 0.8
@@ -61,8 +77,9 @@ def test_vllm_bench_settings_that_limit_memory(tmp_path):
 
 def test_vllm_bench_summary_and_series(tmp_path):
     folder = bench(tmp_path / "G_m", [REQUEST])
-    (folder / "summary.txt").write_text("Metric vLLM Sim\nTTFT Mean  7097.2  6815.7  -4.0%\n"
-                                        "Latency P99  10.0  11.0  +10.0%\n")  # fmt: skip
+    (folder / "summary.txt").write_text(
+        "Metric vLLM Sim\nTTFT Mean  7097.2  6815.7  -4.0%\nLatency P99  10.0  11.0  +10.0%\n"
+    )
     (folder / "timeseries.csv").write_text("t,running,waiting\n1.0,3,0\n2.0,4,1\n")
     run = read_vllm_bench(folder)
     assert run.published["LLMServingSim ttft mean"] == pytest.approx(-0.04)
@@ -75,12 +92,14 @@ def test_vllm_bench_summary_and_series(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"queued_ts": "x"}, r"line 2, column queued_ts: expected a number, found 'x'"),
-     ({"queued_ts": float("nan")}, r"line 2, column queued_ts"),
-     ({"output_toks": 0}, r"line 2: token counts must be whole and >= 1"),
-     ({"input_toks": 1.5}, r"line 2: token counts"),
-     ({"last_token_ts": 100.6}, r"line 2: queued, first and last token must ascend")],
-)  # fmt: skip
+    [
+        ({"queued_ts": "x"}, r"line 2, column queued_ts: expected a number, found 'x'"),
+        ({"queued_ts": float("nan")}, r"line 2, column queued_ts"),
+        ({"output_toks": 0}, r"line 2: token counts must be whole and >= 1"),
+        ({"input_toks": 1.5}, r"line 2: token counts"),
+        ({"last_token_ts": 100.6}, r"line 2: queued, first and last token must ascend"),
+    ],
+)
 def test_vllm_bench_bad_requests(tmp_path, change, words):
     with pytest.raises(FormatError, match=words):
         read_vllm_bench(bench(tmp_path / "G_m", [REQUEST, REQUEST | change]))
@@ -161,8 +180,10 @@ def test_llmpilot_takes_the_second_entry_as_the_first_token(tmp_path):
 
 # --- BLIS ---------------------------------------------------------------------------------------
 
-CONFIG = "# settings\nmodel: 'm/A'\ntensor_parallelism: 2\nmax_num_batched_tokens: 4096\n" \
-         "max_num_seqs: 256\n"  # fmt: skip
+CONFIG = (
+    "# settings\nmodel: 'm/A'\ntensor_parallelism: 2\nmax_num_batched_tokens: 4096\n"
+    "max_num_seqs: 256\n"
+)
 STAGES = "bench,strategy,rate,status,start_s,end_s,input_tokens,output_tokens,ttft_ms\n"
 
 
@@ -210,11 +231,19 @@ def test_otel(tmp_path):
 
 
 def preset(requests):
-    text = {"system_prompt_len": 100, "question_len": 466, "output_len": 247,
-            "num_unique_system_prompts": 11, "num_users_per_system_prompt": 4}  # fmt: skip
+    text = {
+        "system_prompt_len": 100,
+        "question_len": 466,
+        "output_len": 247,
+        "num_unique_system_prompts": 11,
+        "num_users_per_system_prompt": 4,
+    }
     load = {"shared_prefix": text, "stages": [{"rate": 5.0}, {"rate": 10.0}]}
-    return {"max_num_seqs": 128, "max_num_batched_tokens": 2048,
-            "workload": {"inference_perf": load, "num_requests": requests}}  # fmt: skip
+    return {
+        "max_num_seqs": 128,
+        "max_num_batched_tokens": 2048,
+        "workload": {"inference_perf": load, "num_requests": requests},
+    }
 
 
 def test_blis_means(tmp_path):

@@ -32,9 +32,16 @@ TOKENS = (1, 30, 100, 1000, 5000)
 WIDTHS = (128, 512, 4096)
 DENSE = Geometry("Tiny", layers=3, hidden=256, heads=4, kv_heads=2, ffn=1024, vocabulary=512)
 SPARSE = Geometry(
-    "Tiny-MoE", layers=3, hidden=256, heads=4, kv_heads=2, ffn=1024, vocabulary=512, experts=8,
+    "Tiny-MoE",
+    layers=3,
+    hidden=256,
+    heads=4,
+    kv_heads=2,
+    ffn=1024,
+    vocabulary=512,
+    experts=8,
     active=2,
-)  # fmt: skip
+)
 
 Table = dict[str, Sequence[object]]
 Write = Callable[[Path, Mapping[str, Sequence[object]]], None]
@@ -55,8 +62,12 @@ def tables() -> dict[str, Table]:
         for m, n, k in itertools.product(TOKENS, WIDTHS, WIDTHS)
     ]
     attention: dict[str, list[tuple[object, ...]]] = {"context": [], "generation": []}
-    for kv, dim, window in (("bfloat16", 128, 0), ("fp8", 128, 0), ("bfloat16", 64, 0),
-                            ("bfloat16", 128, 128)):  # fmt: skip
+    for kv, dim, window in (
+        ("bfloat16", 128, 0),
+        ("fp8", 128, 0),
+        ("bfloat16", 64, 0),
+        ("bfloat16", 128, 128),
+    ):
         right = (kv, dim, window) == ("bfloat16", 128, 0)
         for heads, kv_heads in ((4, 2), (2, 1), (1, 1)):
             for b, s in itertools.product((1, 16, 256), (2, 9000)):
@@ -86,9 +97,10 @@ def tables() -> dict[str, Table]:
         "custom_allreduce": columns("num_gpus message_size latency backend", reduce),
         "moe": columns(
             "moe_dtype num_tokens hidden_size inter_size topk num_experts moe_tp_size moe_ep_size "
-            "distribution latency", experts,
+            "distribution latency",
+            experts,
         ),
-    }  # fmt: skip
+    }
 
 
 def install(root: Path, write: Write, gpu_type: str = "big_gpu", version: str = "0.10.0") -> Path:
@@ -390,13 +402,15 @@ def test_shapes_are_those_of_the_published_configurations() -> None:
             assert shape.layers == raw["num_hidden_layers"]
             assert shape.hidden == raw["hidden_size"]
             assert (shape.heads, shape.kv_heads) == (
-                raw["num_attention_heads"], raw["num_key_value_heads"],
-            )  # fmt: skip
+                raw["num_attention_heads"],
+                raw["num_key_value_heads"],
+            )
             assert shape.vocabulary == raw["vocab_size"]
             assert shape.ffn == raw.get("moe_intermediate_size", raw["intermediate_size"])
             assert (shape.experts, shape.active) == (
-                experts, raw["num_experts_per_tok"] if experts else 0,
-            )  # fmt: skip
+                experts,
+                raw["num_experts_per_tok"] if experts else 0,
+            )
             assert not raw.get("tie_word_embeddings")
             seen += 1
     assert seen >= 8

@@ -17,9 +17,16 @@ from llmq.io.profiles import read_profile
 
 TINY = Geometry("Tiny", layers=3, hidden=256, heads=4, kv_heads=2, ffn=1024, vocabulary=512)
 OPS = (
-    "input_layernorm", "attn_pre_proj", "attn_rope", "attn_post_proj", "post_attention_layernorm",
-    "mlp_up_proj", "mlp_act", "mlp_down_proj", "add",
-)  # fmt: skip
+    "input_layernorm",
+    "attn_pre_proj",
+    "attn_rope",
+    "attn_post_proj",
+    "post_attention_layernorm",
+    "mlp_up_proj",
+    "mlp_act",
+    "mlp_down_proj",
+    "add",
+)
 # No point is a multiple of 64: times are linear everywhere, so composition must be exact.
 TOKENS = (1, 30, 100, 1000, 4500)
 
@@ -180,8 +187,10 @@ def test_llmservingsim_is_an_exact_sum(tmp_path: Path) -> None:
     inside = (chunk == 0) | (chunk >= 16)
     assert profile.seconds[inside] == pytest.approx(expected[inside] * 1e-6, rel=1e-9)
     assert (profile.gpu, profile.model, profile.missing) == (
-        "Big GPU", "Mistral-7B", ("engine overhead",),
-    )  # fmt: skip
+        "Big GPU",
+        "Mistral-7B",
+        ("engine overhead",),
+    )
     assert profile.notes == ("vLLM 0.19.0 kernels",)
 
 
@@ -293,33 +302,68 @@ STEPS = "tokens,seconds\n1,0.010\n64,0.011\n128,0.012\n256,0.018\n"
     [
         ("a.csv", "", "a.csv: the file is empty: expected a header and rows"),
         ("a.csv", "tokens,seconds\n", "a.csv line 1: a header but no rows"),
-        ("a.csv", STEPS.replace("seconds", "secnds"),
-         "a.csv line 1, column seconds: no such column; did you mean 'secnds'?"),
-        ("a.csv", STEPS.replace("64", "6.4"),
-         "a.csv line 3, column tokens: expected a whole number >= 0, found '6.4': correct"),
-        ("a.csv", STEPS.replace("0.011", "fast"),
-         "a.csv line 3, column seconds: expected a finite time >= 0, found 'fast'"),
-        ("a.csv", STEPS.replace("0.012", "-0.012"),
-         "a.csv line 4, column seconds: expected a finite time >= 0, found '-0.012'"),
-        ("a.csv", STEPS.replace("0.018", "nan"),
-         "a.csv line 5, column seconds: expected a finite time >= 0, found 'nan'"),
-        ("a.csv", STEPS.replace("0.018", "0"),
-         "a.csv line 5, column seconds: must be positive, found 0.0: remove idle iterations"),
-        ("a.csv", STEPS.replace("128,0.012", "128"),
-         "a.csv line 4: 1 cells, expected 2: is the file cut off?"),
-        ("a.csv", STEPS.replace("256,0.018\n", ""),
-         "a.csv: only 3 different token counts (1, 64, 128): a law needs at least 4"),
-        ("a.csv", "tokens,seconds\n" + 9 * "64,0.011\n",
-         "a.csv: only 1 different token counts (64)"),
-        ("a.csv", STEPS.replace("seconds", "seconds,work").replace("\n6", ",0\n6"),
-         "a.csv line 1, column work: attention work without prompt tokens: add the column prefill"),
-        ("a.csv", "time,price\n1,2\n", "a.csv line 1: expected a known profile, found the columns "
-         "time, price; known formats: vidur, llmservingsim, aiconfigurator, steps"),
+        (
+            "a.csv",
+            STEPS.replace("seconds", "secnds"),
+            "a.csv line 1, column seconds: no such column; did you mean 'secnds'?",
+        ),
+        (
+            "a.csv",
+            STEPS.replace("64", "6.4"),
+            "a.csv line 3, column tokens: expected a whole number >= 0, found '6.4': correct",
+        ),
+        (
+            "a.csv",
+            STEPS.replace("0.011", "fast"),
+            "a.csv line 3, column seconds: expected a finite time >= 0, found 'fast'",
+        ),
+        (
+            "a.csv",
+            STEPS.replace("0.012", "-0.012"),
+            "a.csv line 4, column seconds: expected a finite time >= 0, found '-0.012'",
+        ),
+        (
+            "a.csv",
+            STEPS.replace("0.018", "nan"),
+            "a.csv line 5, column seconds: expected a finite time >= 0, found 'nan'",
+        ),
+        (
+            "a.csv",
+            STEPS.replace("0.018", "0"),
+            "a.csv line 5, column seconds: must be positive, found 0.0: remove idle iterations",
+        ),
+        (
+            "a.csv",
+            STEPS.replace("128,0.012", "128"),
+            "a.csv line 4: 1 cells, expected 2: is the file cut off?",
+        ),
+        (
+            "a.csv",
+            STEPS.replace("256,0.018\n", ""),
+            "a.csv: only 3 different token counts (1, 64, 128): a law needs at least 4",
+        ),
+        (
+            "a.csv",
+            "tokens,seconds\n" + 9 * "64,0.011\n",
+            "a.csv: only 1 different token counts (64)",
+        ),
+        (
+            "a.csv",
+            STEPS.replace("seconds", "seconds,work").replace("\n6", ",0\n6"),
+            "a.csv line 1, column work: attention work without prompt tokens: "
+            "add the column prefill",
+        ),
+        (
+            "a.csv",
+            "time,price\n1,2\n",
+            "a.csv line 1: expected a known profile, found the columns "
+            "time, price; known formats: vidur, llmservingsim, aiconfigurator, steps",
+        ),
         ("a.csv.gz", cut(STEPS * 50), "a.csv.gz: the gzip data end too early (truncated)"),
         ("a.csv.gz", b"\x1f\x8b\x09" + bytes(30), "a.csv.gz: damaged gzip data"),
         ("a.csv", b"tokens,seconds\n\xff,1\n", "a.csv line 2: byte 0xff is not UTF-8 text"),
     ],
-)  # fmt: skip
+)
 def test_malformed_files(name: str, content: str | bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -32,23 +32,30 @@ def dai(budget: int) -> Engine:
 
 O2 = {
     1024: [
-        (F(0), F(400, 187)), (F(116, 187), F(36, 17)),
-        (F(92500, 29504), F(9900, 29504)), (F(1600, 461), F(0)),
+        (F(0), F(400, 187)),
+        (F(116, 187), F(36, 17)),
+        (F(92500, 29504), F(9900, 29504)),
+        (F(1600, 461), F(0)),
     ],
     512: [
-        (F(0), F(400, 187)), (F(116, 187), F(36, 17)),
-        (F(41300, 15316), F(9900, 15316)), (F(12800, 3829), F(0)),
+        (F(0), F(400, 187)),
+        (F(116, 187), F(36, 17)),
+        (F(41300, 15316), F(9900, 15316)),
+        (F(12800, 3829), F(0)),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("budget", [512, 1024])
 def test_o2_vertices_in_tokens(budget: int) -> None:
     """One class per phase, a token each: the region of (prefill, decode) token rates."""
     pool = Pool(
-        1, DAI, TwoPhase(budget, 100), {},
+        1,
+        DAI,
+        TwoPhase(budget, 100),
+        {},
         {"p": Need({"prefill": F(1)}), "d": Need({"decode": F(1)})},
-    )  # fmt: skip
+    )
     one = PlanningProblem({"e": pool}, {"p": F(1), "d": F(1)}, {"p": (("e",),), "d": (("e",),)})
     columns = one.columns()
 
@@ -68,8 +75,9 @@ def test_o2_rates_and_prices() -> None:
     assert 1 / found.load == F(422_400, 33_599_627)
     assert 1e3 * region.margin({"x": 1}) == pytest.approx(12.5715681308, rel=1e-10)
     assert found.token_prices == {
-        ("engine", "prefill"): F(3547, 12_800), ("engine", "decode"): F(165_179, 422_400),
-    }  # fmt: skip
+        ("engine", "prefill"): F(3547, 12_800),
+        ("engine", "decode"): F(165_179, 422_400),
+    }
     # Without the slot limit the same mix gets 13.87 requests per second.
     free = fleet_region(dai(512).with_(max_seqs=None), {"x": RequestClass(129, 112)})
     assert 1e3 * free.margin({"x": 1}) == pytest.approx(13.8709932606, rel=1e-10)
@@ -115,8 +123,11 @@ def test_o13_enumeration() -> None:
     found = optimise(o13())
     assert found.load == F(21, 10)
     assert [found.token_prices["e", name] for name in BUFFERS] == [
-        F(15, 28), F(23, 28), F(15, 28), F(5, 4),
-    ]  # fmt: skip
+        F(15, 28),
+        F(23, 28),
+        F(15, 28),
+        F(5, 4),
+    ]
     assert optimise(o13(F(1, 10) * F(10, 21), F(1, 20) * F(10, 21))).load == 1
 
 

@@ -228,9 +228,14 @@ def _figures(rate: float, seed: int, n: int = 4000) -> list[float]:
     response, ttft, more = finish - trace.arrival, ready - trace.arrival, trace.output > 1
     tpot = (finish - ready)[more] / (trace.output[more] - 1)
     return [
-        run.n_iterations[0], response.mean(), *np.quantile(response, [0.5, 0.99]), ttft.mean(),
-        np.quantile(ttft, 0.99), tpot.mean(), response.sum() / finish.max(),
-    ]  # fmt: skip
+        run.n_iterations[0],
+        response.mean(),
+        *np.quantile(response, [0.5, 0.99]),
+        ttft.mean(),
+        np.quantile(ttft, 0.99),
+        tpot.mean(),
+        response.sum() / finish.max(),
+    ]
 
 
 @pytest.mark.parametrize("rate", SPREADS)
@@ -255,6 +260,9 @@ def test_rad_on_a_long_run() -> None:
     spread = dict(zip(FIGURES, SPREADS[20][1], strict=True))
     wide = 0.0044 * math.sqrt(30) / spread["mean"] * math.sqrt(2 * 4000 / 100_000)
     for name, value in (
-        ("mean", 1.349855), ("mean_ttft", 0.032250), ("mean_tpot", 0.007618), ("live", 26.79),
-    ):  # fmt: skip
+        ("mean", 1.349855),
+        ("mean_ttft", 0.032250),
+        ("mean_tpot", 0.007618),
+        ("live", 26.79),
+    ):
         assert found[name] == pytest.approx(value, abs=4 * wide * spread[name]), name

@@ -143,9 +143,13 @@ def test_s7_override():
 
 @pytest.mark.parametrize(
     ("first", "now", "made", "good"),
-    [(10.2, 10.75, 5, False), (10.2, 10.75, 6, True), (math.nan, 10.2, 0, True),
-     (math.nan, 10.3, 0, False)],
-)  # fmt: skip
+    [
+        (10.2, 10.75, 5, False),
+        (10.2, 10.75, 6, True),
+        (math.nan, 10.2, 0, True),
+        (math.nan, 10.3, 0, False),
+    ],
+)
 def test_s7_answers_in_time(first, now, made, good):
     class Row:
         boundary, answering = np.array([10.0]), np.array([True])

@@ -42,24 +42,32 @@ PAIRS = {
         policies.Sarathi(),
     ),
     "PASCAL with one engine, no reasoning, endless quantum = Sarathi (free)": (
-        FREE, policies.PASCAL(quantum=MANY, demote=MANY, token_budget=None), SARATHI,
+        FREE,
+        policies.PASCAL(quantum=MANY, demote=MANY, token_budget=None),
+        SARATHI,
     ),
     "FCFS with swap = Sarathi (free)": (FREE, policies.FCFS(token_budget=None), SARATHI),
     "round robin with an endless quantum = FCFS (tight)": (
-        TIGHT, policies.RR(quantum=MANY), policies.FCFS(),
+        TIGHT,
+        policies.RR(quantum=MANY),
+        policies.FCFS(),
     ),
     "PASCAL without reasoning = round robin (tight)": (
-        TIGHT, policies.PASCAL(quantum=20, demote=MANY), policies.RR(quantum=20),
+        TIGHT,
+        policies.PASCAL(quantum=20, demote=MANY),
+        policies.RR(quantum=20),
     ),
     "Orca with room for every output = Sarathi with whole prompts (free)": (
-        FREE, policies.Orca(max_output=500, watermark=0.0), SARATHI,
+        FREE,
+        policies.Orca(max_output=500, watermark=0.0),
+        SARATHI,
     ),
     "RAD with one-request tiles = FasterTransformer with one slot (free)": (
         FREE.with_(max_seqs=1, token_budget=512),
         policies.RAD(tile=1, chunk=512, route=policies.RoundRobin()),
         policies.FasterTransformer(),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PAIRS)

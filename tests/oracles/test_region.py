@@ -99,9 +99,13 @@ NIE = {"short": RequestClass(1024, 256), "long": RequestClass(2048, 512)}
 def nie(**changes: int) -> Engine:
     # The papers count memory in tokens: blocks of one token.
     engine = Engine(
-        BatchTime.affine(base=0.03, per_token=0), token_budget=8192, kv_tokens=60_000, kv_block=1,
-        prefill_chunk=512, conventions=THEORY,
-    )  # fmt: skip
+        BatchTime.affine(base=0.03, per_token=0),
+        token_budget=8192,
+        kv_tokens=60_000,
+        kv_block=1,
+        prefill_chunk=512,
+        conventions=THEORY,
+    )
     return engine.with_(**changes)
 
 
@@ -149,9 +153,13 @@ def test_o8_nie_inner_capacity_for_one_class_list() -> None:
 U_MIX = {"a": RequestClass(512, 128), "b": RequestClass(2048, 256)}
 U_ENGINE = Engine(
     BatchTime.affine(base=0.012, per_token=1 / 40 * 1e-3, per_kv=1e-8),
-    token_budget=2048, max_seqs=128, kv_tokens=120_000, kv_block=1, prefill_chunk=512,
+    token_budget=2048,
+    max_seqs=128,
+    kv_tokens=120_000,
+    kv_block=1,
+    prefill_chunk=512,
     conventions=THEORY,
-)  # fmt: skip
+)
 U_RATES = {"a": 10.0, "b": 2.0}
 
 
@@ -222,9 +230,13 @@ def test_case_dai_is_the_token_facet() -> None:
 def test_case_wait_is_the_memory_facet() -> None:
     # d0 = 1/100, d1 = 1e-7, area counts the prefill once: sum_{j=0}^{o} (s + j).
     engine = Engine(
-        BatchTime.affine(base=0.01, per_token=0, per_kv=1e-7), token_budget=4096,
-        kv_tokens=100_000, kv_block=1, conventions=replace(THEORY, area="wait"), prefill_chunk=64,
-    )  # fmt: skip
+        BatchTime.affine(base=0.01, per_token=0, per_kv=1e-7),
+        token_budget=4096,
+        kv_tokens=100_000,
+        kv_block=1,
+        conventions=replace(THEORY, area="wait"),
+        prefill_chunk=64,
+    )
     mix = {"a": RequestClass(100, 50), "b": RequestClass(200, 100)}
     region = stability_region(engine, mix)
     areas = [sum(s + j for j in range(o + 1)) for s, o in ((100, 50), (200, 100))]
@@ -243,9 +255,12 @@ def test_case_wait_equilibrium_memory() -> None:
 
 def test_case_dong_cao_is_pure_area() -> None:
     engine = Engine(
-        BatchTime.affine(base=1, per_token=0), token_budget=4096, kv_tokens=1000, kv_block=1,
+        BatchTime.affine(base=1, per_token=0),
+        token_budget=4096,
+        kv_tokens=1000,
+        kv_block=1,
         conventions=replace(THEORY, area="decode_only"),
-    )  # fmt: skip
+    )
     region = stability_region(engine, {"a": RequestClass(7, 5), "b": RequestClass(20, 9)})
     w = [o * s + F(o + o * o, 2) for s, o in ((7, 5), (20, 9))]
     assert exact_load(region, a=2, b=1) == (2 * w[0] + w[1]) / 1000

@@ -40,9 +40,10 @@ def test_o6_load_flows_prices_weights() -> None:
 
 def test_o6_work_per_request() -> None:
     for engine, s, o, work in (
-        (FAST, 200, 200, F(1405, 64)), (FAST, 2000, 100, F(29_505, 256)),
+        (FAST, 200, 200, F(1405, 64)),
+        (FAST, 2000, 100, F(29_505, 256)),
         (SLOW, 200, 200, F(125, 2)),
-    ):  # fmt: skip
+    ):
         region = fleet_region(engine, {"x": RequestClass(s, o)})
         assert region.optimum({"x": 1}).load == work
 
@@ -77,9 +78,11 @@ def test_o6_binding_names_the_pool() -> None:
 def test_equal_pools_are_one_pool() -> None:
     mix = {"a": RequestClass(512, 128), "b": RequestClass(64, 400)}
     engine = Engine(
-        BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8), 512, max_seqs=64,
+        BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8),
+        512,
+        max_seqs=64,
         kv_tokens=60_000,
-    )  # fmt: skip
+    )
     rates = {"a": 5.0, "b": 3.0}
     split = fleet_region(Fleet({"p": (engine, 2), "q": (engine, 1)}), mix).optimum(rates)
     assert split.load == stability_region(Fleet({"p": (engine, 3)}), mix).load(rates, exact=True)
@@ -104,9 +107,11 @@ def test_facets_give_the_load_everywhere() -> None:
 # O24: milliseconds.
 PREFILL = Engine(BatchTime.affine(base=8, per_token=1 / 16), 4096, conventions=THEORY)
 DECODE = Engine(
-    BatchTime.affine(base=12, per_token=1 / 50, per_kv=1 / 20_000), 256, kv_tokens=120_000,
+    BatchTime.affine(base=12, per_token=1 / 50, per_kv=1 / 20_000),
+    256,
+    kv_tokens=120_000,
     conventions=THEORY,
-)  # fmt: skip
+)
 O24_MIX = {"x": RequestClass(1024, 256)}
 
 

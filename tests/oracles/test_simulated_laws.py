@@ -47,9 +47,15 @@ def poisson_run(
     """Poisson arrivals from an empty start, without the first ``cut`` requests."""
     work = llmq.Workload.poisson(rate, {"x": shape})
     return llmq.simulate(
-        engine, work, policies.Sarathi(), engine="vector", replications=paths, requests=n,
-        warmup=cut, rng=16,
-    )  # fmt: skip
+        engine,
+        work,
+        policies.Sarathi(),
+        engine="vector",
+        replications=paths,
+        requests=n,
+        warmup=cut,
+        rng=16,
+    )
 
 
 def means(run: Run, name: str) -> np.ndarray:
@@ -58,10 +64,12 @@ def means(run: Run, name: str) -> np.ndarray:
 
 def seen(run: Run) -> np.ndarray:
     """How many requests each measured arrival finds: by PASTA what a random time finds."""
-    found = np.array([
-        np.arange(len(came)) - np.searchsorted(np.sort(left), came, side="right")
-        for came, left in zip(run.requests.arrival, run.requests.finish, strict=True)
-    ])  # fmt: skip
+    found = np.array(
+        [
+            np.arange(len(came)) - np.searchsorted(np.sort(left), came, side="right")
+            for came, left in zip(run.requests.arrival, run.requests.finish, strict=True)
+        ]
+    )
     return found[:, slice(*run.measured)]
 
 
@@ -114,9 +122,12 @@ def test_mg1_of_lognormal_tokens() -> None:
 
 @pytest.mark.parametrize(
     ("m", "b", "mean", "empty"),
-    [(3.0, 4, 0.8008834797806, 0.678011052186), (14.0, 16, 1.877222879022, 0.601997162991),
-     (1.8, 2, 3.864461786488, 0.284984631228)],
-)  # fmt: skip
+    [
+        (3.0, 4, 0.8008834797806, 0.678011052186),
+        (14.0, 16, 1.877222879022, 0.601997162991),
+        (1.8, 2, 3.864461786488, 0.284984631228),
+    ],
+)
 def test_bailey(m: float, b: int, mean: float, empty: float) -> None:
     # Arrivals at the ticks, one second an iteration: everything stays on the ticks.
     rng, paths = np.random.default_rng(9), 128
@@ -172,10 +183,12 @@ class Chain:
         for i in range(self.most):
             x = self.rate * time[i]
             arrivals = np.exp(came * math.log(x) - x - logs)
-            ended = np.array([
-                math.comb(int(k[i]), d) * self.end**d * (1 - self.end) ** int(k[i] - d)
-                for d in range(int(k[i]) + 1)
-            ])  # fmt: skip
+            ended = np.array(
+                [
+                    math.comb(int(k[i]), d) * self.end**d * (1 - self.end) ** int(k[i] - d)
+                    for d in range(int(k[i]) + 1)
+                ]
+            )
             stay = np.zeros(self.most + 1)
             stay[n[i] - np.arange(k[i] + 1)] = ended
             p[i] = np.convolve(stay, arrivals)[: self.most + 1]
@@ -307,9 +320,13 @@ CHIP = llmq.Engine(
 
 
 def tiny(
-    policy: Policy, simulator: type[CalendarEngine] | type[ReferenceEngine], p: float, seed: int,
-    slots: int, cut: int,
-) -> tuple[float, float]:  # fmt: skip
+    policy: Policy,
+    simulator: type[CalendarEngine] | type[ReferenceEngine],
+    p: float,
+    seed: int,
+    slots: int,
+    cut: int,
+) -> tuple[float, float]:
     """O16: at each tick a request of 2 + 2 tokens comes with probability ``p``, if fewer than 8
     are present. Mean number present and share of empty slots after the first ``cut``.
     """
@@ -337,8 +354,9 @@ def tiny(
 def test_decision_process() -> None:
     first = policies.Sarathi(token_budget=2)
     for p, paths, optimal, exact in (
-        (0.3, 60, 1.1915686271, 1.2122500379), (0.4, 60, 2.0062871873, 2.1260155685)
-    ):  # fmt: skip
+        (0.3, 60, 1.1915686271, 1.2122500379),
+        (0.4, 60, 2.0062871873, 2.1260155685),
+    ):
         found = np.array([tiny(first, CalendarEngine, p, s, 3000, 200) for s in range(paths)])
         agree(f"O16 p = {p}: decode-first", found[:, 0], exact, 0.02)
         if p == 0.3:

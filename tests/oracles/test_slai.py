@@ -21,14 +21,37 @@ def view(rows, *, time=1.0, classes=("free", "paying"), budget=10, busy=0.047, *
     prompt, rem = np.array(prompt), np.array(rem)
     decode, new = state == "d", state == "n"
     made = View(
-        time=time, row=np.arange(n), arrival=np.zeros(n), queued=np.arange(n), prompt=prompt,
-        klass=np.array([classes.index(k) for k in klass]), kv=prompt + decode - rem,
-        generated=decode.astype(int), rem=rem, held=np.where(new, 0, 1000), decoding=decode,
-        resident=~new, answering=decode, mark=np.array(mark, float), boundary=np.full(n, np.nan),
-        first=np.full(n, np.nan), output=None, classes=classes, free=np.inf, total=np.inf,
-        block=16, tokens=budget, slots=128.0, one_prefill_slot=False, law=LAW, iterations=1,
-        busy=busy, started=n, prefilled=False, **whole,
-    )  # fmt: skip
+        time=time,
+        row=np.arange(n),
+        arrival=np.zeros(n),
+        queued=np.arange(n),
+        prompt=prompt,
+        klass=np.array([classes.index(k) for k in klass]),
+        kv=prompt + decode - rem,
+        generated=decode.astype(int),
+        rem=rem,
+        held=np.where(new, 0, 1000),
+        decoding=decode,
+        resident=~new,
+        answering=decode,
+        mark=np.array(mark, float),
+        boundary=np.full(n, np.nan),
+        first=np.full(n, np.nan),
+        output=None,
+        classes=classes,
+        free=np.inf,
+        total=np.inf,
+        block=16,
+        tokens=budget,
+        slots=128.0,
+        one_prefill_slot=False,
+        law=LAW,
+        iterations=1,
+        busy=busy,
+        started=n,
+        prefilled=False,
+        **whole,
+    )
     return made._replace(**changes)
 
 
@@ -60,9 +83,7 @@ def test_limit_of_decodes():
     assert served(policy, DECODES) == {"A": 1, "B": 1}
 
 
-@pytest.mark.parametrize(
-    ("used", "paying", "free"), [(0.5, 4.865, 5.265), (0.97, 4.63, 5.03)]
-)  # fmt: skip
+@pytest.mark.parametrize(("used", "paying", "free"), [(0.5, 4.865, 5.265), (0.97, 4.63, 5.03)])
 def test_last_schedulable_time(used, paying, free):
     rows = [("d", 8, 1, "paying", 0), ("d", 8, 1, "free", 0)]
     policy = policies.SLAI(deadlines={"paying": 0.1, "free": 0.5})

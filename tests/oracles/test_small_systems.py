@@ -57,10 +57,14 @@ def draw(rng: random.Random) -> tuple[llmq.Engine, list[tuple[int, int]]]:
     chunk, block = rng.choice((1, 2, 3)), rng.choice((1, 1, 2))
     peak = max(-(-sum(row) // block) * block for row in classes)
     return llmq.Engine(
-        draw_law(rng), token_budget=rng.randint(chunk, 4), max_seqs=rng.choice((1, 2, 3)),
-        kv_tokens=peak + block * rng.randint(0, 3), kv_block=block, prefill_chunk=chunk,
+        draw_law(rng),
+        token_budget=rng.randint(chunk, 4),
+        max_seqs=rng.choice((1, 2, 3)),
+        kv_tokens=peak + block * rng.randint(0, 3),
+        kv_block=block,
+        prefill_chunk=chunk,
         conventions=conventions(rng.choice(("one", "per_request", "per_request"))),
-    ), classes  # fmt: skip
+    ), classes
 
 
 def steps(engine: llmq.Engine, classes: list[tuple[int, int]], state: tuple) -> Iterator[list]:
@@ -111,9 +115,11 @@ def actions(engine: llmq.Engine, classes: list[tuple[int, int]]) -> tuple[int, s
                 todo.append(key)
             prompts = [(held, n) for j, held, n in rows if n and held - n < classes[j][0]]
             seconds = engine.law(
-                sum(n for *_, n in rows), sum(held for _, held, n in rows if n),
-                sum(n * (held - n / 2) for held, n in prompts), mixed=bool(prompts),
-            )  # fmt: skip
+                sum(n for *_, n in rows),
+                sum(held for _, held, n in rows if n),
+                sum(n * (held - n / 2) for held, n in prompts),
+                mixed=bool(prompts),
+            )
             found.add((index[state], index[key], float(seconds), tuple(done)))
             if len(found) > MOST:
                 return None
@@ -144,9 +150,10 @@ def margin_load(engine: llmq.Engine, mix: dict, rates: list[float]) -> float | N
     """Load with the margins of theory core 2.4: one chunk, one slot, one peak."""
     needs = [demand(request, engine) for request in mix.values()]
     rooms = (
-        engine.token_budget - engine.chunk + 1, engine.max_seqs - 1,
+        engine.token_budget - engine.chunk + 1,
+        engine.max_seqs - 1,
         engine.kv_tokens - max(need.peak for need in needs),
-    )  # fmt: skip
+    )
     if min(rooms) < 1:
         return None
     tokens, slots, area = (
@@ -198,9 +205,13 @@ def test_by_hand() -> None:
     # One slot, 1 + 1 tokens, time 1 each: half a request per second; three slots: 3/2.
     for slots, rate in ((1, 0.5), (3, 1.5)):
         engine = llmq.Engine(
-            llmq.BatchTime.affine(base=1, per_token=0), 3, max_seqs=slots, kv_tokens=8, kv_block=1,
+            llmq.BatchTime.affine(base=1, per_token=0),
+            3,
+            max_seqs=slots,
+            kv_tokens=8,
+            kv_block=1,
             conventions=conventions("per_request"),
-        )  # fmt: skip
+        )
         states, found = actions(engine, [(1, 1)])
         assert best_rate(states, found, [1.0]) == pytest.approx(rate)
 

@@ -19,9 +19,12 @@ from llmq.theory.region._gauge import StabilityRegion
 LAW = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8)
 ONE = Engine(LAW, 2048, max_seqs=128, kv_tokens=120_000, prefill_chunk=512, conventions=THEORY)
 OTHER = Engine(
-    BatchTime.tiled(base=0.02, per_tile=0.004, tile=64), 512, max_seqs=64, kv_tokens=60_000,
+    BatchTime.tiled(base=0.02, per_tile=0.004, tile=64),
+    512,
+    max_seqs=64,
+    kv_tokens=60_000,
     conventions=ENGINE,
-)  # fmt: skip
+)
 FLEET = Fleet({"one": (ONE, 2), "other": (OTHER, 3)}, eligible={"code": ("one",)})
 MIX = {"chat": RequestClass(512, 128), "code": RequestClass(2048, 256)}
 RATES = {"chat": 10.0, "code": 2.0}
@@ -106,9 +109,12 @@ def test_without_an_intercept_memory_and_slots_never_bind() -> None:
 def test_one_second_for_each_iteration_is_dong_cao(method: str) -> None:
     """e = 0, a = 0, c = 1: rho = sum lambda_k w_k / M with w = l o + (o + o^2) / 2."""
     engine = Engine(
-        BatchTime.affine(base=1, per_token=0), 2**20, kv_tokens=1000, kv_block=1,
+        BatchTime.affine(base=1, per_token=0),
+        2**20,
+        kv_tokens=1000,
+        kv_block=1,
         conventions=replace(THEORY, area="decode_only"),
-    )  # fmt: skip
+    )
     mix = {"a": RequestClass(7, 5), "b": RequestClass(20, 9)}
     work = [o * s + F(o + o * o, 2) for s, o in ((7, 5), (20, 9))]
     region = stability_region(engine, mix, method)
@@ -130,11 +136,14 @@ def test_endless_memory_is_no_memory(method: str) -> None:
 
 
 @pytest.mark.parametrize("split", [(1, 4), (2, 3), (3, 2), (4, 1)])
-@pytest.mark.parametrize("law", [
-    BatchTime.affine(base=0.012, per_token=2.5e-5),
-    BatchTime.tiled(base=0.01128, per_tile=0.03547, tile=128),
-    BatchTime.table(tokens=[1, 64, 65, 2048], seconds=[6e-3, 7e-3, 9e-3, 0.06]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "law",
+    [
+        BatchTime.affine(base=0.012, per_token=2.5e-5),
+        BatchTime.tiled(base=0.01128, per_tile=0.03547, tile=128),
+        BatchTime.table(tokens=[1, 64, 65, 2048], seconds=[6e-3, 7e-3, 9e-3, 0.06]),
+    ],
+)
 def test_disaggregation_never_beats_the_colocated_bound(
     split: tuple[int, int], law: BatchTime
 ) -> None:

@@ -24,9 +24,13 @@ def sketches(
     prompts, outputs = st.integers(1, most).map(lambda n: n * unit), st.integers(1, 12)
     classes = draw(st.lists(st.tuples(prompts, outputs), min_size=1, max_size=2))
     return Sketch(
-        draw(st.sampled_from(kinds)), draw(st.integers(1, 16)), draw(st.integers(0, 16)), step,
-        budget, tuple(classes),
-    )  # fmt: skip
+        draw(st.sampled_from(kinds)),
+        draw(st.integers(1, 16)),
+        draw(st.integers(0, 16)),
+        step,
+        budget,
+        tuple(classes),
+    )
 
 
 @st.composite
@@ -44,8 +48,10 @@ def memory_sketches(draw: st.DrawFn, *, classes: int = 2) -> MemorySketch:
 def fleet_sketches(draw: st.DrawFn, *, attention: bool = True) -> FleetSketch:
     """Two engines and two classes; without attention work the speed does not depend on both."""
     engine = st.tuples(
-        st.integers(1, 8), st.integers(0, 2),
-        st.integers(0, 8) if attention else st.just(0), st.integers(1, 12),
-    )  # fmt: skip
+        st.integers(1, 8),
+        st.integers(0, 2),
+        st.integers(0, 8) if attention else st.just(0),
+        st.integers(1, 12),
+    )
     pair = st.tuples(st.integers(1, 12), st.integers(1, 8))
     return FleetSketch((draw(engine), draw(engine)), (draw(pair), draw(pair)))

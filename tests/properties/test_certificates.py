@@ -202,7 +202,7 @@ MALFORMED: list[tuple[tuple[Any, ...], Any, str]] = [
     (("problem", "classes", "x", "routes"), [], "no route"),
     (("problem", "classes", "x", "routes"), [[]], "empty one"),
     (("problem", "classes", "x", "rate"), "1/99", "the prices are worth"),
-]  # fmt: skip
+]
 
 
 def changed(body: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
@@ -253,9 +253,11 @@ def test_digest_and_seal_must_match() -> None:
 
 def test_a_law_that_decreases_is_rejected() -> None:
     law = {
-        **O2["problem"]["pools"]["engine"]["law"], "form": "table", "tokens": [1, 512],
+        **O2["problem"]["pools"]["engine"]["law"],
+        "form": "table",
+        "tokens": [1, 512],
         "seconds": ["2/1", "1/1"],
-    }  # fmt: skip
+    }
     forged = sealed(changed(O2, (*ENGINE_POOL, "law"), law))
     assert "more tokens take less time in the table" in rejection(forged)
 
@@ -287,14 +289,21 @@ def laws(draw: st.DrawFn) -> BatchTime:
         return BatchTime.affine(base=draw(sixteenths), per_token=draw(positive), **attention)
     if form == "tiled":
         return BatchTime.tiled(
-            base=draw(sixteenths), per_tile=draw(positive), tile=draw(st.integers(1, 9)),
-            per_token=draw(sixteenths), **attention,
-        )  # fmt: skip
+            base=draw(sixteenths),
+            per_tile=draw(positive),
+            tile=draw(st.integers(1, 9)),
+            per_token=draw(sixteenths),
+            **attention,
+        )
     if form == "roofline":
         return BatchTime.roofline(
-            floor=draw(positive) * 3, floor_per_token=draw(sixteenths) / 8, base=draw(sixteenths),
-            per_token=draw(positive) / 8, tile=draw(st.sampled_from([1, 4, 7])), **attention,
-        )  # fmt: skip
+            floor=draw(positive) * 3,
+            floor_per_token=draw(sixteenths) / 8,
+            base=draw(sixteenths),
+            per_token=draw(positive) / 8,
+            tile=draw(st.sampled_from([1, 4, 7])),
+            **attention,
+        )
     tokens = sorted(draw(st.sets(st.integers(1, 40), min_size=2, max_size=8)))
     seconds = sorted(draw(st.lists(positive, min_size=len(tokens), max_size=len(tokens))))
     return BatchTime.table(tokens=tokens, seconds=seconds, **attention)
@@ -488,9 +497,12 @@ def rebuilt(raw: dict[str, Any]) -> PlanningProblem:
         if kind is not None:
             numbers = {k: F(v) for k, v in one["law"].items() if isinstance(v, str) and k != "form"}
             law = BatchTime(
-                one["law"]["form"], tile=one["law"]["tile"], tokens=tuple(one["law"]["tokens"]),
-                seconds=tuple(float(F(t)) for t in one["law"]["seconds"]), **numbers,  # type: ignore[arg-type]
-            )  # fmt: skip
+                one["law"]["form"],
+                tile=one["law"]["tile"],
+                tokens=tuple(one["law"]["tokens"]),
+                seconds=tuple(float(F(t)) for t in one["law"]["seconds"]),
+                **numbers,  # type: ignore[arg-type]
+            )
             if kind["kind"] == "two_phase":
                 batches = TwoPhase(kind["token_budget"], kind["slots"])
             else:
@@ -523,8 +535,10 @@ def is_true(body: dict[str, Any]) -> bool:
     with contextlib.suppress(InputError, InfeasibleError):
         true = optimise(rebuilt(body["problem"])).load
     return {
-        "unstable": true >= load > 1, "stable_rate": true <= load < 1, "optimal_load": true == load
-    }[body["claim"]]  # fmt: skip
+        "unstable": true >= load > 1,
+        "stable_rate": true <= load < 1,
+        "optimal_load": true == load,
+    }[body["claim"]]
 
 
 def check_mutations(problem: PlanningProblem, seed: int) -> None:

@@ -23,13 +23,24 @@ laws = st.one_of(
         lambda c, a, e, w: BatchTime.affine(
             base=10 * c, per_token=a / 10, per_kv=e / 100, per_work=w / 500
         ),
-        small, small, small, small,
+        small,
+        small,
+        small,
+        small,
     ),
-    st.builds(lambda c, a, b: BatchTime.tiled(base=c, per_tile=a, tile=b),
-              small, small, st.integers(1, 128)),
-    st.builds(lambda c, d, a: BatchTime.roofline(floor=c + d, base=c, per_token=a / 10),
-              small, small, small),
-)  # fmt: skip
+    st.builds(
+        lambda c, a, b: BatchTime.tiled(base=c, per_tile=a, tile=b),
+        small,
+        small,
+        st.integers(1, 128),
+    ),
+    st.builds(
+        lambda c, d, a: BatchTime.roofline(floor=c + d, base=c, per_token=a / 10),
+        small,
+        small,
+        small,
+    ),
+)
 mixes = st.lists(
     st.tuples(st.integers(1, 600), st.integers(1, 60), st.floats(0.1, 5)), min_size=1, max_size=3
 )
@@ -39,11 +50,13 @@ mixes = st.lists(
 def models(draw: st.DrawFn) -> tuple[FluidModel, dict[str, float]]:
     """A model at a drawn load below 1, and its rates."""
     engine = Engine(
-        draw(laws), draw(st.integers(16, 512)),
+        draw(laws),
+        draw(st.integers(16, 512)),
         max_seqs=draw(st.none() | st.integers(4, 64)),
-        kv_tokens=draw(st.none() | st.integers(700, 20_000)), kv_block=1,
+        kv_tokens=draw(st.none() | st.integers(700, 20_000)),
+        kv_block=1,
         conventions=draw(st.sampled_from((ENGINE, THEORY))),
-    )  # fmt: skip
+    )
     rows = draw(mixes)
     mix = {str(i): RequestClass(s, o) for i, (s, o, _) in enumerate(rows)}
     shares = {str(i): r for i, (_, _, r) in enumerate(rows)}

@@ -92,8 +92,11 @@ def _burst(number: int) -> tuple[Engine, dict[str, RequestClass], dict[str, int]
     rng = np.random.default_rng(number)
     mix = {f"c{j}": RequestClass(*map(int, rng.integers(1, 30, 2))) for j in range(2)}
     peak = max(one.peak for one in mix.values()) + 1
-    attention = {"per_kv": rng.choice([0.0, 0.01]), "per_kv_mixed": rng.choice([0.0, 0.02]),
-                 "per_work": rng.choice([0.0, 0.01])}  # fmt: skip
+    attention = {
+        "per_kv": rng.choice([0.0, 0.01]),
+        "per_kv_mixed": rng.choice([0.0, 0.02]),
+        "per_work": rng.choice([0.0, 0.01]),
+    }
     law = (
         BatchTime.affine(base=1.0, per_token=float(rng.choice([0.0, 0.25])), **attention),
         BatchTime.tiled(base=0.5, per_tile=1.0, tile=8, **attention),
@@ -101,12 +104,14 @@ def _burst(number: int) -> tuple[Engine, dict[str, RequestClass], dict[str, int]
     )[rng.integers(3)]
     block = int(rng.choice([1, 4]))
     chip = Engine(
-        law, token_budget=int(rng.choice([64, 200])),
-        max_seqs=[None, 2, 8][rng.integers(3)], kv_block=block,
+        law,
+        token_budget=int(rng.choice([64, 200])),
+        max_seqs=[None, 2, 8][rng.integers(3)],
+        kv_block=block,
         kv_tokens=[None, peak + 2 * block + 8, 4 * peak + 2 * block][rng.integers(3)],
         prefill_chunk=[None, 3, 16][rng.integers(3)],
         conventions=(ENGINE, THEORY)[rng.integers(2)],
-    )  # fmt: skip
+    )
     kind = ALL[rng.integers(len(ALL))]
     fields = {"max_output": 30} if kind.name in ("orca", "fastertransformer") else {}
     fields |= {"token_budget": int(rng.choice([64, 128, 1024]))}
@@ -151,8 +156,9 @@ def test_a1_the_right_values() -> None:
     assert wide.boundary({"x": 1})["x"] == pytest.approx(0.4160, abs=1e-4)
     assert free.boundary({"x": 1})["x"] == pytest.approx(1 / 2.19)
     assert (here.beyond, free.beyond) == (
-        "at these settings no policy is stable", "no scheduler is stable",
-    )  # fmt: skip
+        "at these settings no policy is stable",
+        "no scheduler is stable",
+    )
     assert "hardware" in repr(free)
     assert "settings" in repr(here)
 

@@ -50,9 +50,13 @@ def test_no_cycle_beats_what_memory_allows(sketch):
 
 @settings(QUIET, max_examples=25)
 @given(
-    st.tuples(st.integers(1, 4), st.integers(1, 4)), st.integers(0, 3), st.integers(1, 4),
-    st.integers(2, 10), st.integers(2, 4), st.lists(st.integers(0, 24), max_size=6),
-)  # fmt: skip
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.integers(0, 3),
+    st.integers(1, 4),
+    st.integers(2, 10),
+    st.integers(2, 4),
+    st.lists(st.integers(0, 24), max_size=6),
+)
 def test_a4_long_queues_are_served_at_the_rate_of_a_cycle(pair, base, tile, budget, slots, begun):
     """A4: however it began, a long queue is served at rates from the least to the largest."""
     law = llmq.BatchTime.tiled(base=base / 8, per_tile=1.0, tile=tile)
@@ -131,7 +135,9 @@ def test_every_step_of_shrinking_is_a_smaller_network_of_its_kind(sketch):
 # What must be found again: policy, how to search, the load above which it fails.
 KNOWN = {
     "exclusive batching (O5)": (
-        policies.FasterTransformer(), {"tiles_divide": True}, Fraction(2, 3)
+        policies.FasterTransformer(),
+        {"tiles_divide": True},
+        Fraction(2, 3),
     ),
     "mismatched budget (O4)": (policies.Sarathi(), {"laws": ("tiled",)}, Fraction(5, 6)),
     "hinge overfill": (policies.Sarathi(), {"laws": ("hinge",)}, Fraction(5, 8)),
@@ -139,10 +145,11 @@ KNOWN = {
     "prefill first": (policies.VLLM(version="v0"), {"tiles_divide": True}, None),
     "greedy admission at C = M*": (policies.Sarathi(), {"networks": "memory"}, None),
     "shortest queue": (
-        policies.Sarathi(route=policies.ShortestQueue()), {"networks": "fleet"},
+        policies.Sarathi(route=policies.ShortestQueue()),
+        {"networks": "fleet"},
         Fraction(2603, 3051),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.slow

@@ -33,14 +33,22 @@ names = st.text("abcxyz", min_size=1, max_size=4)
 
 laws = st.one_of(
     st.builds(
-        BatchTime.affine, base=positive, per_token=amount, per_kv=amount,
-        per_kv_mixed=st.none() | amount, per_work=amount,
+        BatchTime.affine,
+        base=positive,
+        per_token=amount,
+        per_kv=amount,
+        per_kv_mixed=st.none() | amount,
+        per_work=amount,
     ),
     st.builds(
         BatchTime.tiled, base=positive, per_tile=amount, tile=st.integers(1, 512), per_token=amount
     ),
     st.builds(
-        BatchTime.roofline, floor=positive, base=amount, per_token=amount, floor_per_token=amount,
+        BatchTime.roofline,
+        floor=positive,
+        base=amount,
+        per_token=amount,
+        floor_per_token=amount,
         tile=st.integers(1, 512),
     ),
     st.builds(
@@ -48,24 +56,32 @@ laws = st.one_of(
         st.sets(st.integers(1, 4000), min_size=2, max_size=6),
         st.lists(positive, min_size=6, max_size=6),
     ),
-)  # fmt: skip
+)
 counts = st.none() | st.integers(16, 10**6)
 engines = st.builds(
-    Engine, law=laws, token_budget=st.integers(1, 8192), max_seqs=counts, kv_tokens=counts,
-    kv_block=st.integers(1, 16), prefill_chunk=counts,
+    Engine,
+    law=laws,
+    token_budget=st.integers(1, 8192),
+    max_seqs=counts,
+    kv_tokens=counts,
+    kv_block=st.integers(1, 16),
+    prefill_chunk=counts,
     conventions=st.sampled_from([ENGINE, THEORY, Conventions("mine", area="wait")]),
-    name=st.text(max_size=5), gpus=st.integers(1, 8), assumptions=st.tuples(names),
-)  # fmt: skip
+    name=st.text(max_size=5),
+    gpus=st.integers(1, 8),
+    assumptions=st.tuples(names),
+)
 fleets = st.dictionaries(
     names, st.tuples(engines, st.integers(1, 4)), min_size=1, max_size=2
 ).flatmap(
     lambda pools: st.builds(
-        Fleet, st.just(pools),
+        Fleet,
+        st.just(pools),
         eligible=st.dictionaries(names, st.just(tuple(pools)), max_size=2),
         roles=st.dictionaries(st.sampled_from(sorted(pools)), st.just("decode")),
         link=st.just(math.inf) | positive,
     )
-)  # fmt: skip
+)
 columns = st.lists(
     st.tuples(st.integers(1, 5000), st.integers(1, 999), st.floats(0.01, 9)), min_size=1, max_size=8
 )
@@ -92,11 +108,14 @@ def traces(draw):
     rows = draw(columns)
     n = len(rows)
     return Trace(
-        np.cumsum([r[2] for r in rows]), [r[0] for r in rows], [r[1] for r in rows],
+        np.cumsum([r[2] for r in rows]),
+        [r[0] for r in rows],
+        [r[1] for r in rows],
         reasoning=[r[1] // 3 for r in rows],
         klass=draw(st.none() | st.lists(names, min_size=n, max_size=n)),
-        source=draw(st.text(max_size=5)), notes=draw(st.tuples(names) | st.just(())),
-    )  # fmt: skip
+        source=draw(st.text(max_size=5)),
+        notes=draw(st.tuples(names) | st.just(())),
+    )
 
 
 rate = st.floats(0.01, 1e4)
@@ -109,20 +128,28 @@ arrivals = st.one_of(
 )
 slos = st.builds(SLO, ttft=st.none() | positive, tpot=positive, quantile=st.none() | st.just(0.99))
 readable = st.one_of(
-    laws, engines, fleets, lengths, requests(), traces(), arrivals, slos,
+    laws,
+    engines,
+    fleets,
+    lengths,
+    requests(),
+    traces(),
+    arrivals,
+    slos,
     st.sampled_from([ENGINE, THEORY]),
-)  # fmt: skip
+)
 values = st.one_of(
     readable,
     st.builds(Thinned, arrivals, st.integers(1, 9), st.booleans()),
     st.builds(ExactBatchTime, laws),
     st.builds(
         lambda process, mix: Workload(process, mix, dict.fromkeys(mix, 1.0)),
-        arrivals, st.dictionaries(names, requests(), min_size=1, max_size=3),
+        arrivals,
+        st.dictionaries(names, requests(), min_size=1, max_size=3),
     ),
     st.sampled_from([policy() for policy in ALL] + [router() for router in ROUTERS]),
     st.sampled_from([Estimate(1.0, math.inf, n=1), Kind.EXACT, Provenance("0", {"a": "b"})]),
-)  # fmt: skip
+)
 
 
 def same(one, two):

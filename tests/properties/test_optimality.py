@@ -22,8 +22,11 @@ from llmq.theory.region.tiling import best_batch
 from .networks import sketches
 
 OPTIMAL = (
-    policies.Sarathi(), policies.Orca(max_output=64), policies.RAD(), policies.MaxWeight(),
-)  # fmt: skip
+    policies.Sarathi(),
+    policies.Orca(max_output=64),
+    policies.RAD(),
+    policies.MaxWeight(),
+)
 ALPHA = 1e-4
 # Networks for each policy, in parts that two processes can share.
 PARTS, PART = 4, 250
@@ -100,8 +103,10 @@ def test_no_cycle_beats_the_region(sketch):
     work = request.prompt.low + request.output.low - 1
     best = best_batch(engine.law, engine.token_budget).exact_rate
     for policy in (
-        policies.Sarathi(), policies.FasterTransformer(), policies.RAD(cycle=2),
-    ):  # fmt: skip
+        policies.Sarathi(),
+        policies.FasterTransformer(),
+        policies.RAD(cycle=2),
+    ):
         cycle = saturated_cycle(fitted(policy, engine), engine, request)
         assert cycle.exact_rate * work <= best
 
@@ -136,7 +141,12 @@ def _test(policy: policies.Policy, number: int, load: float, *, mismatched: bool
     )
     chosen = fitted(policy, network.engine)
     found = stability_test(
-        chosen, network, load, alpha=ALPHA, replications=5, rng=np.random.SeedSequence(number),
+        chosen,
+        network,
+        load,
+        alpha=ALPHA,
+        replications=5,
+        rng=np.random.SeedSequence(number),
         looks=7,
-    )  # fmt: skip
+    )
     return found.status

@@ -255,9 +255,10 @@ def test_splitting_and_order_change_nothing_in_a_fleet(case: Case, quarter: int)
     split, parts = {"twin": mix["c0"], **dict(reversed(mix.items()))}, dict(rates)
     parts["twin"], parts["c0"] = rates["c0"] * quarter / 4, rates["c0"] * (4 - quarter) / 4
     twins = replace(
-        fleet, pools=dict(reversed(fleet.pools.items())),
+        fleet,
+        pools=dict(reversed(fleet.pools.items())),
         eligible=fleet.eligible | ({"twin": fleet.eligible["c0"]} if fleet.eligible else {}),
-    )  # fmt: skip
+    )
     one, two = fleet_region(fleet, mix).optimum(rates), fleet_region(twins, split).optimum(parts)
     assert one.load == two.load
     assert two.prices["twin"] == two.prices["c0"]

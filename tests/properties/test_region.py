@@ -36,23 +36,27 @@ reads = st.sampled_from([0.0, 0.001, 0.01])
 
 @st.composite
 def laws(draw: st.DrawFn) -> BatchTime:
-    attention = {
-        "per_kv": draw(reads), "per_kv_mixed": draw(reads), "per_work": draw(reads) / 8
-    }  # fmt: skip
+    attention = {"per_kv": draw(reads), "per_kv_mixed": draw(reads), "per_work": draw(reads) / 8}
     form = draw(st.sampled_from(["affine", "tiled", "roofline", "tiled roofline", "table"]))
     if form == "affine":
         return BatchTime.affine(base=draw(quarters), per_token=draw(positive), **attention)
     if form == "tiled":
         return BatchTime.tiled(
-            base=draw(quarters), per_tile=draw(positive), tile=draw(st.integers(1, 9)),
-            per_token=draw(quarters) / 8, **attention,
-        )  # fmt: skip
+            base=draw(quarters),
+            per_tile=draw(positive),
+            tile=draw(st.integers(1, 9)),
+            per_token=draw(quarters) / 8,
+            **attention,
+        )
     if form.endswith("roofline"):
         return BatchTime.roofline(
-            floor=draw(positive) * 3, floor_per_token=draw(quarters) / 8, base=draw(quarters),
+            floor=draw(positive) * 3,
+            floor_per_token=draw(quarters) / 8,
+            base=draw(quarters),
             per_token=draw(positive) / 8,
-            tile=draw(st.integers(2, 9)) if form.startswith("tiled") else 1, **attention,
-        )  # fmt: skip
+            tile=draw(st.integers(2, 9)) if form.startswith("tiled") else 1,
+            **attention,
+        )
     tokens = sorted(draw(st.sets(st.integers(1, 40), min_size=2, max_size=8)))
     seconds = sorted(draw(st.lists(positive, min_size=len(tokens), max_size=len(tokens))))
     return BatchTime.table(tokens=tokens, seconds=seconds, **attention)
@@ -231,9 +235,12 @@ def test_limits_of_the_token_facet(mix, base: float, per_token: float) -> None:
     assert stability_region(wide, mix).load(rates) == pytest.approx(expected, rel=1e-12)
     # No base: the slots and the memory have no price.
     lean = Engine(
-        BatchTime.affine(base=0, per_token=per_token), token_budget=64, max_seqs=1, kv_tokens=1600,
+        BatchTime.affine(base=0, per_token=per_token),
+        token_budget=64,
+        max_seqs=1,
+        kv_tokens=1600,
         conventions=THEORY,
-    )  # fmt: skip
+    )
     assert stability_region(lean, mix).load(rates) == pytest.approx(per_token * tokens, rel=1e-12)
     assert stability_region(lean, mix).binding(rates)[0] == "compute"
 
@@ -242,9 +249,12 @@ def test_limits_of_the_token_facet(mix, base: float, per_token: float) -> None:
 @FEW
 def test_pure_area_is_dong_cao(mix) -> None:
     engine = Engine(
-        BatchTime.affine(base=1, per_token=0), token_budget=10**6, kv_tokens=10**3, kv_block=1,
+        BatchTime.affine(base=1, per_token=0),
+        token_budget=10**6,
+        kv_tokens=10**3,
+        kv_block=1,
         conventions=replace(THEORY, area="decode_only"),
-    )  # fmt: skip
+    )
     sizes = [(request.prompt.low, request.output.low) for request in mix.values()]
     area = sum(sum(s + j for j in range(1, o + 1)) for s, o in sizes)
     # Exactly the area over the memory, unless a batch of 10^6 tokens were the limit.
@@ -279,18 +289,24 @@ def lp_load(engine: Engine, mix: dict[str, RequestClass], rates: dict[str, float
     budget, slots = engine.token_budget, engine.max_seqs
     shared = slots is not None and engine.conventions.prefill_slots == "one"
     batches = np.array(
-        [(x, n - x) for n in range(1, budget + 1) for x in range(n + 1)
-         if not shared or n - x + (x > 0) <= slots]
-    )  # fmt: skip
+        [
+            (x, n - x)
+            for n in range(1, budget + 1)
+            for x in range(n + 1)
+            if not shared or n - x + (x > 0) <= slots
+        ]
+    )
     least = max(
         k / slots if slots is not None and not shared else 0.0,
         0.0 if engine.kv_tokens is None else held / (engine.kv_tokens // block * block),
     )
     rows = [-np.ones(len(batches)), *-batches.T]
     answer = linprog(
-        law.curve(batches.sum(axis=1)), A_ub=np.asarray(rows), b_ub=[-least, -prompts, prompts - v],
+        law.curve(batches.sum(axis=1)),
+        A_ub=np.asarray(rows),
+        b_ub=[-least, -prompts, prompts - v],
         method="highs",
-    )  # fmt: skip
+    )
     assert answer.status == 0
     return float(answer.fun) + rest
 
@@ -525,16 +541,20 @@ def test_paced_schedules_fit_and_are_as_fast_as_the_inner_bound_says(data: st.Da
 @FEW
 def test_lists_of_one_kind_equal_fixed_lengths(mix, copies: int) -> None:
     engine = Engine(
-        BatchTime.affine(base=1, per_token=0.25, per_kv=0.01), 32, max_seqs=4, kv_tokens=96,
+        BatchTime.affine(base=1, per_token=0.25, per_kv=0.01),
+        32,
+        max_seqs=4,
+        kv_tokens=96,
         conventions=THEORY,
-    )  # fmt: skip
+    )
     listed = {
         name: RequestClass(
             Lengths.empirical([request.prompt.low] * copies),
-            Lengths.empirical([request.output.low] * copies), paired=True,
+            Lengths.empirical([request.output.low] * copies),
+            paired=True,
         )
         for name, request in mix.items()
-    }  # fmt: skip
+    }
     rates = dict.fromkeys(mix, 0.5)
     one, two = stability_region(engine, mix), stability_region(engine, listed)
     assert one.load(rates, exact=True) == two.load(rates, exact=True)
@@ -549,9 +569,10 @@ def test_means_of_independent_laws_factorise(prompts: list[int], data: st.DataOb
     apart = RequestClass(Lengths.empirical(prompts), Lengths.empirical(outputs))
     pairs = list(itertools.product(prompts, outputs))
     listed = RequestClass(
-        Lengths.empirical([s for s, _ in pairs]), Lengths.empirical([o for _, o in pairs]),
+        Lengths.empirical([s for s, _ in pairs]),
+        Lengths.empirical([o for _, o in pairs]),
         paired=True,
-    )  # fmt: skip
+    )
     assert demand(apart, engine) == demand(listed, engine)
     weighted = RequestClass(
         Lengths(np.asarray(prompts), np.ones(len(prompts))),

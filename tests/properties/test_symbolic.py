@@ -60,9 +60,12 @@ def laws(draw: st.DrawFn, form: str) -> BatchTime:
         return BatchTime.affine(base=base, per_token=slope, **attention)
     if form == "tiled":
         return BatchTime.tiled(
-            base=base, per_tile=slope, tile=draw(st.integers(2, 9)), per_token=draw(small),
+            base=base,
+            per_tile=slope,
+            tile=draw(st.integers(2, 9)),
+            per_token=draw(small),
             **attention,
-        )  # fmt: skip
+        )
     # The branches cross at a whole number of tokens: the envelope then has no third piece.
     knee, flat = draw(st.integers(2, 12)), draw(small)
     floor = as_fraction(base) + (as_fraction(slope) - as_fraction(flat)) * knee
@@ -79,12 +82,15 @@ def engines(draw: st.DrawFn, mix: dict[str, RequestClass], form: str = "affine")
     if form == "tiled":
         budget = shape.tile * draw(st.integers(1, 9))
     return Engine(
-        shape, token_budget=budget, max_seqs=draw(st.integers(1, 20)), kv_block=block,
+        shape,
+        token_budget=budget,
+        max_seqs=draw(st.integers(1, 20)),
+        kv_block=block,
         kv_tokens=draw(st.integers(peak + block, 12 * peak + block)),
         prefill_chunk=draw(st.integers(1, budget)),
         # Few, as each is an expression to build and compile.
         conventions=draw(st.sampled_from([ENGINE, THEORY, WAIT])),
-    )  # fmt: skip
+    )
 
 
 def printed(engine: Engine) -> Engine:
@@ -94,9 +100,12 @@ def printed(engine: Engine) -> Engine:
 
 def formulas(engine: Engine, *, lengths: bool) -> SymbolicRegion:
     return region(
-        CLASSES, law=engine.law.form, attention=True, lengths=lengths,
+        CLASSES,
+        law=engine.law.form,
+        attention=True,
+        lengths=lengths,
         conventions=engine.conventions,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("form", ["affine", "tiled", "roofline"])
@@ -215,13 +224,20 @@ def test_the_equilibrium_is_that_of_the_fluid_model(form, data):
 
 
 @FEW
-@given(prompt=st.integers(1, 500), output=st.integers(1, 300), chunk=st.integers(1, 200),
-       block=st.integers(1, 40))  # fmt: skip
+@given(
+    prompt=st.integers(1, 500),
+    output=st.integers(1, 300),
+    chunk=st.integers(1, 200),
+    block=st.integers(1, 40),
+)
 def test_demand(prompt, output, chunk, block):
     engine = Engine(
-        BatchTime.affine(base=1, per_token=1), chunk, kv_tokens=9999, kv_block=block,
+        BatchTime.affine(base=1, per_token=1),
+        chunk,
+        kv_tokens=9999,
+        kv_block=block,
         conventions=THEORY,
-    )  # fmt: skip
+    )
     need = demand(RequestClass(prompt, output), engine)
     values = {"prompt": prompt, "output": output, "chunk": chunk, "kv_block": block}
     for name, formula in law("demand").items():
@@ -233,9 +249,12 @@ def test_demand(prompt, output, chunk, block):
 
 @FEW
 @given(
-    rho=st.floats(0.01, 0.95), output=st.integers(1, 500), ratio=st.floats(0.1, 60),
-    slots=st.integers(1, 250), n=st.integers(0, 400),
-)  # fmt: skip
+    rho=st.floats(0.01, 0.95),
+    output=st.integers(1, 500),
+    ratio=st.floats(0.1, 60),
+    slots=st.integers(1, 250),
+    n=st.integers(0, 400),
+)
 def test_decode_laws(rho, output, ratio, slots, n):
     at = {"mean_output": output, "base": 0.001 * ratio, "per_token": 0.001}
     rate = rho / (output * at["per_token"])
@@ -279,9 +298,13 @@ def test_single_server_laws(rho, mean, extra, x):
 
 @FEW
 @given(
-    servers=st.integers(1, 60), share=st.floats(0.05, 0.98), x=st.floats(0, 3),
-    slack=st.floats(0.01, 4), d=st.integers(2, 5), n=st.integers(0, 12),
-)  # fmt: skip
+    servers=st.integers(1, 60),
+    share=st.floats(0.05, 0.98),
+    x=st.floats(0, 3),
+    slack=st.floats(0.01, 4),
+    d=st.integers(2, 5),
+    n=st.integers(0, 12),
+)
 def test_pool_laws(servers, share, x, slack, d, n):
     at = {"servers": servers, "load": servers * share}
     numeric, formula = latency.erlang_c(**at), law("erlang_c")
@@ -343,8 +366,13 @@ def test_memory_laws(rate, prompt, output, z):
     mix = {"x": RequestClass(prompt * 7, output)}
     memory = 3 * (prompt * 7 + output)
     numeric = latency.nie(mix, {"x": 1}, kv_tokens=memory, batch_time=0.03, chunk=5)
-    at = {"kv_tokens": memory, "batch_time": 0.03, "mean_area": numeric.area,
-          "peak": prompt * 7 + output, "rate": 10 * rate + 0.00123456789}  # fmt: skip
+    at = {
+        "kv_tokens": memory,
+        "batch_time": 0.03,
+        "mean_area": numeric.area,
+        "peak": prompt * 7 + output,
+        "rate": 10 * rate + 0.00123456789,
+    }
     formula = law("nie")
     for name in ("rate", "stable_rate", "largest_share"):
         assert formula[name](**at) == near(getattr(numeric, name)), name
@@ -375,8 +403,11 @@ def test_wait(data, d0, d1):
     numeric, formula = fluid.wait_equilibrium(mix, rates, d0, d1), law("wait", CLASSES)
     at: dict[str, Any] = {"d0": d0, "d1": d1}
     for name, request in mix.items():
-        at |= {f"rate_{name}": rates[name], f"prompt_{name}": request.prompt.low,
-               f"output_{name}": request.output.low}  # fmt: skip
+        at |= {
+            f"rate_{name}": rates[name],
+            f"prompt_{name}": request.prompt.low,
+            f"output_{name}": request.output.low,
+        }
     for name in ("memory", "interval", "throughput", "area_rate"):
         assert fixed(formula[name], at) == getattr(numeric, name), name
     for name in CLASSES:
@@ -401,8 +432,16 @@ def test_nested_wait(n1, share, up):
     assert formula.hoeffding.exact(**at) == fluid.hoeffding_exponent(n1, n2, share)
     mix = {"a": RequestClass(20, 10), "b": RequestClass(20, 40)}
     plan = fluid.nested_wait(mix, {"a": 3, "b": 2}, (8, 5), 0.1, 1e-6, horizon=3600, overflow=0.01)
-    at = {"prompt": 20, "reached": 10, "n2": 5, "segments": 2, "horizon": 3600, "d0": 0.1,
-          "overflow": 0.01, "theta": plan.exponents[0]}  # fmt: skip
+    at = {
+        "prompt": 20,
+        "reached": 10,
+        "n2": 5,
+        "segments": 2,
+        "horizon": 3600,
+        "d0": 0.1,
+        "overflow": 0.01,
+        "theta": plan.exponents[0],
+    }
     assert formula.stock(**at) == near(plan.stock)
 
 
@@ -417,8 +456,11 @@ def test_priced_workload(data, share, count, x):
     delay = latency.priced_workload(numeric, rates, mix)
     at: dict[str, Any] = {"engines": count}
     for j, name in enumerate(CLASSES):
-        at |= {f"rate_{name}": rates[name], f"price_{name}": delay.means[j],
-               f"square_{name}": delay.second_moments[j]}  # fmt: skip
+        at |= {
+            f"rate_{name}": rates[name],
+            f"price_{name}": delay.means[j],
+            f"square_{name}": delay.second_moments[j],
+        }
     formula = law("priced_workload", CLASSES)
     assert formula.load(**at) == near(delay.load)
     assert formula.wait(**at) == near(delay.wait)
@@ -430,8 +472,13 @@ def test_priced_workload(data, share, count, x):
 def test_tiles_and_rad(data, budget, v, count):
     shape = replace(data.draw(laws("tiled")), per_kv=0.0, per_kv_mixed=0.0, per_work=0.0)
     budget += shape.tile
-    at = {"base": shape.base, "per_tile": shape.per_tile, "tile": shape.tile,
-          "per_token": shape.per_token, "token_budget": budget}  # fmt: skip
+    at = {
+        "base": shape.base,
+        "per_tile": shape.per_tile,
+        "tile": shape.tile,
+        "per_token": shape.per_token,
+        "token_budget": budget,
+    }
     formula, best = law("tile"), tiling.best_batch(shape, budget)
     assert formula.best.exact(**at) == best.exact_rate
     batch = data.draw(st.integers(1, budget))
@@ -462,9 +509,13 @@ def test_tiles_and_rad(data, budget, v, count):
 
 @FEW
 @given(
-    base=hundredths, slope=hundredths, budget=st.integers(1, 9), cap=st.integers(1, 9),
-    prompt=st.integers(1, 30), output=st.integers(1, 30),
-)  # fmt: skip
+    base=hundredths,
+    slope=hundredths,
+    budget=st.integers(1, 9),
+    cap=st.integers(1, 9),
+    prompt=st.integers(1, 30),
+    output=st.integers(1, 30),
+)
 def test_static_planning_is_a_linear_programme(base, slope, budget, cap, prompt, output):
     """All batches of at most ``budget`` tokens and ``cap`` decodes, solved by scipy."""
     cap = min(cap, budget)
@@ -472,8 +523,14 @@ def test_static_planning_is_a_linear_programme(base, slope, budget, cap, prompt,
     time = [base + slope * (p + d) for p, d in batches]
     rows = [[prompt, *(-p for p, _ in batches)], [output, *(-d for _, d in batches)], [0, *time]]
     solved = linprog([-1] + [0] * len(batches), A_ub=rows, b_ub=[0, 0, 1])
-    at = {"base": base, "per_token": slope, "token_budget": budget, "max_seqs": cap,
-          "mean_prompt": prompt, "mean_output": output}  # fmt: skip
+    at = {
+        "base": base,
+        "per_token": slope,
+        "token_budget": budget,
+        "max_seqs": cap,
+        "mean_prompt": prompt,
+        "mean_output": output,
+    }
     formula = law("rad_lp")
     assert formula.affine(**at) == pytest.approx(-solved.fun, rel=1e-7)
     duals = -solved.ineqlin.marginals[:2]
@@ -483,24 +540,26 @@ def test_static_planning_is_a_linear_programme(base, slope, budget, cap, prompt,
         assert formula.decode_price(**at) == pytest.approx(duals[1], rel=1e-6)
     # Without the cap it is L1: full batches, every token at the same price.
     full = formula.full_batch(
-        batch_tokens=budget, batch_time=base + slope * budget, mean_prompt=prompt,
+        batch_tokens=budget,
+        batch_time=base + slope * budget,
+        mean_prompt=prompt,
         mean_output=output,
-    )  # fmt: skip
+    )
     assert full == pytest.approx(formula.affine(**at | {"max_seqs": 10**9}), rel=REL)
     assert full >= formula.affine(**at) * (1 - REL)
 
 
 @FEW
 @given(
-    engines_=st.integers(2, 40), prefill=st.integers(1, 60), decode=st.integers(1, 60),
+    engines_=st.integers(2, 40),
+    prefill=st.integers(1, 60),
+    decode=st.integers(1, 60),
     data=st.data(),
-)  # fmt: skip
+)
 def test_static_split(engines_, prefill, decode, data):
     at = {"engines": engines_, "prefill_work": prefill, "decode_work": decode}
     formula = law("static_split")
-    splits = {
-        n: min(F(n, prefill), F(engines_ - n, decode)) for n in range(1, engines_)
-    }  # fmt: skip
+    splits = {n: min(F(n, prefill), F(engines_ - n, decode)) for n in range(1, engines_)}
     dynamic = F(engines_, prefill + decode)
     assert formula.dynamic.exact(**at) == dynamic
     assert formula.static.exact(**at) == max(splits.values())
@@ -519,12 +578,17 @@ def test_static_split(engines_, prefill, decode, data):
 def test_static_split_is_disaggregation(gpus, prompt, output):
     first = Engine(BatchTime.affine(base=8, per_token=1 / 16), 4096, conventions=THEORY)
     second = Engine(
-        BatchTime.affine(base=12, per_token=1 / 50, per_kv=1 / 20000), 256, kv_tokens=120_000,
+        BatchTime.affine(base=12, per_token=1 / 50, per_kv=1 / 20000),
+        256,
+        kv_tokens=120_000,
         conventions=THEORY,
-    )  # fmt: skip
+    )
     split = routing.disaggregate(first, second, {"x": RequestClass(prompt, output)}, gpus)
-    at = {"engines": gpus, "prefill_work": 1 / split.prefill_rate,
-          "decode_work": 1 / split.decode_rate}  # fmt: skip
+    at = {
+        "engines": gpus,
+        "prefill_work": 1 / split.prefill_rate,
+        "decode_work": 1 / split.decode_rate,
+    }
     formula = law("static_split")
     assert formula.static.exact(**at) == split.exact_rate
     assert formula.dynamic.exact(**at) == split.exact_fractional_rate
@@ -534,10 +598,28 @@ def test_static_split_is_disaggregation(gpus, prompt, output):
 @pytest.mark.parametrize("name", ["decode_occupancy", "mg1", "md1", "inoue", "kv_occupancy", "rad"])
 def test_derivatives_of_laws_are_difference_quotients(name):
     """In floats, central, at a fixed point: every smooth field in every argument."""
-    at = {"rate": 0.7, "mean_output": 0.9, "base": 0.6, "per_token": 0.3, "mean": 0.8, "n": 2.0,
-          "second_moment": 1.7, "duration": 0.9, "x": 1.3, "per_item": 0.4, "p_none": 0.5,
-          "prompt": 3.0, "output": 2.0, "z": 1.1, "per_tile": 0.7, "tile": 4.0, "engines": 2.0,
-          "mean_tokens": 5.0, "prefills": 3.0, "max_output": 6.0}  # fmt: skip
+    at = {
+        "rate": 0.7,
+        "mean_output": 0.9,
+        "base": 0.6,
+        "per_token": 0.3,
+        "mean": 0.8,
+        "n": 2.0,
+        "second_moment": 1.7,
+        "duration": 0.9,
+        "x": 1.3,
+        "per_item": 0.4,
+        "p_none": 0.5,
+        "prompt": 3.0,
+        "output": 2.0,
+        "z": 1.1,
+        "per_tile": 0.7,
+        "tile": 4.0,
+        "engines": 2.0,
+        "mean_tokens": 5.0,
+        "prefills": 3.0,
+        "max_output": 6.0,
+    }
     step, checked = 1e-6, 0
     for key, formula in law(name).items():
         values = {k: v for k, v in at.items() if k in formula.arguments}

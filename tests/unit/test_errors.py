@@ -61,8 +61,10 @@ def test_a_format_error_says_where(place, text):
     error = FormatError("bad", **place)
     assert str(error) == text
     assert (error.path, error.line, error.column) == (
-        "t.csv", place.get("line"), place.get("column"),
-    )  # fmt: skip
+        "t.csv",
+        place.get("line"),
+        place.get("column"),
+    )
     assert error.fields["path"] == "t.csv"
 
 

@@ -43,9 +43,14 @@ class Outer:
 
 def test_kinds_are_their_words():
     assert [str(kind) for kind in Kind] == [
-        "exact", "outer_bound", "inner_bound", "asymptotic", "approximation", "simulated",
+        "exact",
+        "outer_bound",
+        "inner_bound",
+        "asymptotic",
+        "approximation",
+        "simulated",
         "fitted",
-    ]  # fmt: skip
+    ]
 
 
 def test_estimate():

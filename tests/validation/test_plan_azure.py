@@ -23,9 +23,22 @@ def plan(data_dir: Path, capsys):
 
     def call(*words: str, tpot: str = "50ms") -> dict:
         code = main(
-            ["plan", "--trace", str(trace), "--engine", "llama-3.1-8b/h100", "--ttft", "500ms",
-             "--tpot", tpot, "--quantile", "0.99", "--json", *words]
-        )  # fmt: skip
+            [
+                "plan",
+                "--trace",
+                str(trace),
+                "--engine",
+                "llama-3.1-8b/h100",
+                "--ttft",
+                "500ms",
+                "--tpot",
+                tpot,
+                "--quantile",
+                "0.99",
+                "--json",
+                *words,
+            ]
+        )
         out, err = capsys.readouterr()
         assert "read as azure trace" in err
         found = json.loads(out)

@@ -34,23 +34,61 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "A100 Llama-3.1-70B TP4": Case("aiconfigurator/a100_sxm", "Llama-3.1-70B", 4,
-        "llama-3.1-70b/a100", (1.5, 1.6, 1.6, 1.6), 1.8, 2.3),
-    "A100 Llama-3.1-8B TP1": Case("aiconfigurator/a100_sxm", "Llama-3.1-8B", 1,
-        "llama-3.1-8b/a100", (2.4, 2.7, 2.4, 2.4), 2.8, 4.8),
-    "A100 Qwen3-32B TP2": Case("aiconfigurator/a100_sxm", "Qwen3-32B", 2,
-        "qwen3-32b/a100", (2.7, 2.8, 2.8, 2.8), 2.6, 3.6),
-    "H100 Llama-3.1-70B TP4": Case("aiconfigurator/h100_sxm", "Llama-3.1-70B", 4,
-        "llama-3.1-70b/h100", (1.4, 1.7, 2.2, 2.5), 3.2, 3.7),
-    "H100 Llama-3.1-8B TP1": Case("aiconfigurator/h100_sxm", "Llama-3.1-8B", 1,
-        "llama-3.1-8b/h100", (2.4, 2.5, 2.7, 3.3), 3.9, 6.6),
-    "H100 Qwen3-32B TP2": Case("aiconfigurator/h100_sxm", "Qwen3-32B", 2,
-        "qwen3-32b/h100", (2.2, 2.3, 2.6, 3.3), 4.4, 6.1),
-    "RTX PRO 6000 Llama-3.1-8B TP1": Case("llmservingsim/RTXPRO6000/Llama-3.1-8B", "Llama-3.1-8B",
-        1, "llama-3.1-8b/rtxpro6000", (3.3, 3.2, 2.8, 4.2), 6.1, 7.0),
-    "A100 Llama-2-70B TP2": Case("vidur/a100/Llama-2-70b-hf", "Llama-2-70B", 2,
-        "", (2.6, 2.3, 1.9, 3.4), 2.2, 3.9),
-}  # fmt: skip
+    "A100 Llama-3.1-70B TP4": Case(
+        "aiconfigurator/a100_sxm",
+        "Llama-3.1-70B",
+        4,
+        "llama-3.1-70b/a100",
+        (1.5, 1.6, 1.6, 1.6),
+        1.8,
+        2.3,
+    ),
+    "A100 Llama-3.1-8B TP1": Case(
+        "aiconfigurator/a100_sxm",
+        "Llama-3.1-8B",
+        1,
+        "llama-3.1-8b/a100",
+        (2.4, 2.7, 2.4, 2.4),
+        2.8,
+        4.8,
+    ),
+    "A100 Qwen3-32B TP2": Case(
+        "aiconfigurator/a100_sxm", "Qwen3-32B", 2, "qwen3-32b/a100", (2.7, 2.8, 2.8, 2.8), 2.6, 3.6
+    ),
+    "H100 Llama-3.1-70B TP4": Case(
+        "aiconfigurator/h100_sxm",
+        "Llama-3.1-70B",
+        4,
+        "llama-3.1-70b/h100",
+        (1.4, 1.7, 2.2, 2.5),
+        3.2,
+        3.7,
+    ),
+    "H100 Llama-3.1-8B TP1": Case(
+        "aiconfigurator/h100_sxm",
+        "Llama-3.1-8B",
+        1,
+        "llama-3.1-8b/h100",
+        (2.4, 2.5, 2.7, 3.3),
+        3.9,
+        6.6,
+    ),
+    "H100 Qwen3-32B TP2": Case(
+        "aiconfigurator/h100_sxm", "Qwen3-32B", 2, "qwen3-32b/h100", (2.2, 2.3, 2.6, 3.3), 4.4, 6.1
+    ),
+    "RTX PRO 6000 Llama-3.1-8B TP1": Case(
+        "llmservingsim/RTXPRO6000/Llama-3.1-8B",
+        "Llama-3.1-8B",
+        1,
+        "llama-3.1-8b/rtxpro6000",
+        (3.3, 3.2, 2.8, 4.2),
+        6.1,
+        7.0,
+    ),
+    "A100 Llama-2-70B TP2": Case(
+        "vidur/a100/Llama-2-70b-hf", "Llama-2-70B", 2, "", (2.6, 2.3, 1.9, 3.4), 2.2, 3.9
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +176,15 @@ def test_mixed_steps_read_kv_slowly_on_vllm_19(
 
 # Mean over the published cases of the error on every other grid point, %.
 LAYERS = {
-    ("table", 1): 1.9, ("roofline", 128): 3.0, ("roofline", 64): 3.5, ("roofline", 1): 3.8,
-    ("tiled", 128): 3.7, ("affine", 1): 5.1, ("roofline", 256): 6.6, ("tiled", 256): 8.7,
-}  # fmt: skip
+    ("table", 1): 1.9,
+    ("roofline", 128): 3.0,
+    ("roofline", 64): 3.5,
+    ("roofline", 1): 3.8,
+    ("tiled", 128): 3.7,
+    ("affine", 1): 5.1,
+    ("roofline", 256): 6.6,
+    ("tiled", 256): 8.7,
+}
 
 
 @pytest.fixture(scope="module")

@@ -68,12 +68,20 @@ def test_samples_by_hand():
     # Two slots, one second an iteration: the first two prompts run from 0 s to 3 s, the third
     # waits from 1 s (it came at 0.5 s) and runs from 3 s to 5 s.
     run = OpenRun(
-        name="made", settings=Settings(gpu="x", model="y", token_budget=64, max_seqs=2),
-        arrival=np.array([0.0, 0.0, 0.5]), first_token=np.zeros(3), finish=np.full(3, 9.0),
-        prompt=np.array([8, 8, 8]), output=np.array([3, 3, 2]),
-        series={"t": np.array([0.75, 1.0, 2.5, 4.5, 6.0]), "running": np.ones(5),
-                "waiting": np.zeros(5), "kv_cache_pct": np.zeros(5)},
-    )  # fmt: skip
+        name="made",
+        settings=Settings(gpu="x", model="y", token_budget=64, max_seqs=2),
+        arrival=np.array([0.0, 0.0, 0.5]),
+        first_token=np.zeros(3),
+        finish=np.full(3, 9.0),
+        prompt=np.array([8, 8, 8]),
+        output=np.array([3, 3, 2]),
+        series={
+            "t": np.array([0.75, 1.0, 2.5, 4.5, 6.0]),
+            "running": np.ones(5),
+            "waiting": np.zeros(5),
+            "kv_cache_pct": np.zeros(5),
+        },
+    )
     source = Source(label="s", laws={"affine": LAW}, timer=None, kv_tokens=160, notes=())
     state = series.states_of(run, source, "affine")
     assert state["running"].tolist() == [0, 2, 2, 1, 0]

@@ -165,8 +165,17 @@ def write_profile(folder):
     us = 1e6 / LAYERS
     (folder / "tp2").mkdir(parents=True)
     (folder / "meta.yaml").write_text("hardware: Z900\nmodel: Qwen/Qwen3-8B\n")
-    kernels = ("layernorm", "qkv_proj", "rotary_emb", "o_proj", "gate_up_proj", "act_fn",
-               "down_proj", "embedding", "final_layernorm")  # fmt: skip
+    kernels = (
+        "layernorm",
+        "qkv_proj",
+        "rotary_emb",
+        "o_proj",
+        "gate_up_proj",
+        "act_fn",
+        "down_proj",
+        "embedding",
+        "final_layernorm",
+    )
     rows = [
         (name, n, us * (LAW.base + LAW.per_token * n) if name == "qkv_proj" else 0.0)
         for name in kernels
@@ -201,20 +210,26 @@ def write_run(folder, trace, run, **options):
     times = run.requests
     rows = [
         {
-            "request_id": f"r{i}", "input_toks": int(trace.prompt[i]),
-            "output_toks": int(trace.output[i]), "arrival_time": 1.7e9 + times.arrival[0, i],
-            "queued_ts": 500.0 + times.arrival[0, i], "scheduled_ts": 500.0,
+            "request_id": f"r{i}",
+            "input_toks": int(trace.prompt[i]),
+            "output_toks": int(trace.output[i]),
+            "arrival_time": 1.7e9 + times.arrival[0, i],
+            "queued_ts": 500.0 + times.arrival[0, i],
+            "scheduled_ts": 500.0,
             "first_token_ts": 500.0 + times.first_token[0, i],
             "last_token_ts": 500.0 + times.finish[0, i],
         }
         for i in np.random.default_rng(1).permutation(len(trace))
-    ]  # fmt: skip
+    ]
     text = "\n".join(json.dumps(row) for row in rows)
     (folder / "requests.jsonl").write_text(text + "\n")
     kwargs = {
-        "tensor_parallel_size": 2, "max_num_seqs": 64, "max_num_batched_tokens": 512,
-        "dtype": "bfloat16", "enable_prefix_caching": False,
-    }  # fmt: skip
+        "tensor_parallel_size": 2,
+        "max_num_seqs": 64,
+        "max_num_batched_tokens": 512,
+        "dtype": "bfloat16",
+        "enable_prefix_caching": False,
+    }
     meta = {"model": "Qwen/Qwen3-8B", "vllm_version": "0.99", "engine_kwargs": kwargs | options}
     (folder / "meta.json").write_text(json.dumps(meta))
 
@@ -246,15 +261,46 @@ def unseen(tmp_path_factory):
     lines[6] = lines[6].replace('"output_toks"', '"outputs"')
     (bench / "Z900_broken/requests.jsonl").write_text("\n".join(lines))
     # A closed loop by its mean iteration: c decodes, and c / osl prompts are begun in each.
-    columns = ("backend", "backend_version", "model_path", "system", "precision", "mode",
-               "gemm_quant_mode", "pp_size", "attention_dp_size", "isl", "osl", "batch_size",
-               "tp_size", "silicon_ttft_ms", "silicon_tpot_ms")  # fmt: skip
+    columns = (
+        "backend",
+        "backend_version",
+        "model_path",
+        "system",
+        "precision",
+        "mode",
+        "gemm_quant_mode",
+        "pp_size",
+        "attention_dp_size",
+        "isl",
+        "osl",
+        "batch_size",
+        "tp_size",
+        "silicon_ttft_ms",
+        "silicon_tpot_ms",
+    )
     rows = []
     for c, isl, osl in ((4, 512, 200), (16, 256, 128), (32, 400, 256)):
         tokens, kv = c * (1 + isl / osl), c * (isl + osl / 2) + c / osl * isl
         step = 1e3 * (LAW.base + LAW.per_token * tokens + LAW.per_kv * kv)
-        rows.append(("vllm", "1", "Qwen/Qwen3-8B", "z900", "", "agg", "", 1, "", isl, osl, c, 2,
-                     2 * step, step))  # fmt: skip
+        rows.append(
+            (
+                "vllm",
+                "1",
+                "Qwen/Qwen3-8B",
+                "z900",
+                "",
+                "agg",
+                "",
+                1,
+                "",
+                isl,
+                osl,
+                c,
+                2,
+                2 * step,
+                step,
+            )
+        )
     write_csv(root / "measured/silicon_z900.csv", columns, rows)
     return root
 
@@ -332,11 +378,19 @@ def test_the_command(unseen, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "short"),
-    [("NVIDIA H100 SXM 80 GB", "h100"), ("h100_sxm", "h100"), ("h100-80gb", "h100"),
-     ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "rtxpro6000"), ("RTXPRO6000", "rtxpro6000"),
-     ("NVIDIA GeForce RTX 4090", "rtx4090"), ("A100", "a100"), ("A10", "a10"), ("L40S", "l40s"),
-     ("NVIDIA RTX 6000 Ada 48 GB", "rtx6000ada")],
-)  # fmt: skip
+    [
+        ("NVIDIA H100 SXM 80 GB", "h100"),
+        ("h100_sxm", "h100"),
+        ("h100-80gb", "h100"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "rtxpro6000"),
+        ("RTXPRO6000", "rtxpro6000"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("A100", "a100"),
+        ("A10", "a10"),
+        ("L40S", "l40s"),
+        ("NVIDIA RTX 6000 Ada 48 GB", "rtx6000ada"),
+    ],
+)
 def test_one_gpu_has_one_name(name, short):
     assert plain(name) == short
 
@@ -385,10 +439,12 @@ def test_b14_a_run_whose_all_reduce_was_not_measured_is_left_out(tmp_path):
 
 @pytest.mark.parametrize(
     "law",
-    [llmq.BatchTime.affine(base=1.0, per_token=0.1, per_kv=0.01),
-     llmq.BatchTime.roofline(floor=2.0, base=1.0, per_token=0.1, per_kv=0.01),
-     llmq.BatchTime.table(tokens=[1, 10, 20], seconds=[1.0, 1.5, 4.0], per_kv=0.01)],
-)  # fmt: skip
+    [
+        llmq.BatchTime.affine(base=1.0, per_token=0.1, per_kv=0.01),
+        llmq.BatchTime.roofline(floor=2.0, base=1.0, per_token=0.1, per_kv=0.01),
+        llmq.BatchTime.table(tokens=[1, 10, 20], seconds=[1.0, 1.5, 4.0], per_kv=0.01),
+    ],
+)
 def test_cached_tokens_are_read_by_every_row(law):
     for rows in (1, 7, 20):
         assert reading(law, 30)(rows, 50 * rows) == pytest.approx(law(rows, 80 * rows))

@@ -48,13 +48,6 @@ _ALIKE = 2.0  # repeats of a measurement differ by a few per cent
 class KernelTable:
     """Measured times of one kernel.
 
-    Parameters
-    ----------
-    path : str
-        Where they come from, for messages.
-    columns : mapping of str to ndarray
-        One array for each column, ``"seconds"`` and ``"line"`` among them.
-
     Examples
     --------
     >>> table = KernelTable("t.csv", {"m": np.array([1, 2]), "line": np.array([2, 3])})
@@ -62,37 +55,16 @@ class KernelTable:
     array([3])
     """
 
-    path: str
+    path: str  # where they come from, for messages
+    # one array for each column, ``"seconds"`` and ``"line"`` among them
     columns: Mapping[str, npt.NDArray[Any]]
 
     def where(self, rows: npt.NDArray[np.bool_]) -> KernelTable:
-        """Return some of the rows.
-
-        Parameters
-        ----------
-        rows : ndarray of bool, shape (n,)
-            Which.
-
-        Returns
-        -------
-        KernelTable
-            Those.
-        """
+        """Return some of the rows."""
         return KernelTable(self.path, {name: part[rows] for name, part in self.columns.items()})
 
     def matching(self, **wanted: object) -> KernelTable:
-        """Return the rows with some values, as far as the table has those columns.
-
-        Parameters
-        ----------
-        **wanted
-            Column names with the value, or the values, of the rows to keep.
-
-        Returns
-        -------
-        KernelTable
-            Those.
-        """
+        """Return the rows with some values, as far as the table has those columns."""
         rows = np.ones(len(self.columns["line"]), dtype=bool)
         for name, value in wanted.items():
             if name in self.columns:
@@ -104,29 +76,6 @@ def averaged(
     keys: Ints, seconds: Floats, lines: Ints, path: object, column: str = "latency"
 ) -> tuple[Any, Any]:
     """Average repeated measurements, and refuse those that contradict each other.
-
-    Parameters
-    ----------
-    keys : ndarray of int, shape (n,) or (n, k)
-        What was measured.
-    seconds : ndarray, shape (n,)
-        Times.
-    lines : ndarray of int, shape (n,)
-        Their lines in the file.
-    path : object
-        The file.
-    column : str
-        The column of the times.
-
-    Returns
-    -------
-    tuple of ndarray
-        Distinct keys, ascending, and the mean time of each.
-
-    Raises
-    ------
-    FormatError
-        A grid point was measured twice with times more than a factor 2 apart.
 
     Examples
     --------
@@ -147,8 +96,10 @@ def averaged(
                 f"the grid point {distinct[point].tolist()} is there {count[point]} times (first "
                 f"in line {lines[first]}) and takes {low[point]:.3g} s to {high[point]:.3g} s: "
                 "keep one measurement, or name the table it belongs to",
-                path=str(path), line=int(lines[last]), column=column,
-            )  # fmt: skip
+                path=str(path),
+                line=int(lines[last]),
+                column=column,
+            )
     return distinct, mean
 
 
@@ -156,27 +107,6 @@ def as_grid(
     keys: Ints, seconds: Floats, path: object, axes: tuple[str, str]
 ) -> tuple[Floats, tuple[Ints, Ints]]:
     """Arrange times of pairs as a grid.
-
-    Parameters
-    ----------
-    keys : ndarray of int, shape (n, 2)
-        Distinct pairs.
-    seconds : ndarray, shape (n,)
-        Time of each.
-    path : object
-        The file, for messages.
-    axes : tuple of str
-        Names of the two columns.
-
-    Returns
-    -------
-    tuple
-        Times, shape (first, second), NaN where nothing was measured; and the values of both axes.
-
-    Raises
-    ------
-    FormatError
-        The grid is one-sided: an axis has one value only, so nothing can be interpolated along it.
 
     Examples
     --------
@@ -191,8 +121,9 @@ def as_grid(
             raise FormatError(
                 f"one-sided grid: {name} is {values[0]} in all usable rows, so nothing can be "
                 f"interpolated along it; measure a second {name}",
-                path=str(path), column=name,
-            )  # fmt: skip
+                path=str(path),
+                column=name,
+            )
     grid = np.full((len(first), len(second)), np.nan)
     grid[np.searchsorted(first, keys[:, 0]), np.searchsorted(second, keys[:, 1])] = seconds
     return grid, (first, second)
@@ -201,32 +132,7 @@ def as_grid(
 def kernels_of(
     table: Callable[[str], KernelTable], shape: Geometry, tp: int, all_reduce: str = "graph"
 ) -> Kernels:
-    """Compose the kernels of a model.
-
-    Parameters
-    ----------
-    table : callable
-        The table of ``"gemm"``, ``"context_attention"``, ``"generation_attention"``,
-        ``"custom_allreduce"`` or ``"moe"``.
-    shape : Geometry
-        The model.
-    tp : int
-        GPUs that share it.
-    all_reduce : {"eager", "graph"}
-        Which measurement of the all-reduce.
-
-    Returns
-    -------
-    Kernels
-        Times of whole iterations.
-
-    Raises
-    ------
-    FormatError
-        A table contradicts itself or lacks what is needed.
-    InputError
-        The tables do not hold this shape on as many GPUs.
-    """
+    """Compose the kernels of a model."""
     kv_heads = shape.kv_heads_of(tp)
     source = table("gemm").matching(gemm_dtype=_SIXTEEN_BITS)
     gemm = _gemm(source)
@@ -285,8 +191,9 @@ def _sum_products(
     if len(tokens) < 2:
         raise FormatError(
             f"one-sided grid: products were measured at {tokens.tolist()} tokens only",
-            path=path, column="m",
-        )  # fmt: skip
+            path=path,
+            column="m",
+        )
     time = np.zeros(len(tokens))
     for ns, ks in corners:
         for n, a in ns:
@@ -317,9 +224,13 @@ def _add(tokens: Ints, first: Floats, counts: Ints, second: Floats) -> tuple[Int
 def _experts(table: KernelTable, shape: Geometry, tp: int) -> tuple[Ints, Floats]:
     # Expert weights are cut like the others (tensor parallelism), none is moved as a whole.
     rows = table.matching(
-        moe_dtype=_SIXTEEN_BITS, hidden_size=shape.hidden, inter_size=shape.ffn,
-        topk=shape.active, num_experts=shape.experts, moe_ep_size=1,
-    )  # fmt: skip
+        moe_dtype=_SIXTEEN_BITS,
+        hidden_size=shape.hidden,
+        inter_size=shape.ffn,
+        topk=shape.active,
+        num_experts=shape.experts,
+        moe_ep_size=1,
+    )
     known = np.unique(rows.columns["moe_tp_size"])
     rows = rows.matching(moe_tp_size=tp, distribution=ROUTING)
     if not len(rows.columns["line"]):
@@ -337,8 +248,9 @@ def _experts(table: KernelTable, shape: Geometry, tp: int) -> tuple[Ints, Floats
     if len(counts) < 2:
         raise FormatError(
             f"one-sided grid: experts were measured at {counts.tolist()} tokens only",
-            path=table.path, column="num_tokens",
-        )  # fmt: skip
+            path=table.path,
+            column="num_tokens",
+        )
     return counts, seconds
 
 
@@ -380,9 +292,13 @@ def _attention_grid(
 ) -> tuple[Floats, tuple[Ints, Ints]]:
     heads, kv_heads = shape.heads // tp, shape.kv_heads_of(tp)
     rows = table.matching(
-        attn_dtype=_SIXTEEN_BITS, kv_cache_dtype=_SIXTEEN_BITS, head_dim=shape.head_dim,
-        window_size=0, num_heads=heads, num_key_value_heads=kv_heads,
-    )  # fmt: skip
+        attn_dtype=_SIXTEEN_BITS,
+        kv_cache_dtype=_SIXTEEN_BITS,
+        head_dim=shape.head_dim,
+        window_size=0,
+        num_heads=heads,
+        num_key_value_heads=kv_heads,
+    )
     part = rows.columns
     if not len(part["line"]):
         raise InputError(

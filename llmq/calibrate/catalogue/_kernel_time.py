@@ -30,15 +30,6 @@ __all__ = ["KernelTime"]
 class KernelTime:
     """Kernel tables as a function of one iteration.
 
-    Parameters
-    ----------
-    kernels : Kernels
-        The tables.
-    overhead : float
-        Seconds added to every iteration: an assumption about what kernels do not show.
-    tokens : int
-        Largest iteration whose token part is kept ready.
-
     Examples
     --------
     >>> flat = Kernels(lambda n: 0.01 + 1e-4 * n, lambda r: 0.0 * r, lambda s: 1e-8 * s.kv)
@@ -46,9 +37,10 @@ class KernelTime:
     0.020213
     """
 
-    kernels: Kernels
+    kernels: Kernels  # the tables
+    # seconds added to every iteration: an assumption about what kernels do not show
     overhead: float = 0.0
-    tokens: int = 8192
+    tokens: int = 8192  # largest iteration whose token part is kept ready
     dense: list[float] = field(init=False, repr=False, compare=False)
     head: list[float] = field(init=False, repr=False, compare=False)
 
@@ -62,22 +54,7 @@ class KernelTime:
     def __call__(
         self, chunks: Sequence[tuple[int, int]], contexts: Sequence[int], emitting: int
     ) -> float:
-        """Time of one iteration.
-
-        Parameters
-        ----------
-        chunks : sequence of tuple of int
-            Tokens and cached tokens of each prefill.
-        contexts : sequence of int
-            KV tokens of each decode when the iteration ends.
-        emitting : int
-            Rows that give a token.
-
-        Returns
-        -------
-        float
-            Seconds; NaN outside the tables.
-        """
+        """Time of one iteration."""
         decodes = len(contexts)
         n = decodes + sum(tokens for tokens, _ in chunks)
         if n > self.tokens:

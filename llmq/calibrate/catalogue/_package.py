@@ -34,33 +34,30 @@ from llmq.model.engine import Engine
 from llmq.rng import RngLike
 
 __all__ = [
-    "GOOD", "engine_from_package", "fit_for_catalogue", "kv_tokens_of", "package_folder",
-    "package_profile", "systems",
-]  # fmt: skip
+    "GOOD",
+    "engine_from_package",
+    "fit_for_catalogue",
+    "kv_tokens_of",
+    "package_folder",
+    "package_profile",
+    "systems",
+]
 
 PACKAGE = "aiconfigurator_core"
 GOOD = 0.03  # what a closed form must reach on unseen steps
 # vLLM V1's defaults (max_num_batched_tokens, max_num_seqs, gpu_memory_utilization).
 UTILISATION = 0.9
 _FAMILY = {
-    "gemm": "gemm", "context_attention": "attention", "generation_attention": "attention",
-    "custom_allreduce": "comm", "moe": "moe",
-}  # fmt: skip
+    "gemm": "gemm",
+    "context_attention": "attention",
+    "generation_attention": "attention",
+    "custom_allreduce": "comm",
+    "moe": "moe",
+}
 
 
 def package_folder() -> Path:
-    """Find the data of the installed package, without importing it.
-
-    Returns
-    -------
-    Path
-        The folder with one folder for each GPU type.
-
-    Raises
-    ------
-    MissingDependencyError
-        The package is not installed.
-    """
+    """Find the data of the installed package, without importing it."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise MissingDependencyError(
@@ -71,23 +68,7 @@ def package_folder() -> Path:
 
 
 def systems(folder: Path | None = None) -> tuple[str, ...]:
-    """List the GPU types that were measured inside vLLM.
-
-    Parameters
-    ----------
-    folder : Path, optional
-        Folder of the data; that of the installed package if not given.
-
-    Returns
-    -------
-    tuple of str
-        Names of their folders.
-
-    Raises
-    ------
-    MissingDependencyError
-        The package is not installed.
-    """
+    """List the GPU types that were measured inside vLLM."""
     place = package_folder() if folder is None else folder
     return tuple(sorted({p.parents[3].name for p in place.glob("*/gemm/vllm/*/gemm_perf.parquet")}))
 
@@ -102,39 +83,7 @@ def package_profile(
     steps: int = 6000,
     rng: RngLike = DEFAULT_SEED,
 ) -> Profile:
-    """Compose whole iterations of a model from the package's tables.
-
-    Parameters
-    ----------
-    model : str or Geometry
-        A model llmq knows the shape of, or a shape.
-    gpu : str
-        A GPU type of the catalogue or a folder of the package.
-    tp : int
-        GPUs that share the model.
-    folder : Path, optional
-        Folder of the data; that of the installed package if not given.
-    all_reduce : {"eager", "graph"}
-        Which measurement of the all-reduce.
-    steps : int
-        Random iterations to compose.
-    rng : Generator, SeedSequence, int or None
-        Randomness of these.
-
-    Returns
-    -------
-    Profile
-        Whole iterations, with the versions of the tables in its notes.
-
-    Raises
-    ------
-    MissingDependencyError
-        The package is not installed.
-    InputError
-        Unknown model or GPU, or the tables do not hold this shape on as many GPUs.
-    FormatError
-        A table is malformed.
-    """
+    """Compose whole iterations of a model from the package's tables."""
     shape = geometry(model) if isinstance(model, str) else model
     place, kind = _system(gpu, folder)
     _check_node(place, tp)
@@ -146,34 +95,26 @@ def package_profile(
     if shape.experts:
         notes.append("experts with the uneven routing power_law_1.01, weights cut over all GPUs")
     profile = compose(
-        kernels, steps=steps, rng=rng, cached=False, format="aiconfigurator", tp=tp,
-        units=f"milliseconds of one kernel call, {shape.layers} layers", missing=MISSING,
-        gpu=kind.title if kind else place.name, model=shape.name, notes=tuple(notes),
+        kernels,
+        steps=steps,
+        rng=rng,
+        cached=False,
+        format="aiconfigurator",
+        tp=tp,
+        units=f"milliseconds of one kernel call, {shape.layers} layers",
+        missing=MISSING,
+        gpu=kind.title if kind else place.name,
+        model=shape.name,
+        notes=tuple(notes),
         source=f"{place.name} of {_release(place)}",
-    )  # fmt: skip
+    )
     if kind is not None:
         check_bound(profile, shape, kind, place)
     return profile
 
 
 def fit_for_catalogue(profile: Profile) -> Fit:
-    """Fit a roofline where it is good, and the best form where it is not.
-
-    Parameters
-    ----------
-    profile : Profile
-        Whole iterations.
-
-    Returns
-    -------
-    Fit
-        The fit; its reason says which.
-
-    Raises
-    ------
-    InputError
-        Too few rows.
-    """
+    """Fit a roofline where it is good, and the best form where it is not."""
     fit = calibrate(profile, enough=GOOD)
     roofs = [trial.out_of_sample.mape for trial in fit.tried if trial.form == "roofline"]
     if fit.form == "roofline" or not roofs or min(roofs) <= GOOD:
@@ -189,9 +130,10 @@ def _worst(fit: Fit, profile: Profile) -> str:
     error = np.abs(fit.residuals) / profile.seconds
     alone = profile.prefill == profile.tokens
     kinds = {
-        "decodes alone": ~profile.mixed, "prefills alone": alone,
+        "decodes alone": ~profile.mixed,
+        "prefills alone": alone,
         "prefills with decodes": profile.mixed & ~alone,
-    }  # fmt: skip
+    }
     means = {name: float(error[rows].mean()) for name, rows in kinds.items() if rows.any()}
     worst = max(means, key=means.__getitem__)
     few = kinds[worst] & (profile.tokens <= np.median(profile.tokens[kinds[worst]]))
@@ -200,58 +142,19 @@ def _worst(fit: Fit, profile: Profile) -> str:
 
 
 def kv_tokens_of(shape: Geometry, kind: Gpu, tp: int) -> int:
-    """Return the KV capacity of an engine with nominal memory.
-
-    Parameters
-    ----------
-    shape : Geometry
-        The model, in 16-bit precision.
-    kind : Gpu
-        The GPU type.
-    tp : int
-        GPUs that share the model.
-
-    Returns
-    -------
-    int
-        Tokens; copies of KV heads are paid for.
-
-    Raises
-    ------
-    InputError
-        The weights leave no room.
-    """
+    """Return the KV capacity of an engine with nominal memory."""
     copies = shape.kv_heads_of(tp) * tp / shape.kv_heads
     return kv_capacity(
-        gpu_bytes=kind.memory, weight_bytes=shape.weight_bytes,
-        kv_bytes=shape.kv_bytes * copies, gpus=tp, utilisation=UTILISATION,
-    )  # fmt: skip
+        gpu_bytes=kind.memory,
+        weight_bytes=shape.weight_bytes,
+        kv_bytes=shape.kv_bytes * copies,
+        gpus=tp,
+        utilisation=UTILISATION,
+    )
 
 
 def engine_from_package(name: str, tp: int | None = None, *, folder: Path | None = None) -> Engine:
-    """Make an engine of a model and a GPU type from the package's tables.
-
-    Parameters
-    ----------
-    name : str
-        ``"model/gpu"``, e.g. ``"qwen3-14b/h200"``.
-    tp : int, optional
-        GPUs of one engine; the smallest of 1, 2, 4, 8 that holds the weights if not given.
-    folder : Path, optional
-        Folder of the data; that of the installed package if not given.
-
-    Returns
-    -------
-    Engine
-        With source, error on unseen steps and assumptions.
-
-    Raises
-    ------
-    MissingDependencyError
-        The package is not installed.
-    InputError
-        Unknown model or GPU, no room for the weights, or tables that do not hold the shape.
-    """
+    """Make an engine of a model and a GPU type from the package's tables."""
     model, slash, system = name.partition("/")
     if not slash or not model or not system:
         raise InputError(f"{name!r}: name model and GPU, e.g. 'llama-3.1-8b/h200'", value=name)
@@ -266,15 +169,20 @@ def engine_from_package(name: str, tp: int | None = None, *, folder: Path | None
     budget, seqs = server_defaults(kind)
     error = f"MAPE {100 * fit.out_of_sample.mape:.1f} % out of sample"
     return Engine(
-        fit.law, token_budget=budget, max_seqs=seqs, kv_tokens=kv_tokens, gpus=degree,
+        fit.law,
+        token_budget=budget,
+        max_seqs=seqs,
+        kv_tokens=kv_tokens,
+        gpus=degree,
         name=f"{shape.name.lower()}/{kind.name}",
         source=f"{fit.form} fitted to whole iterations composed from {profile.source}; {error}",
         assumptions=(
-            *fit.assumptions, f"form: {fit.reason}",
+            *fit.assumptions,
+            f"form: {fit.reason}",
             f"KV capacity from nominal GPU memory, utilisation {UTILISATION} and 16-bit weights "
             "and KV",
         ),
-    )  # fmt: skip
+    )
 
 
 def _smallest(shape: Geometry, kind: Gpu) -> int:

@@ -18,35 +18,39 @@ from llmq.units import MILLISECOND
 __all__ = ["read_parquet"]
 
 _COLUMNS = (
-    "gemm_dtype", "attn_dtype", "kv_cache_dtype", "moe_dtype", "m", "n", "k", "batch_size", "isl",
-    "step", "num_heads", "num_key_value_heads", "head_dim", "window_size", "num_gpus", "backend",
-    "message_size", "num_tokens", "hidden_size", "inter_size", "topk", "num_experts",
-    "moe_tp_size", "moe_ep_size", "distribution", "latency",
-)  # fmt: skip
+    "gemm_dtype",
+    "attn_dtype",
+    "kv_cache_dtype",
+    "moe_dtype",
+    "m",
+    "n",
+    "k",
+    "batch_size",
+    "isl",
+    "step",
+    "num_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "window_size",
+    "num_gpus",
+    "backend",
+    "message_size",
+    "num_tokens",
+    "hidden_size",
+    "inter_size",
+    "topk",
+    "num_experts",
+    "moe_tp_size",
+    "moe_ep_size",
+    "distribution",
+    "latency",
+)
 _TYPES = ("gemm_dtype", "attn_dtype", "kv_cache_dtype", "moe_dtype")
 _WORDS = (*_TYPES, "backend", "distribution")
 
 
 def read_parquet(path: Path) -> KernelTable:
-    """Read the 16-bit rows of a kernel table.
-
-    Parameters
-    ----------
-    path : Path
-        A ``.parquet`` file of AIConfigurator.
-
-    Returns
-    -------
-    KernelTable
-        Its known columns; ``"line"`` counts rows from 1.
-
-    Raises
-    ------
-    MissingDependencyError
-        pyarrow is not installed.
-    FormatError
-        Not parquet, empty, a column missing or of the wrong type, or a time that is none.
-    """
+    """Read the 16-bit rows of a kernel table."""
     try:
         about = path.stat()
     except OSError as error:
@@ -99,6 +103,8 @@ def _column(raw: Any, name: str, path: Path, lines: Any) -> Any:
         what = "a finite time > 0" if name == "latency" else "a whole number >= 0"
         raise FormatError(
             f"expected {what}, found {values[row]}: correct or remove the row",
-            path=str(path), line=int(lines[row].as_py()), column=name,
-        )  # fmt: skip
+            path=str(path),
+            line=int(lines[row].as_py()),
+            column=name,
+        )
     return values.astype(kind)

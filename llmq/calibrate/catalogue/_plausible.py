@@ -35,24 +35,6 @@ def check_bound(
 ) -> None:
     """Refuse iterations that are shorter than reading the weights, or absurdly long.
 
-    Parameters
-    ----------
-    profile : Profile
-        The rows.
-    shape : Geometry
-        The model.
-    kind : Gpu
-        The GPU type.
-    path : object
-        The file, for messages.
-    lines : ndarray of int, shape (n,), optional
-        Line of each row in the file.
-
-    Raises
-    ------
-    FormatError
-        Names the first row, its time and the bound.
-
     Examples
     --------
     >>> from llmq.calibrate._geometry import geometry
@@ -82,8 +64,10 @@ def check_bound(
     raise FormatError(
         f"{format_seconds(profile.seconds[row])} for {format_count(profile.tokens[row])} tokens is "
         f"{words} on {gpus}): is the time in another unit, or of another model, GPU or tp?",
-        path=str(path), line=None if lines is None else int(lines[row]), column="seconds",
-    )  # fmt: skip
+        path=str(path),
+        line=None if lines is None else int(lines[row]),
+        column="seconds",
+    )
 
 
 def check_units(
@@ -124,7 +108,7 @@ def check_units(
     ...
     llmq.errors.FormatError: x.csv line 3, column time: a jump by a factor 1.1e+03 from size 8
     (line 2) to size 16: are two units mixed?
-    """  # fmt: skip
+    """
     curves = groups.reshape(len(sizes), -1)
     order = np.lexsort((sizes, *curves.T))
     size, time, curve = sizes[order].astype(np.float64), seconds[order], curves[order]
@@ -138,5 +122,7 @@ def check_units(
         raise FormatError(
             f"a jump by a factor {ratio[left]:.2g} from size {sizes[first]} (line {lines[first]}) "
             f"to size {sizes[second]}: are two units mixed?",
-            path=str(path), line=int(lines[second]), column=column,
-        )  # fmt: skip
+            path=str(path),
+            line=int(lines[second]),
+            column=column,
+        )

@@ -39,13 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attention", metavar="FILE", help="Vidur's attention.csv")
     parser.add_argument("--network", metavar="FILE", help="all-reduce table")
     parser.add_argument(
-        "--assume", action="append", metavar="PART=TIME", default=[],
+        "--assume",
+        action="append",
+        metavar="PART=TIME",
+        default=[],
         help="time of a part that the profile lacks, e.g. lm_head=0.4ms",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--form", default="auto", choices=["auto", "affine", "roofline", "tiled", "table"],
+        "--form",
+        default="auto",
+        choices=["auto", "affine", "roofline", "tiled", "table"],
         help="law to fit; auto takes the smallest error on unseen rows",
-    )  # fmt: skip
+    )
     parser.add_argument("--out", metavar="FILE.toml", help="save an engine that --engine accepts")
     parser.add_argument(
         "--report", metavar="FILE.html", help="fit, residuals, tiles and what to trust as one page"
@@ -76,9 +81,16 @@ def run(args: argparse.Namespace) -> int:
 
         check_writable(args.report)
     profile = llmq.read_profile(
-        args.profile, format=args.format, layers=args.layers, model=args.model, tp=args.tp,
-        gpu=args.gpu, assume=_assumed(args.assume), attention=args.attention, network=args.network,
-    )  # fmt: skip
+        args.profile,
+        format=args.format,
+        layers=args.layers,
+        model=args.model,
+        tp=args.tp,
+        gpu=args.gpu,
+        assume=_assumed(args.assume),
+        attention=args.attention,
+        network=args.network,
+    )
     fit = calibrate(profile, form=args.form)
     if args.out:
         try:

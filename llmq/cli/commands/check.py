@@ -97,9 +97,13 @@ def _check(program: Path, path: str) -> tuple[int, dict[str, str]]:
     command = [sys.executable, "-I", "-S", "-X", "utf8", str(program), target]
     try:
         done = subprocess.run(
-            command, capture_output=True, check=False, encoding="utf-8", errors="replace",
+            command,
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
             timeout=_LIMIT,
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired:
         reason = f"not checked within {_LIMIT} seconds"
         return 4, {"file": path, "verdict": _VERDICTS[4], "reason": reason}

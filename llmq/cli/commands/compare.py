@@ -30,9 +30,13 @@ __all__ = ["add_arguments", "run"]
 
 # Metric, quantile (the mean if None), heading.
 _COLUMNS = (
-    ("ttft", None, "mean TTFT"), ("ttft", 0.5, "p50 TTFT"), ("ttft", 0.99, "p99 TTFT"),
-    ("tpot", None, "mean TPOT"), ("tpot", 0.99, "p99 TPOT"), ("e2e", None, "mean E2E"),
-)  # fmt: skip
+    ("ttft", None, "mean TTFT"),
+    ("ttft", 0.5, "p50 TTFT"),
+    ("ttft", 0.99, "p99 TTFT"),
+    ("tpot", None, "mean TPOT"),
+    ("tpot", 0.99, "p99 TPOT"),
+    ("e2e", None, "mean E2E"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,10 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_fleet(parser, policy=False, cache=True)
     add_slo(parser)
     parser.add_argument(
-        "policies", nargs="+", metavar="POLICY",
+        "policies",
+        nargs="+",
+        metavar="POLICY",
         help="at least two, e.g. sarathi vllm slai:order=spf; the first is the base; vllm is the "
         "scheduler of vLLM v1, vllm:version=v0 that of 2023",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--requests", type=count(1, REQUESTS), default=2000, help="requests of a path (2000)"
     )
@@ -83,8 +89,11 @@ def run(args: argparse.Namespace) -> int:
         traffic,
         [build_policy(text) for text in args.policies],
         replications=args.replications or (1 if isinstance(traffic, llmq.Trace) else 8),
-        requests=args.requests, rng=args.seed, workers=args.workers, progress=tell,
-    )  # fmt: skip
+        requests=args.requests,
+        rng=args.seed,
+        workers=args.workers,
+        progress=tell,
+    )
     if tell is not None:
         sys.stderr.write("\r\x1b[2K")
     for one in found.runs.values():
@@ -101,22 +110,27 @@ def _facts(found: Comparison, slo: SLO | None) -> dict[str, Any]:
     rows = []
     for name, one in found.runs.items():
         row: dict[str, Any] = {
-            "policy": name, "verdict": one.verdict.status, "sentence": one.verdict.sentence,
+            "policy": name,
+            "verdict": one.verdict.status,
+            "sentence": one.verdict.sentence,
             "evictions": one.evictions,
-        }  # fmt: skip
+        }
         for metric, q, title in _COLUMNS:
             row[title] = {
-                "unit": "s", **_json(found.value(name, metric, q)),
+                "unit": "s",
+                **_json(found.value(name, metric, q)),
                 "difference": _json(found.difference(name, metric, q)),
-            }  # fmt: skip
+            }
         if slo is not None:
             share = one.attainment(slo)
             row["attainment"] = {"value": share.value, "low": share.low, "high": share.high}
         rows.append(row)
     return {
-        "policies": rows, "base": rows[0]["policy"], "kind": str(found.kind),
+        "policies": rows,
+        "base": rows[0]["policy"],
+        "kind": str(found.kind),
         "assumptions": list(found.assumptions),
-    }  # fmt: skip
+    }
 
 
 def _text(found: Comparison, slo: SLO | None) -> str:

@@ -27,9 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="file to write; .gz compresses")
     add_reading(parser, insist="--from")
     parser.add_argument(
-        "--output", type=count(1, TOKENS), metavar="TOKENS",
+        "--output",
+        type=count(1, TOKENS),
+        metavar="TOKENS",
         help="output tokens of each request, for a file without output lengths",
-    )  # fmt: skip
+    )
     parser.add_argument("--to", choices=written, help="format to write")
     parser.add_argument("--rate", metavar="R", help="scale to this many requests per second")
     parser.add_argument("--cv", type=real, help="draw arrivals for a file without times")

@@ -55,9 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_slo(parser)
     group = parser.add_argument_group("search")
     group.add_argument(
-        "--attainment", type=real, default=0.99, metavar="A",
+        "--attainment",
+        type=real,
+        default=0.99,
+        metavar="A",
         help="share of requests that must meet all targets, without --quantile (0.99)",
-    )  # fmt: skip
+    )
     group.add_argument(
         "--max-gpus", type=count(1, ENGINES), default=ENGINES, help="give up above this"
     )
@@ -65,9 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--requests", type=count(1, REQUESTS), help="requests of the first simulated paths (2000)"
     )
     group.add_argument(
-        "--longest", type=count(1, REQUESTS), metavar="N",
+        "--longest",
+        type=count(1, REQUESTS),
+        metavar="N",
         help="requests up to which paths that do not decide grow (16 times the first)",
-    )  # fmt: skip
+    )
     group.add_argument("--replications", type=count(1, REPLICATIONS), help="simulated paths (8)")
     group.add_argument(
         "--max-seconds", metavar="T", help="begin no simulation later than this, e.g. 60s"
@@ -103,11 +108,19 @@ def run(args: argparse.Namespace) -> int:
     late = math.inf if args.max_seconds is None else parse_duration(args.max_seconds)
     try:
         plan = plan_capacity(
-            traffic, slo, offers,
-            attainment=args.attainment, max_gpus=args.max_gpus, requests=args.requests or 2000,
-            longest=args.longest, replications=args.replications or 8, max_seconds=late,
-            rng=args.seed, workers=args.workers, progress=tell,
-        )  # fmt: skip
+            traffic,
+            slo,
+            offers,
+            attainment=args.attainment,
+            max_gpus=args.max_gpus,
+            requests=args.requests or 2000,
+            longest=args.longest,
+            replications=args.replications or 8,
+            max_seconds=late,
+            rng=args.seed,
+            workers=args.workers,
+            progress=tell,
+        )
     except PlanInterrupted as stop:
         if stop.plan is not None:
             done = len(stop.plan.candidates)

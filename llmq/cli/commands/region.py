@@ -108,9 +108,13 @@ def _peak(trace: Trace, fleet: Fleet) -> dict[str, Any] | None:
     if load <= _BUSIER * llmq.stability_region(fleet, trace.mix()).load_bracket(whole)[0]:
         return None
     return {
-        "start": window.start, "end": window.end, "text": str(window), "rates": rates,
-        "load": load, "hardware_load": free,
-    }  # fmt: skip
+        "start": window.start,
+        "end": window.end,
+        "text": str(window),
+        "rates": rates,
+        "load": load,
+        "hardware_load": free,
+    }
 
 
 def _fleet(args: argparse.Namespace) -> Fleet:

@@ -88,13 +88,18 @@ def run(args: argparse.Namespace) -> int:
     finite = isinstance(traffic, llmq.Trace)
     tell = teller(args)
     result = llmq.simulate(
-        fleet, traffic, policy,
-        replications=(1 if finite else args.replications or 8) if args.config
+        fleet,
+        traffic,
+        policy,
+        replications=(1 if finite else args.replications or 8)
+        if args.config
         else args.replications or (1 if finite else 8),
         requests=args.requests or 2000,
-        rng=args.seed, engine=args.simulator, workers=args.workers,
+        rng=args.seed,
+        engine=args.simulator,
+        workers=args.workers,
         progress=None if tell is None else lambda done, n: tell(f"replication {done} of {n}"),
-    )  # fmt: skip
+    )
     if tell is not None:
         sys.stderr.write("\r\x1b[2K")
     result.check()
@@ -103,9 +108,12 @@ def run(args: argparse.Namespace) -> int:
     if slo is not None:
         share = result.attainment(slo)
         found["attainment"] = {
-            "value": share.value, "low": share.low, "high": share.high, "n": share.n,
+            "value": share.value,
+            "low": share.low,
+            "high": share.high,
+            "n": share.n,
             "by_metric": dict(share.by_metric),
-        }  # fmt: skip
+        }
         found["goodput"] = _json(result.goodput(slo))
     if args.dialect:
         found["dialect"] = {args.dialect: result.summary(dialect=args.dialect)}
@@ -129,8 +137,12 @@ def _asked(
         if args.candidate is not None:
             raise InputError("--candidate picks one of a configuration file: name the file")
         return (
-            build_fleet(args), build_traffic(args), build_policy(args.policy), build_slo(args), ()
-        )  # fmt: skip
+            build_fleet(args),
+            build_traffic(args),
+            build_policy(args.policy),
+            build_slo(args),
+            (),
+        )
     many, counts = args.engine or [], args.engines or []
     asked = read_asked(args)
     chosen = pick(asked, args.candidate, args.config)

@@ -32,9 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--load", type=real, default=0.9, help="offered load, between 0 and 1 (0.9)"
     )
     parser.add_argument(
-        "--any", action="store_true",
+        "--any",
+        action="store_true",
         help="search also where a full budget is not the most productive batch",
-    )  # fmt: skip
+    )
     add_output(parser)
 
 
@@ -99,19 +100,25 @@ def _bound(tests: list[StabilityTest]) -> float | None:
 
 
 def _facts(
-    policy: str, load: float, tests: list[StabilityTest], found: Instability | None,
+    policy: str,
+    load: float,
+    tests: list[StabilityTest],
+    found: Instability | None,
     proof: str | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     import json
 
     from llmq.result import to_json
 
     return {
-        "policy": policy, "load": load, "verdict": _verdict(tests, found, proof),
+        "policy": policy,
+        "load": load,
+        "verdict": _verdict(tests, found, proof),
         "tests": _counts(tests),
-        "fails_on_at_most": _bound(tests), "theorem": proof,
+        "fails_on_at_most": _bound(tests),
+        "theorem": proof,
         "counterexample": None if found is None else json.loads(to_json(found)),
-    }  # fmt: skip
+    }
 
 
 def _text(

@@ -42,11 +42,16 @@ def run(args: argparse.Namespace) -> int:
         kind = facts.request
         rows.append(
             {
-                "name": name, "title": facts.title, "kind": str(facts.kind), "rate": facts.rate,
-                "prompt_mean": kind.prompt.mean, "output_mean": kind.output.mean,
-                "reasoning_mean": kind.reasoning.mean, "source": facts.source,
+                "name": name,
+                "title": facts.title,
+                "kind": str(facts.kind),
+                "rate": facts.rate,
+                "prompt_mean": kind.prompt.mean,
+                "output_mean": kind.output.mean,
+                "reasoning_mean": kind.reasoning.mean,
+                "source": facts.source,
             }
-        )  # fmt: skip
+        )
     if args.json:
         print_json(rows)
         return 0

@@ -46,23 +46,7 @@ class _Preset(NamedTuple):
 
 
 def read_guidellm(path: Path) -> OpenRun:
-    """Read the stages of a guidellm benchmark.
-
-    Parameters
-    ----------
-    path : Path
-        ``*_requests.csv``; its ``*_exp-config.yaml`` lies beside it.
-
-    Returns
-    -------
-    OpenRun
-        Requests that were answered, in the order of sending.
-
-    Raises
-    ------
-    FormatError
-        A file is malformed.
-    """
+    """Read the stages of a guidellm benchmark."""
     text, counts = ("strategy", "status"), ("bench", "input_tokens")
     times = ("rate", "start_s", "end_s", "output_tokens", "ttft_ms")
     kinds = dict.fromkeys(text, "text") | dict.fromkeys(counts, "count")
@@ -97,23 +81,7 @@ def read_guidellm(path: Path) -> OpenRun:
 
 
 def read_otel(path: Path) -> OpenRun:
-    """Read the spans of a run.
-
-    Parameters
-    ----------
-    path : Path
-        ``*_otel.csv``; its ``*_exp-config.yaml`` lies beside it.
-
-    Returns
-    -------
-    OpenRun
-        Requests in the order of arrival.
-
-    Raises
-    ------
-    FormatError
-        A file is malformed.
-    """
+    """Read the spans of a run."""
     latencies = ("latency.time_to_first_token", "latency.e2e")
     counts = ("usage.prompt_tokens", "usage.completion_tokens", "start_ns")
     kinds = dict.fromkeys(latencies, "time") | dict.fromkeys(counts, "count")
@@ -146,30 +114,17 @@ def _settings(path: Path, ending: str) -> Settings:
     if "model" not in raw:
         raise FormatError("the model is missing", path=file, column="model")
     return Settings(
-        gpu=raw.get("gpu", GPU), model=raw["model"], tp=whole("tensor_parallelism"), server="vLLM",
-        token_budget=whole("max_num_batched_tokens"), max_seqs=whole("max_num_seqs"),
-    )  # fmt: skip
+        gpu=raw.get("gpu", GPU),
+        model=raw["model"],
+        tp=whole("tensor_parallelism"),
+        server="vLLM",
+        token_budget=whole("max_num_batched_tokens"),
+        max_seqs=whole("max_num_seqs"),
+    )
 
 
 def read_blis_means(path: Path) -> tuple[PublishedMeans, ...]:
-    """Read the table of means and the settings beside it.
-
-    Parameters
-    ----------
-    path : Path
-        ``blis_*_means.csv``; ``blis_*_configs.json`` may lie beside it.
-
-    Returns
-    -------
-    tuple of PublishedMeans
-        One for each run. Lengths and rates are those of the preset of its workload, named in the
-        settings of another model, where there is one.
-
-    Raises
-    ------
-    FormatError
-        A file is malformed.
-    """
+    """Read the table of means and the settings beside it."""
     text, times = ("experiment", "model", "workload"), ("gt_e2e_ms", "gt_ttft_ms")
     errors = ("e2e_error", "ttft_error")
     kinds = dict.fromkeys(text, "text") | dict.fromkeys((*times, *errors), "time") | {"tp": "count"}
@@ -184,19 +139,27 @@ def read_blis_means(path: Path) -> tuple[PublishedMeans, ...]:
             PublishedMeans(
                 name=f"blis {table['model'][i]} TP{table['tp'][i]} {workload}",
                 settings=Settings(
-                    gpu=GPU, model=str(table["model"][i]), tp=int(table["tp"][i]), server="vLLM",
+                    gpu=GPU,
+                    model=str(table["model"][i]),
+                    tp=int(table["tp"][i]),
+                    server="vLLM",
                     token_budget=preset.options.get("max_num_batched_tokens"),
                     max_seqs=preset.options.get("max_num_seqs"),
                 ),
-                workload=workload, prompt=preset.prompt, output=preset.output, rates=preset.rates,
-                e2e=e2e, ttft=ttft, cached=preset.cached,
+                workload=workload,
+                prompt=preset.prompt,
+                output=preset.output,
+                rates=preset.rates,
+                e2e=e2e,
+                ttft=ttft,
+                cached=preset.cached,
                 tpot=(e2e - ttft) / (preset.output - 1) if preset.output else None,
                 published={
                     "BLIS e2e mean": float(table["e2e_error"][i]),
                     "BLIS ttft mean": float(table["ttft_error"][i]),
                 },
             )
-        )  # fmt: skip
+        )
     return tuple(runs)
 
 

@@ -23,27 +23,18 @@ __all__ = ["read_llmpilot", "read_silicon"]
 
 
 def read_silicon(path: Path) -> tuple[ClosedMeans, ...]:
-    """Read a table of closed loops.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    tuple of ClosedMeans
-        Its aggregated runs.
-
-    Raises
-    ------
-    FormatError
-        The file is malformed.
-    """
+    """Read a table of closed loops."""
     text = (
-        "backend", "backend_version", "model_path", "system", "precision", "mode",
-        "gemm_quant_mode", "pp_size", "attention_dp_size",
-    )  # fmt: skip
+        "backend",
+        "backend_version",
+        "model_path",
+        "system",
+        "precision",
+        "mode",
+        "gemm_quant_mode",
+        "pp_size",
+        "attention_dp_size",
+    )
     numbers = ("isl", "osl", "batch_size", "tp_size", "silicon_ttft_ms", "silicon_tpot_ms")
     kinds = dict.fromkeys(text, "text") | dict.fromkeys(numbers, "time?")
     table = read_columns(path, kinds, "Is this a silicon_*.csv?")
@@ -62,15 +53,19 @@ def read_silicon(path: Path) -> tuple[ClosedMeans, ...]:
             ClosedMeans(
                 name=f"{path.stem} line {line}",
                 settings=Settings(
-                    gpu=word["system"], model=word["model_path"], tp=int(row["tp_size"]),
+                    gpu=word["system"],
+                    model=word["model_path"],
+                    tp=int(row["tp_size"]),
                     server=f"{word['backend']} {word['backend_version']}".strip() + parallel,
                     precision=word["precision"] or word["gemm_quant_mode"],
                 ),
-                users=int(row["batch_size"]), prompt=int(row["isl"]), output=int(row["osl"]),
+                users=int(row["batch_size"]),
+                prompt=int(row["isl"]),
+                output=int(row["osl"]),
                 ttft=row["silicon_ttft_ms"] * MILLISECOND,
                 tpot=row["silicon_tpot_ms"] * MILLISECOND,
             )
-        )  # fmt: skip
+        )
     return tuple(runs)
 
 
@@ -78,23 +73,7 @@ _ONE = ("", "1", "1.0")
 
 
 def read_llmpilot(path: Path) -> tuple[OpenRun, ...]:
-    """Read the runs of one model on one GPU type.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    tuple of OpenRun
-        One for each number of users, requests in the order of sending.
-
-    Raises
-    ------
-    FormatError
-        The file is malformed.
-    """
+    """Read the runs of one model on one GPU type."""
     text = ("model", "gpu_type", "timestamps_per_token")
     numbers = ("num_users", "n_gpus", "start_timestamp", "n_input_tokens", "n_output_tokens")
     kinds = dict.fromkeys(text, "text") | dict.fromkeys(numbers, "time?")
@@ -118,8 +97,10 @@ def read_llmpilot(path: Path) -> tuple[OpenRun, ...]:
             OpenRun(
                 name=f"{path.name.split('.')[0]} {int(users)} users",
                 settings=Settings(
-                    gpu=str(table["gpu_type"][first]), model=str(table["model"][first]),
-                    tp=int(table["n_gpus"][first]), server="TGIS",
+                    gpu=str(table["gpu_type"][first]),
+                    model=str(table["model"][first]),
+                    tp=int(table["n_gpus"][first]),
+                    server="TGIS",
                 ),
                 arrival=(start - start[0]) * MILLISECOND,
                 first_token=(bounds[rows, 0] - start[0]) * MILLISECOND,
@@ -128,7 +109,7 @@ def read_llmpilot(path: Path) -> tuple[OpenRun, ...]:
                 output=table["n_output_tokens"][rows].astype(np.int64),
                 users=int(users),
             )
-        )  # fmt: skip
+        )
     return tuple(runs)
 
 
@@ -142,5 +123,7 @@ def _first_and_last(cell: str, path: Path, line: int) -> tuple[float, float]:
     except ValueError:
         raise FormatError(
             f"expected a list of epoch milliseconds, found {cell[:30]!r}",
-            path=path, line=line, column="timestamps_per_token",
-        ) from None  # fmt: skip
+            path=path,
+            line=line,
+            column="timestamps_per_token",
+        ) from None

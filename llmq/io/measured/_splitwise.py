@@ -24,49 +24,25 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepTimes:
-    """Measured steps of one model on one GPU type.
+    """Measured steps of one model on one GPU type."""
 
-    Parameters
-    ----------
-    name, gpu, model : str
-        What was measured.
-    tp : int
-        GPUs that share the model.
-    prompt, batch, output : ndarray of int, shape (n,)
-        Tokens of a prompt, prompts, tokens generated.
-    prefill, decode : ndarray, shape (n,)
-        Seconds of the prefill and of a decode step, medians of the repeats.
-    """
-
+    # name, gpu, model: what was measured
     name: str
     gpu: str
     model: str
-    tp: int
+    tp: int  # GPUs that share the model
+    # prompt, batch, output: tokens of a prompt, prompts, tokens generated; shape (n,)
     prompt: Ints
     batch: Ints
     output: Ints
+    # prefill, decode: seconds of the prefill and of a decode step, medians of the repeats;
+    # shape (n,)
     prefill: Floats
     decode: Floats
 
 
 def read_splitwise(path: Path) -> tuple[StepTimes, ...]:
-    """Read the table.
-
-    Parameters
-    ----------
-    path : Path
-        ``splitwise_*.csv``.
-
-    Returns
-    -------
-    tuple of StepTimes
-        One for each model, GPU type and degree.
-
-    Raises
-    ------
-    FormatError
-        The file is malformed.
-    """
+    """Read the table."""
     counts = ("prompt_size", "batch_size", "token_size", "tensor_parallel")
     kinds = dict.fromkeys(("model", "hardware"), "text") | dict.fromkeys(counts, "count")
     table = read_columns(
@@ -85,9 +61,15 @@ def read_splitwise(path: Path) -> tuple[StepTimes, ...]:
         )
         found.append(
             StepTimes(
-                name=f"{path.stem} {gpu} TP{tp}", gpu=gpu, model=model, tp=tp,
-                prompt=distinct[:, 0], batch=distinct[:, 1], output=distinct[:, 2],
-                prefill=prefill * MILLISECOND, decode=decode * MILLISECOND,
+                name=f"{path.stem} {gpu} TP{tp}",
+                gpu=gpu,
+                model=model,
+                tp=tp,
+                prompt=distinct[:, 0],
+                batch=distinct[:, 1],
+                output=distinct[:, 2],
+                prefill=prefill * MILLISECOND,
+                decode=decode * MILLISECOND,
             )
-        )  # fmt: skip
+        )
     return tuple(found)

@@ -27,40 +27,34 @@ __all__ = ["read_vllm_bench"]
 
 _COLUMNS = ("input_toks", "output_toks", "queued_ts", "first_token_ts", "last_token_ts")
 _SUMMARY = re.compile(r"(TTFT|TPOT|Latency)\s+(Mean|Median|P99)\s+\S+\s+\S+\s+([-+.\d]+)%")
-_NAMES = {"TTFT": "ttft", "TPOT": "tpot", "Latency": "e2e", "Mean": "mean", "Median": "p50",
-          "P99": "p99"}  # fmt: skip
+_NAMES = {
+    "TTFT": "ttft",
+    "TPOT": "tpot",
+    "Latency": "e2e",
+    "Mean": "mean",
+    "Median": "p50",
+    "P99": "p99",
+}
 
 
 def read_vllm_bench(folder: Path) -> OpenRun:
-    """Read a folder of the benchmark.
-
-    Parameters
-    ----------
-    folder : Path
-        With ``requests.jsonl`` and ``meta.json``, and optionally the other files.
-
-    Returns
-    -------
-    OpenRun
-        Requests in the order of arrival.
-
-    Raises
-    ------
-    FormatError
-        A file is malformed; says file, line and key.
-    InputError
-        A file is missing.
-    """
+    """Read a folder of the benchmark."""
     settings = _settings(folder / "meta.json", folder.name.split("_")[0])
     rows = _requests(folder / "requests.jsonl")
     rows = rows[np.argsort(rows[:, 2], kind="stable")]
     times = rows[:, 2:] - rows[0, 2]
     prompt, output = rows[:, :2].astype(np.int64).T
     return OpenRun(
-        name=f"vllm_bench/{folder.name}", settings=settings, arrival=times[:, 0],
-        first_token=times[:, 1], finish=times[:, 2], prompt=prompt, output=output,
-        published=_published(folder / "summary.txt"), series=_series(folder / "timeseries.csv"),
-    )  # fmt: skip
+        name=f"vllm_bench/{folder.name}",
+        settings=settings,
+        arrival=times[:, 0],
+        first_token=times[:, 1],
+        finish=times[:, 2],
+        prompt=prompt,
+        output=output,
+        published=_published(folder / "summary.txt"),
+        series=_series(folder / "timeseries.csv"),
+    )
 
 
 def _requests(path: Path) -> Any:
@@ -79,8 +73,9 @@ def _requests(path: Path) -> Any:
         if sorted(times) != times:
             raise FormatError(
                 f"queued, first and last token must ascend, found {times}: remove the request",
-                path=path, line=number,
-            )  # fmt: skip
+                path=path,
+                line=number,
+            )
     if not rows:
         raise FormatError("the file holds no request", path=path)
     return np.array(rows)
@@ -109,22 +104,25 @@ def _settings(path: Path, gpu: str) -> Settings:
     if copies > 1:
         raise FormatError(
             f"{copies} data-parallel engines, but not which request went to which: not covered",
-            path=path, column="data_parallel_size",
-        )  # fmt: skip
+            path=path,
+            column="data_parallel_size",
+        )
     cache = str(options.get("kv_cache_dtype") or "auto")
     narrow = f"KV in {cache}" if cache.startswith(("fp8", "int8")) else ""
     precision = options.get("quantization") or narrow or options.get("dtype") or ""
     return Settings(
-        gpu=str(options.get("hardware") or options.get("gpu") or gpu), model=model,
+        gpu=str(options.get("hardware") or options.get("gpu") or gpu),
+        model=model,
         tp=_whole(options, ("tensor_parallel_size", "tp"), path) or 1,
         server=f"vLLM {options.get('vllm_version', '')}".strip(),
         token_budget=_whole(options, ("max_num_batched_tokens",), path),
         max_seqs=_whole(options, ("max_num_seqs",), path),
-        kv_tokens=tokens or (blocks * block if blocks else None), kv_block=block,
+        kv_tokens=tokens or (blocks * block if blocks else None),
+        kv_block=block,
         utilisation=float(share) if isinstance(share, int | float) and 0 < share <= 1 else 0.9,
         prefix_caching=options.get("enable_prefix_caching") is not False,
         precision=str(precision),
-    )  # fmt: skip
+    )
 
 
 def _whole(options: Mapping[str, object], keys: tuple[str, ...], path: Path) -> int | None:

@@ -35,16 +35,25 @@ _COUNTS = {
     "generation_attention": _ATTENTION,
     "custom_allreduce": ("num_gpus", "message_size"),
     "moe": (
-        "num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size",
+        "num_tokens",
+        "hidden_size",
+        "inter_size",
+        "topk",
+        "num_experts",
+        "moe_tp_size",
         "moe_ep_size",
     ),
-}  # fmt: skip
+}
 _WORDS = {"custom_allreduce": ("backend",), "moe": ("distribution",)}
 # Columns that only some releases have; all rows of a table without them are meant.
 _SOMETIMES = {
-    "gemm_dtype": "text", "attn_dtype": "text", "kv_cache_dtype": "text", "moe_dtype": "text",
-    "head_dim": "count", "window_size": "count",
-}  # fmt: skip
+    "gemm_dtype": "text",
+    "attn_dtype": "text",
+    "kv_cache_dtype": "text",
+    "moe_dtype": "text",
+    "head_dim": "count",
+    "window_size": "count",
+}
 
 
 def read_aiconfigurator(
@@ -57,74 +66,26 @@ def read_aiconfigurator(
     rng: RngLike,
     **facts: Any,
 ) -> Profile:
-    """Compose whole iterations of a model from AIConfigurator tables.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder with the tables of one GPU type.
-    shape : Geometry
-        The model.
-    tp : int
-        GPUs that share it.
-    all_reduce : {"eager", "graph"}
-        Which measurement of the custom all-reduce.
-    steps : int
-        Random iterations to compose.
-    rng : Generator, SeedSequence, int or None
-        Randomness of these.
-    **facts
-        Further fields of the profile.
-
-    Returns
-    -------
-    Profile
-        Whole iterations.
-
-    Raises
-    ------
-    FormatError
-        A table is malformed.
-    InputError
-        The tables do not hold this shape.
-    """
+    """Compose whole iterations of a model from AIConfigurator tables."""
     kernels = aiconfigurator_kernels(folder, shape=shape, tp=tp, all_reduce=all_reduce)
     return compose(
-        kernels, steps=steps, rng=rng, cached=False, format="aiconfigurator", tp=tp,
+        kernels,
+        steps=steps,
+        rng=rng,
+        cached=False,
+        format="aiconfigurator",
+        tp=tp,
         units=f"milliseconds of one kernel call, {shape.layers} layers",
-        missing=MISSING, **facts,
-    )  # fmt: skip
+        missing=MISSING,
+        **facts,
+    )
 
 
 def aiconfigurator_kernels(folder: Path, *, shape: Geometry, tp: int, all_reduce: str) -> Kernels:
-    """Read AIConfigurator tables as functions.
-
-    A prefill on cached tokens, which was not measured, takes what the whole prompt takes beyond its
-    cached part (the triangle of the attention less a smaller triangle), and no less than alone.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder with the tables of one GPU type.
-    shape : Geometry
-        The model.
-    tp : int
-        GPUs that share it.
-    all_reduce : {"eager", "graph"}
-        Which measurement of the custom all-reduce.
-
-    Returns
-    -------
-    Kernels
-        Kernel times.
-
-    Raises
-    ------
-    FormatError
-        A table is malformed.
-    InputError
-        The tables do not hold this shape.
-    """
+    """Read AIConfigurator tables as functions."""
+    # A prefill on cached tokens, which was not measured, takes what the whole prompt takes
+    # beyond its cached part (the triangle of the attention less a smaller triangle), and no
+    # less than alone.
     return kernels_of(lambda op: _table(folder, op), shape, tp, all_reduce)
 
 
@@ -143,8 +104,10 @@ def _table(folder: Path, op: str) -> KernelTable:
     if np.any(zero := seconds == 0.0):
         raise FormatError(
             "expected a finite time > 0, found 0: remove the row",
-            path=path, line=int(columns["line"][np.argmax(zero)]), column="latency",
-        )  # fmt: skip
+            path=path,
+            line=int(columns["line"][np.argmax(zero)]),
+            column="latency",
+        )
     return KernelTable(str(path), columns | {"seconds": seconds})
 
 
@@ -165,15 +128,24 @@ def _read(file: Path, asked: Asked) -> Profile:
             shape, file.name, folder=file.parent, all_reduce=asked.all_reduce, **drawn
         )
     profile = read_aiconfigurator(
-        file.parent, shape=shape, all_reduce=asked.all_reduce, source=asked.source,
-        gpu=asked.gpu or file.parent.name, model=shape.name, **drawn,
-    )  # fmt: skip
+        file.parent,
+        shape=shape,
+        all_reduce=asked.all_reduce,
+        source=asked.source,
+        gpu=asked.gpu or file.parent.name,
+        model=shape.name,
+        **drawn,
+    )
     return bounded(profile, shape, file)
 
 
 FORMAT = ProfileFormat(
-    name="aiconfigurator", known_by="gemm*.csv or .parquet (m, n, k, latency), the package",
+    name="aiconfigurator",
+    known_by="gemm*.csv or .parquet (m, n, k, latency), the package",
     number="ms, one kernel call",
     columns=lambda names: bool({"gemm_dtype", "latency"} & set(names)),
-    read=_read, tables=("gemm",), folder=_is_package, suffixes=(".parquet",),
-)  # fmt: skip
+    read=_read,
+    tables=("gemm",),
+    folder=_is_package,
+    suffixes=(".parquet",),
+)

@@ -37,26 +37,20 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 _CALLS = {
-    "layernorm": 2, "qkv_proj": 1, "rotary_emb": 1, "o_proj": 1, "gate_up_proj": 1, "act_fn": 1,
+    "layernorm": 2,
+    "qkv_proj": 1,
+    "rotary_emb": 1,
+    "o_proj": 1,
+    "gate_up_proj": 1,
+    "act_fn": 1,
     "down_proj": 1,
-}  # fmt: skip
+}
 _ONCE = ("embedding", "final_layernorm")
 _AXES = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
 
 
 def read_meta(folder: Path) -> dict[str, str]:
-    """Read model, GPU and version from ``meta.yaml`` beside or above the tables.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the tables.
-
-    Returns
-    -------
-    dict of str to str
-        Top-level entries that are plain words; empty without the file.
-    """
+    """Read model, GPU and version from ``meta.yaml`` beside or above the tables."""
     for place in (folder, folder.parent):
         if (path := place / "meta.yaml").is_file():
             text = read_text(path, CONFIG_BYTES)
@@ -67,63 +61,23 @@ def read_meta(folder: Path) -> dict[str, str]:
 def read_llmservingsim(
     folder: Path, *, layers: int, tp: int, steps: int, rng: RngLike, **facts: Any
 ) -> Profile:
-    """Compose whole iterations from LLMServingSim tables.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder with the three tables.
-    layers : int
-        Layers of the model.
-    tp : int
-        GPUs that share it.
-    steps : int
-        Random iterations to compose.
-    rng : Generator, SeedSequence, int or None
-        Randomness of these.
-    **facts
-        Further fields of the profile.
-
-    Returns
-    -------
-    Profile
-        Whole iterations.
-
-    Raises
-    ------
-    FormatError
-        A table is malformed or incomplete.
-    """
+    """Compose whole iterations from LLMServingSim tables."""
     kernels, last = llmservingsim_kernels(folder, layers=layers)
     return compose(
-        kernels, steps=steps, rng=rng, max_chunk=last, format="llmservingsim", tp=tp,
+        kernels,
+        steps=steps,
+        rng=rng,
+        max_chunk=last,
+        format="llmservingsim",
+        tp=tp,
         units=f"microseconds of one layer x {layers} layers, head and embedding once",
-        missing=(*(("all-reduce",) if tp > 1 else ()), "engine overhead"), **facts,
-    )  # fmt: skip
+        missing=(*(("all-reduce",) if tp > 1 else ()), "engine overhead"),
+        **facts,
+    )
 
 
 def llmservingsim_kernels(folder: Path, *, layers: int) -> tuple[Kernels, int]:
-    """Read LLMServingSim tables as functions.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder with the three tables, and ``skew.csv`` where contexts that differ were measured.
-    layers : int
-        Layers of the model.
-
-    Returns
-    -------
-    kernels : Kernels
-        Kernel times.
-    last : int
-        Most tokens of an iteration that were measured.
-
-    Raises
-    ------
-    FormatError
-        A table is malformed or incomplete.
-    """
+    """Read LLMServingSim tables as functions."""
     tokens, dense = _dense(find_file(folder, "dense"), layers)
     rows, head = _per_sequence(find_file(folder, "per_sequence"))
     skewed = any(folder.glob("skew.csv*"))
@@ -152,15 +106,17 @@ def _by_layer(path: Path, count: str, names: tuple[str, ...]) -> dict[str, tuple
         if len(found[name][0]) < 2:
             raise FormatError(
                 f"one-sided grid: {name} was measured at {found[name][0].tolist()} {count} only",
-                path=path, column=count,
-            )  # fmt: skip
+                path=path,
+                column=count,
+            )
     counts = found[names[0]][0]
     for name, (own, _) in found.items():
         if not np.array_equal(own, counts):
             raise FormatError(
                 f"{name} and {names[0]} were measured at different {count}: profile them alike",
-                path=path, column=count,
-            )  # fmt: skip
+                path=path,
+                column=count,
+            )
     return found
 
 
@@ -193,8 +149,9 @@ def _attention(path: Path, layers: int) -> Any:
             raise FormatError(
                 f"one-sided grid: {name} is {axis[0]} in all rows of the grid of powers of two; "
                 f"measure a second {name}",
-                path=path, column=name,
-            )  # fmt: skip
+                path=path,
+                column=name,
+            )
     values = np.full([len(axis) for axis in axes], np.nan)
     values[tuple(np.searchsorted(axis, keys[:, i]) for i, axis in enumerate(axes))] = times
     # Without a chunk nothing is cached, without decodes no context is held: time is constant.
@@ -222,14 +179,22 @@ def _read(file: Path, asked: Asked) -> Profile:
     if version := meta.get("vllm_version"):
         facts["notes"] = (f"vLLM {version} kernels",)
     profile = read_llmservingsim(
-        file.parent, layers=layers_of(replace(asked, shape=shape), file.parent.name), tp=asked.tp,
-        steps=asked.steps, rng=asked.rng, model=shape.name if shape else "", **facts,
-    )  # fmt: skip
+        file.parent,
+        layers=layers_of(replace(asked, shape=shape), file.parent.name),
+        tp=asked.tp,
+        steps=asked.steps,
+        rng=asked.rng,
+        model=shape.name if shape else "",
+        **facts,
+    )
     return bounded(profile, shape, file)
 
 
 FORMAT = ProfileFormat(
-    name="llmservingsim", known_by="dense.csv (layer, tokens, time_us)",
-    number="us, one layer, one GPU", columns=lambda names: {"layer", "tokens"} <= set(names),
-    read=_read, tables=("dense",),
-)  # fmt: skip
+    name="llmservingsim",
+    known_by="dense.csv (layer, tokens, time_us)",
+    number="us, one layer, one GPU",
+    columns=lambda names: {"layer", "tokens"} <= set(names),
+    read=_read,
+    tables=("dense",),
+)

@@ -30,9 +30,11 @@ __all__ = ["profile_formats", "read_profile", "register_profile_format"]
 _FEWEST = 4
 _PACKAGE = "aiconfigurator-core/"
 FORMATS = Formats(
-    "profile", ProfileFormat, Profile,
+    "profile",
+    ProfileFormat,
+    Profile,
     (_vidur.FORMAT, _llmservingsim.FORMAT, _aiconfigurator.FORMAT, _steps.FORMAT),
-)  # fmt: skip
+)
 
 
 def profile_formats() -> dict[str, ProfileFormat]:
@@ -147,9 +149,17 @@ def read_profile(
     if shape is not None and layers is not None:
         shape = replace(shape, layers=layers)
     asked = Asked(
-        layers=layers, shape=shape, tp=tp, gpu=gpu, attention=attention, network=network,
-        all_reduce=all_reduce, steps=steps, rng=rng, source=place.name,
-    )  # fmt: skip
+        layers=layers,
+        shape=shape,
+        tp=tp,
+        gpu=gpu,
+        attention=attention,
+        network=network,
+        all_reduce=all_reduce,
+        steps=steps,
+        rng=rng,
+        source=place.name,
+    )
     profile: Profile = FORMATS.read(found, file, file, asked)
     _check_spread(profile, file)
     profile = profile.assuming(assume)
@@ -167,8 +177,12 @@ def _check_arguments(tp: int, layers: int | None, all_reduce: str) -> None:
 
 
 def _recognise(
-    place: Path, format: str | None, tp: int, *, packed: bool  # noqa: A002
-) -> tuple[ProfileFormat, Path]:  # fmt: skip
+    place: Path,
+    format: str | None,  # noqa: A002
+    tp: int,
+    *,
+    packed: bool,
+) -> tuple[ProfileFormat, Path]:
     """Choose the format, and the file (or the folder that is one profile) to read."""
     formats = FORMATS.all()
     wanted = None if format is None else FORMATS.named(format)
@@ -191,8 +205,9 @@ def _recognise(
         raise FormatError(
             f"expected {said}, found the columns {', '.join(names[:6])}; known formats: "
             f"{', '.join(formats)}",
-            path=file, line=1,
-        )  # fmt: skip
+            path=file,
+            line=1,
+        )
     return found, file
 
 
@@ -231,4 +246,4 @@ def _check_spread(profile: Profile, file: Path) -> None:
             f"only {len(counts)} different token counts ({found}): a law needs at least {_FEWEST}, "
             "from 1 token to the token budget",
             path=file,
-        )  # fmt: skip
+        )

@@ -33,24 +33,7 @@ PLACES = (0.05, 0.15, 0.4, 0.7)
 
 
 def read_spread(path: Path) -> Callable[[int, int, float, float, float], float]:
-    """Read the skew table as a function.
-
-    Parameters
-    ----------
-    path : Path
-        ``skew.csv``, plain or compressed.
-
-    Returns
-    -------
-    callable
-        From prefill tokens, decodes, shortest, mean and longest context (tokens) to the share
-        ``alpha``, at least 0.
-
-    Raises
-    ------
-    FormatError
-        The table is malformed.
-    """
+    """Read the skew table as a function."""
     counts = ("n", "pc", "kvs", "kv_big", "kv_mean")
     times = ("t_mean_us", "t_max_us", "t_skew_us")
     kinds = dict.fromkeys(counts, "count") | dict.fromkeys(times, "time")
@@ -76,9 +59,13 @@ def read_spread(path: Path) -> Callable[[int, int, float, float, float], float]:
 
 
 def _keys(
-    grids: dict[str, npt.NDArray[np.int64]], chunk: float, decodes: float, short: float,
-    mean: float, longest: float,
-) -> Iterator[Key]:  # fmt: skip
+    grids: dict[str, npt.NDArray[np.int64]],
+    chunk: float,
+    decodes: float,
+    short: float,
+    mean: float,
+    longest: float,
+) -> Iterator[Key]:
     """Buckets of a batch, the finest first."""
     pc, n, big = (
         _nearest(grids[name], value)

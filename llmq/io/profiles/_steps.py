@@ -34,16 +34,20 @@ def _read(path: Path, asked: Asked) -> Profile:
     if "work" in kinds and "prefill" not in kinds:
         raise FormatError(
             "attention work without prompt tokens: add the column prefill",
-            path=path, line=1, column="work",
-        )  # fmt: skip
+            path=path,
+            line=1,
+            column="work",
+        )
     table = read_columns(path, kinds, "Own steps need the columns tokens and seconds.")
     for name in ("tokens", "seconds"):
         if np.any(table[name] <= 0):
             row = int(np.argmax(table[name] <= 0))
             raise FormatError(
                 f"must be positive, found {table[name][row]}: remove idle iterations",
-                path=path, line=int(table["line"][row]), column=name,
-            )  # fmt: skip
+                path=path,
+                line=int(table["line"][row]),
+                column=name,
+            )
     kind = find_gpu(gpu)
     if not (shape and kind):
         _check_seconds(table["seconds"], path)
@@ -52,9 +56,14 @@ def _read(path: Path, asked: Asked) -> Profile:
     check_units(alone, table["tokens"], table["seconds"], table["line"], path, "seconds")
     unchecked = "times were not compared with the memory bandwidth: say model and GPU"
     profile = Profile(
-        **columns, tp=asked.tp, model=shape.name if shape else "", gpu=gpu, format="steps",
-        source=asked.source, notes=() if shape and kind else (unchecked,),
-    )  # fmt: skip
+        **columns,
+        tp=asked.tp,
+        model=shape.name if shape else "",
+        gpu=gpu,
+        format="steps",
+        source=asked.source,
+        notes=() if shape and kind else (unchecked,),
+    )
     if shape and kind:
         check_bound(profile, shape, kind, path, table["line"])
     return profile
@@ -73,8 +82,10 @@ def _check_names(names: list[str], known: list[str], path: Path) -> None:
         if like and like[0] not in names:
             raise FormatError(
                 f"the column is not known; did you mean {like[0]!r}? rename it, or remove it",
-                path=path, line=1, column=name[:60],
-            )  # fmt: skip
+                path=path,
+                line=1,
+                column=name[:60],
+            )
 
 
 def _check_seconds(seconds: Floats, path: Path) -> None:
@@ -85,11 +96,15 @@ def _check_seconds(seconds: Floats, path: Path) -> None:
     raise FormatError(
         f"iterations of {least} to {most}: are the times in another unit? the column is in seconds "
         "(0.0058 for 5.8 ms); if it is right, say model= and gpu=, so that it can be checked",
-        path=path, column="seconds",
-    )  # fmt: skip
+        path=path,
+        column="seconds",
+    )
 
 
 FORMAT = ProfileFormat(
-    name="steps", known_by="columns tokens, seconds", number="s, one whole iteration",
-    columns=lambda names: bool({"tokens", "seconds"} & set(names)), read=_read,
-)  # fmt: skip
+    name="steps",
+    known_by="columns tokens, seconds",
+    number="s, one whole iteration",
+    columns=lambda names: bool({"tokens", "seconds"} & set(names)),
+    read=_read,
+)

@@ -26,25 +26,7 @@ Columns: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 def find_file(folder: Path, stem: str) -> Path:
-    """Find a table by the start of its name: CSV, compressed CSV or parquet.
-
-    Parameters
-    ----------
-    folder : Path
-        Where.
-    stem : str
-        Start of the name, e.g. ``"gemm"``.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    FormatError
-        There is none, or there are several.
-    """
+    """Find a table by the start of its name: CSV, compressed CSV or parquet."""
     found = sorted(p for p in folder.glob(f"{stem}*") if _is_table(p))
     if len(found) == 1:
         return found[0]
@@ -59,48 +41,12 @@ def _is_table(path: Path) -> bool:
 
 
 def header(path: Path) -> list[str]:
-    """Read the column names.
-
-    Parameters
-    ----------
-    path : Path
-        A CSV file.
-
-    Returns
-    -------
-    list of str
-        The first line.
-
-    Raises
-    ------
-    FormatError
-        The file is empty or cannot be read.
-    """
+    """Read the column names."""
     return _lines(path, read_text(path).split("\n", 1)[0])[0][1]
 
 
 def read_columns(path: Path, kinds: Mapping[str, str], remedy: str) -> Columns:
-    """Read some columns of a CSV file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    kinds : mapping of str to str
-        Column name to ``"count"``, ``"time"``, ``"time?"`` or ``"text"``.
-    remedy : str
-        What the file should be, said when a column is missing.
-
-    Returns
-    -------
-    dict of str to ndarray
-        One array for each column, and ``"line"`` with the line numbers.
-
-    Raises
-    ------
-    FormatError
-        Not readable, empty, a column missing, or a cell of the wrong type.
-    """
+    """Read some columns of a CSV file."""
     rows = _lines(path, read_text(path))
     names = rows[0][1]
     for name in kinds:
@@ -116,8 +62,9 @@ def read_columns(path: Path, kinds: Mapping[str, str], remedy: str) -> Columns:
         if len(cells) != len(names):
             raise FormatError(
                 f"{len(cells)} cells, expected {len(names)}: is the file cut off?",
-                path=path, line=line,
-            )  # fmt: skip
+                path=path,
+                line=line,
+            )
     lines = np.array([line for line, _ in rows[1:]], dtype=np.int64)
     table: Columns = {"line": lines}
     for name, kind in kinds.items():
@@ -162,5 +109,7 @@ def _column(
 def _bad_cell(cell: str, want: str, path: Path, line: int, name: str) -> FormatError:
     return FormatError(
         f"expected {want}, found {shown(cell)}: correct or remove the row",
-        path=path, line=int(line), column=name,
-    )  # fmt: skip
+        path=path,
+        line=int(line),
+        column=name,
+    )

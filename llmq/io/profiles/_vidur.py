@@ -33,9 +33,16 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 LAYER_OPS = (
-    "input_layernorm", "attn_pre_proj", "attn_rope", "attn_post_proj", "post_attention_layernorm",
-    "mlp_up_proj", "mlp_act", "mlp_down_proj", "add",
-)  # fmt: skip
+    "input_layernorm",
+    "attn_pre_proj",
+    "attn_rope",
+    "attn_post_proj",
+    "post_attention_layernorm",
+    "mlp_up_proj",
+    "mlp_act",
+    "mlp_down_proj",
+    "add",
+)
 _SHAPE = {"n_head": "heads", "n_kv_head": "kv_heads", "n_embd": "hidden", "n_expanded_embd": "ffn"}
 _TP = "num_tensor_parallel_workers"
 _BYTES = 2
@@ -53,37 +60,7 @@ def read_vidur(
     rng: RngLike,
     **facts: Any,
 ) -> Profile:
-    """Read Vidur tables as a profile.
-
-    Parameters
-    ----------
-    mlp : Path
-        ``mlp.csv``.
-    layers : int
-        Layers of the model.
-    tp : int
-        GPUs that share it: which rows count.
-    shape : Geometry, optional
-        If given, the file must be of this shape.
-    attention, network : Path, optional
-        ``attention.csv`` (then whole iterations are composed) and ``all_reduce.csv``.
-    steps : int
-        Random iterations to compose.
-    rng : Generator, SeedSequence, int or None
-        Randomness of these.
-    **facts
-        Further fields of the profile.
-
-    Returns
-    -------
-    Profile
-        Layers alone, or whole iterations.
-
-    Raises
-    ------
-    FormatError
-        A table is malformed or belongs to another model.
-    """
+    """Read Vidur tables as a profile."""
     tokens, seconds, hidden = _dense(mlp, layers, tp, shape)
     missing, notes = ["LM head", "engine overhead"], list(facts.pop("notes", ()))
     if tp > 1 and network is None:
@@ -95,18 +72,32 @@ def read_vidur(
     units = f"milliseconds of one layer x {layers} layers, token embedding once"
     if attention is None:
         return Profile(
-            tokens=tokens, seconds=seconds, scope="layers", format="vidur", units=units, tp=tp,
-            missing=("attention", *missing), notes=tuple(notes), **facts,
-        )  # fmt: skip
+            tokens=tokens,
+            seconds=seconds,
+            scope="layers",
+            format="vidur",
+            units=units,
+            tp=tp,
+            missing=("attention", *missing),
+            notes=tuple(notes),
+            **facts,
+        )
     kernels = Kernels(
         dense=lambda n: token_time(n, tokens, seconds),
         head=lambda rows: np.zeros(len(rows)),
         attention=_attention(attention, layers, tp, hidden),
     )
     return compose(
-        kernels, steps=steps, rng=rng, format="vidur", units=units, tp=tp, missing=tuple(missing),
-        notes=tuple(notes), **facts,
-    )  # fmt: skip
+        kernels,
+        steps=steps,
+        rng=rng,
+        format="vidur",
+        units=units,
+        tp=tp,
+        missing=tuple(missing),
+        notes=tuple(notes),
+        **facts,
+    )
 
 
 def _dense(path: Path, layers: int, tp: int, shape: Geometry | None) -> tuple[Ints, Floats, int]:
@@ -119,8 +110,10 @@ def _dense(path: Path, layers: int, tp: int, shape: Geometry | None) -> tuple[In
                 raise FormatError(
                     f"this is a model with {name} = {table[column][0]}, but {shape.name} has "
                     f"{getattr(shape, name)}: name the model that was profiled",
-                    path=path, line=int(table["line"][0]), column=column,
-                )  # fmt: skip
+                    path=path,
+                    line=int(table["line"][0]),
+                    column=column,
+                )
     rows = _rows_of(table, tp, path)
     for op in ops:
         check_units(
@@ -181,8 +174,10 @@ def _attention(path: Path, layers: int, tp: int, hidden: int) -> Any:
         raise FormatError(
             f"attention of width {table['n_embd'][0]}, but the layers are {hidden} wide: "
             "the files are of different models",
-            path=path, line=int(table["line"][0]), column="n_embd",
-        )  # fmt: skip
+            path=path,
+            line=int(table["line"][0]),
+            column="n_embd",
+        )
     rows = _rows_of(table, tp, path)
     shuffle = sum(table[name] for name in stats)
     scale = layers * MILLISECOND
@@ -219,18 +214,27 @@ def _beside(mlp: Path, stem: str, given: str | Path | None) -> Path | None:
 def _read(file: Path, asked: Asked) -> Profile:
     shape, model = asked.shape, file.parent.name
     profile = read_vidur(
-        file, layers=layers_of(asked, model), shape=shape,
+        file,
+        layers=layers_of(asked, model),
+        shape=shape,
         attention=_beside(file, "attention.csv", asked.attention),
         network=_beside(file, "all_reduce.csv", asked.network),
-        tp=asked.tp, steps=asked.steps, rng=asked.rng, source=asked.source,
-        gpu=asked.gpu or file.parent.parent.name, model=shape.name if shape else model,
-    )  # fmt: skip
+        tp=asked.tp,
+        steps=asked.steps,
+        rng=asked.rng,
+        source=asked.source,
+        gpu=asked.gpu or file.parent.parent.name,
+        model=shape.name if shape else model,
+    )
     return bounded(profile, shape, file)
 
 
 FORMAT = ProfileFormat(
-    name="vidur", known_by="``time_stats.`` columns, mlp.csv", number="ms, one layer, one GPU",
+    name="vidur",
+    known_by="``time_stats.`` columns, mlp.csv",
+    number="ms, one layer, one GPU",
     columns=lambda names: any(name.startswith("time_stats.") for name in names),
-    read=_read, tables=("mlp",),
+    read=_read,
+    tables=("mlp",),
     all_reduce="network='all_reduce.csv', or its time in an iteration with ",
-)  # fmt: skip
+)

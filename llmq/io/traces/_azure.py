@@ -44,25 +44,6 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 def read(text: str, path: str, how: How = PLAIN) -> Rows:
     r"""Read an Azure trace.
 
-    Parameters
-    ----------
-    text : str
-        The text of the file.
-    path : str
-        For messages.
-    how : How
-        What the caller says beside.
-
-    Returns
-    -------
-    Rows
-        Times in seconds after the earliest.
-
-    Raises
-    ------
-    FormatError
-        A missing column or a bad cell.
-
     Examples
     --------
     >>> head = "TIMESTAMP,ContextTokens,GeneratedTokens"
@@ -116,21 +97,6 @@ def _seconds(cells: Cells) -> Floats:
 def write(trace: Trace) -> str:
     """Write an Azure trace that starts on 2023-01-01; times to the nearest 100 ns.
 
-    Parameters
-    ----------
-    trace : Trace
-        The requests.
-
-    Returns
-    -------
-    str
-        The text of the file.
-
-    Raises
-    ------
-    InputError
-        The trace spans more than a century.
-
     Examples
     --------
     >>> from llmq.model.trace import Trace
@@ -151,6 +117,10 @@ def write(trace: Trace) -> str:
 
 
 FORMAT = TraceFormat(
-    name="azure", known_by="TIMESTAMP, ContextTokens, GeneratedTokens: UTC date and time",
-    columns=COLUMNS, read=read, write=write, before_zero=True,
-)  # fmt: skip
+    name="azure",
+    known_by="TIMESTAMP, ContextTokens, GeneratedTokens: UTC date and time",
+    columns=COLUMNS,
+    read=read,
+    write=write,
+    before_zero=True,
+)

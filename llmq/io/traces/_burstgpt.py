@@ -26,25 +26,6 @@ COLUMNS = (
 def read(text: str, path: str, how: How = PLAIN) -> Rows:
     r"""Read a BurstGPT trace.
 
-    Parameters
-    ----------
-    text : str
-        The text of the file.
-    path : str
-        For messages.
-    how : How
-        What the caller says beside.
-
-    Returns
-    -------
-    Rows
-        Times in seconds.
-
-    Raises
-    ------
-    FormatError
-        A missing column or a bad cell.
-
     Examples
     --------
     >>> head = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
@@ -66,6 +47,8 @@ def read(text: str, path: str, how: How = PLAIN) -> Rows:
 
 
 FORMAT = TraceFormat(
-    name="burstgpt", known_by="Timestamp (s), Request tokens, Response tokens",
-    columns=COLUMNS, read=read,
-)  # fmt: skip
+    name="burstgpt",
+    known_by="Timestamp (s), Request tokens, Response tokens",
+    columns=COLUMNS,
+    read=read,
+)

@@ -38,32 +38,14 @@ _FEWEST = 5  # times, before a rate says anything
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Times in seconds, and how they were read.
+    """Times in seconds, and how they were read."""
 
-    Parameters
-    ----------
-    seconds : ndarray, shape (n,)
-        In the order of the file.
-    notes : tuple of str
-        The unit, and where the count starts.
-    """
-
-    seconds: Floats
-    notes: tuple[str, ...]
+    seconds: Floats  # in the order of the file; shape (n,)
+    notes: tuple[str, ...]  # the unit, and where the count starts
 
 
 def check_unit(unit: str | None) -> None:
     """Refuse a unit that is not known.
-
-    Parameters
-    ----------
-    unit : str or None
-        What the caller said.
-
-    Raises
-    ------
-    InputError
-        Names the known units.
 
     Examples
     --------
@@ -84,27 +66,6 @@ def read_clock(
     cells: Cells, usual: str, unit: str | None = None, *, from_first: bool = False
 ) -> Clock:
     """Read the times of a file.
-
-    Parameters
-    ----------
-    cells : Cells
-        Numbers.
-    usual : {"s", "ms", "us", "ns"}
-        Unit of the format.
-    unit : str, optional
-        What the caller says; believed.
-    from_first : bool
-        The clock starts anywhere: count from the earliest time.
-
-    Returns
-    -------
-    Clock
-        Each second the float nearest to the decimal in the file.
-
-    Raises
-    ------
-    FormatError
-        Not a number, or the unit of the format cannot be right.
 
     Examples
     --------
@@ -152,8 +113,9 @@ def _question(cells: Cells, exact: list[Decimal], usual: str) -> None:
         raise FormatError(
             f"the times are perhaps not in {usual}: {' and '.join(reasons)}; say the unit with "
             f"time_unit='{_fitting(times, usual)}'{_readings(times)}",
-            path=cells.path, column=cells.name,
-        )  # fmt: skip
+            path=cells.path,
+            column=cells.name,
+        )
 
 
 def _fitting(times: list[float], usual: str) -> str:

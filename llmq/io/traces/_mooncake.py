@@ -57,26 +57,6 @@ _SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)  # that servers use
 def read(text: str, path: str, how: How = PLAIN) -> Rows:
     """Read a Mooncake trace.
 
-    Parameters
-    ----------
-    text : str
-        The text of the file.
-    path : str
-        For messages.
-    how : How
-        What the caller says beside.
-
-    Returns
-    -------
-    Rows
-        Times in seconds.
-
-    Raises
-    ------
-    FormatError
-        A line that is not a record, a missing key or a bad value; or the unit of the times or the
-        size of the blocks is not clear.
-
     Examples
     --------
     >>> read('{"timestamp": 1500, "input_length": 9, "output_length": 4}', "m.jsonl").arrival
@@ -153,10 +133,11 @@ def _block(
             cells.fail(row, f"at most {most} ids of {given} tokens ({prompt[row]} tokens)")
         return given, ", as asked"
     fitting = [
-        size for size in _SIZES
+        size
+        for size in _SIZES
         if np.array_equal(count[some], -(-tokens[some] // size))
         or np.array_equal(count[some], tokens[some] // size)
-    ]  # fmt: skip
+    ]
     if usual in fitting or not np.any(some):
         return usual, ""
     if len(fitting) == 1:
@@ -167,23 +148,14 @@ def _block(
         f"{count[row]} ids for {prompt[row]} tokens are not blocks of {usual} tokens, and {words} "
         "all prompts: say how many tokens are behind an id with hash_block=16 (Bailian: 16, "
         "Dynamo and WEKA: 64, Mooncake: 512)",
-        path=cells.path, line=cells.lines[row], column=cells.name,
-    )  # fmt: skip
+        path=cells.path,
+        line=cells.lines[row],
+        column=cells.name,
+    )
 
 
 def write(trace: Trace) -> str:
     r"""Write a Mooncake trace.
-
-    Parameters
-    ----------
-    trace : Trace
-        The requests.
-
-    Returns
-    -------
-    str
-        The text of the file; times are exact decimals of milliseconds, with the key
-        ``timestamp_unit`` where one has a fraction.
 
     Examples
     --------
@@ -221,6 +193,11 @@ def _milliseconds(seconds: float) -> str:
 
 
 FORMAT = TraceFormat(
-    name="mooncake", known_by="JSON lines, timestamp (ms), input_length, output_length",
-    columns=COLUMNS, read=read, write=write, block=BLOCK, suffix=".jsonl",
-)  # fmt: skip
+    name="mooncake",
+    known_by="JSON lines, timestamp (ms), input_length, output_length",
+    columns=COLUMNS,
+    read=read,
+    write=write,
+    block=BLOCK,
+    suffix=".jsonl",
+)

@@ -32,25 +32,6 @@ COLUMNS = (
 def read(text: str, path: str, how: How = PLAIN) -> Rows:
     r"""Read a native trace.
 
-    Parameters
-    ----------
-    text : str
-        The text of the file, CSV or JSON lines.
-    path : str
-        For messages.
-    how : How
-        What the caller says beside.
-
-    Returns
-    -------
-    Rows
-        All that the file says.
-
-    Raises
-    ------
-    FormatError
-        A missing column, a bad cell, or reasoning that leaves no answer.
-
     Examples
     --------
     >>> read("arrival,prompt,output,class\n0.5,512,128,chat\n", "t.csv").klass
@@ -85,16 +66,6 @@ def read(text: str, path: str, how: How = PLAIN) -> Rows:
 def write(trace: Trace) -> str:
     """Write a native CSV trace.
 
-    Parameters
-    ----------
-    trace : Trace
-        The requests.
-
-    Returns
-    -------
-    str
-        The text of the file; ``reasoning`` and ``class`` only where there is something to say.
-
     Examples
     --------
     >>> from llmq.model.trace import Trace
@@ -120,6 +91,10 @@ def write(trace: Trace) -> str:
 
 
 FORMAT = TraceFormat(
-    name="native", known_by="arrival (s), prompt, output, reasoning, class",
-    columns=COLUMNS, read=read, write=write, keeps=("reasoning", "classes"),
-)  # fmt: skip
+    name="native",
+    known_by="arrival (s), prompt, output, reasoning, class",
+    columns=COLUMNS,
+    read=read,
+    write=write,
+    keeps=("reasoning", "classes"),
+)

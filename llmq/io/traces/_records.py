@@ -20,16 +20,6 @@ _TOO_MANY = f"more than {ROWS:,} requests, the most that is read: split the file
 def first_record(text: str) -> tuple[int, str]:
     r"""Find the first line that is not blank.
 
-    Parameters
-    ----------
-    text : str
-        The text of a file.
-
-    Returns
-    -------
-    tuple of int and str
-        Line number from 1 and the line; ``(0, "")`` for an empty file.
-
     Examples
     --------
     >>> first_record("\n a,b\n1,2")
@@ -50,29 +40,6 @@ def read_csv(
 ) -> tuple[dict[str, Cells], tuple[str, ...]]:
     r"""Split a CSV table into the columns of a format.
 
-    Parameters
-    ----------
-    text : str
-        The table, with a header.
-    path : str
-        For messages.
-    columns : sequence of Column
-        What the format has.
-    how : How
-        What the caller gives beside.
-
-    Returns
-    -------
-    cells : dict of str to Cells
-        The columns that are there.
-    extra : tuple of str
-        Names of further columns, in order.
-
-    Raises
-    ------
-    FormatError
-        No rows, a missing or doubled column, or a row of another length.
-
     Examples
     --------
     >>> cells, extra = read_csv("arrival,who\n0.5,me\n", "t.csv", [Column("arrival")])
@@ -89,8 +56,9 @@ def read_csv(
         if len(row) != len(header):
             raise FormatError(
                 f"expected {len(header)} columns, found {len(row)}; correct or remove the row",
-                path=path, line=line,
-            )  # fmt: skip
+                path=path,
+                line=line,
+            )
     table = list(zip(*rows, strict=True))
     cells = {
         name: Cells(path, header[place], table[place], lines) for name, place in places.items()
@@ -111,8 +79,10 @@ def _places(
             if column.needed(how):
                 raise FormatError(
                     f"the column is missing{_hint(column.name, header, known)}{column.remedy}",
-                    path=path, line=top, column=column.name,
-                )  # fmt: skip
+                    path=path,
+                    line=top,
+                    column=column.name,
+                )
             continue
         if header.count(name) > 1:
             raise FormatError("the column is there twice", path=path, line=top, column=name)
@@ -142,28 +112,6 @@ def read_jsonl(
 ) -> dict[str, Cells]:
     """Split JSON lines into the columns of a format.
 
-    Parameters
-    ----------
-    text : str
-        One object a line; blank lines are skipped.
-    path : str
-        For messages.
-    columns : sequence of Column
-        Keys that the format has; others are ignored. An optional key must be in every record or
-        in none.
-    how : How
-        What the caller gives beside.
-
-    Returns
-    -------
-    dict of str to Cells
-        The columns that are there; numbers as they are written.
-
-    Raises
-    ------
-    FormatError
-        Not an object on a line, or a missing key.
-
     Examples
     --------
     >>> read_jsonl('{"arrival": 0.50}', "t.jsonl", [Column("arrival")])["arrival"].values
@@ -187,14 +135,18 @@ def read_jsonl(
             if name is None or name not in record:
                 raise FormatError(
                     f"the key is missing{_hint(column.name, record, known)}{column.remedy}",
-                    path=path, line=number, column=name or column.name,
-                )  # fmt: skip
+                    path=path,
+                    line=number,
+                    column=name or column.name,
+                )
             value = record[name]
             if column.words and not isinstance(value, str):
                 raise FormatError(
                     f"expected a text in quotes, found {shown(value)}; correct or remove the line",
-                    path=path, line=number, column=name,
-                )  # fmt: skip
+                    path=path,
+                    line=number,
+                    column=name,
+                )
             values.append(value if isinstance(value, str) else json.dumps(value))
         cells[column.name] = Cells(path, name or column.name, values, lines)
     return cells
@@ -204,14 +156,16 @@ def _record(line: str, path: str, number: int) -> Mapping[str, object]:
     if len(line) > LINE:
         raise FormatError(
             f"the line has {len(line):,} characters, at most {LINE:,} are read: split it",
-            path=path, line=number,
-        )  # fmt: skip
+            path=path,
+            line=number,
+        )
     record = decode_json(line, path, number, as_text=True)
     if not isinstance(record, dict):
         raise FormatError(
             "expected one JSON object on the line, not a list or a number: write JSON lines",
-            path=path, line=number,
-        )  # fmt: skip
+            path=path,
+            line=number,
+        )
     return record
 
 

@@ -36,25 +36,6 @@ COLUMNS = (
 def read(text: str, path: str, how: How = PLAIN) -> Rows:
     """Read the requests of a benchmark run.
 
-    Parameters
-    ----------
-    text : str
-        The text of the file: one JSON object.
-    path : str
-        For messages.
-    how : How
-        What the caller says beside.
-
-    Returns
-    -------
-    Rows
-        Times in seconds after the first; None without start times.
-
-    Raises
-    ------
-    FormatError
-        Not one object, or it was saved without the requests.
-
     Examples
     --------
     >>> run = '{"input_lens": [9, 8], "output_lens": [4, 0], "start_times": [7.5, 8.0]}'
@@ -66,8 +47,10 @@ def read(text: str, path: str, how: How = PLAIN) -> Rows:
         raise FormatError(
             "this benchmark result holds averages and no requests: save the run with "
             "--save-result --save-detailed",
-            path=path, line=1, column="input_lens",
-        )  # fmt: skip
+            path=path,
+            line=1,
+            column="input_lens",
+        )
     prompt = _column(raw, "input_lens", path)
     output = _column(raw, "output_lens", path, len(prompt.values)).whole(1, or_zero=True)
     if how.output is not None:
@@ -86,9 +69,13 @@ def read(text: str, path: str, how: How = PLAIN) -> Rows:
         arrival = np.zeros(len(output))
         notes += ["request rate inf: all requests at once"]
     return Rows(
-        arrival=arrival, prompt=prompt.whole(1, or_zero=True), output=output, lines=prompt.lines,
-        clock="start_times", notes=tuple(notes),
-    )  # fmt: skip
+        arrival=arrival,
+        prompt=prompt.whole(1, or_zero=True),
+        output=output,
+        lines=prompt.lines,
+        clock="start_times",
+        notes=tuple(notes),
+    )
 
 
 def _one(text: str, path: str) -> Mapping[str, Any]:
@@ -113,12 +100,16 @@ def _column(raw: Mapping[str, Any], name: str, path: str, n: int | None = None) 
     if not values or len(values) != (n or len(values)):
         raise FormatError(
             f"{len(values)} entries for {n or 0} requests: the result is not complete",
-            path=path, line=1, column=name,
-        )  # fmt: skip
+            path=path,
+            line=1,
+            column=name,
+        )
     return Cells(path, name, values, [1] * len(values))
 
 
 FORMAT = TraceFormat(
-    name="vllm", known_by="JSON of `vllm bench serve --save-detailed`",
-    columns=COLUMNS, read=read,
-)  # fmt: skip
+    name="vllm",
+    known_by="JSON of `vllm bench serve --save-detailed`",
+    columns=COLUMNS,
+    read=read,
+)

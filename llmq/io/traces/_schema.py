@@ -147,66 +147,26 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The cells of one column.
+    """The cells of one column."""
 
-    Parameters
-    ----------
-    path : str
-        The file.
-    name : str
-        The column.
-    values : sequence of str
-        The text of each cell.
-    lines : sequence of int
-        Its line number.
-    """
-
-    path: str
-    name: str
-    values: Sequence[str]
-    lines: Sequence[int]
+    path: str  # the file
+    name: str  # the column
+    values: Sequence[str]  # the text of each cell
+    lines: Sequence[int]  # its line number
 
     def fail(self, row: int, expected: str) -> NoReturn:
-        """Raise the error of one cell.
-
-        Parameters
-        ----------
-        row : int
-            Index of the cell.
-        expected : str
-            What should be there.
-
-        Raises
-        ------
-        FormatError
-            Always.
-        """
+        """Raise the error of one cell."""
         value = self.values[row]
         found = f"found {shown(value)}" if value.strip() else "the cell is empty"
         raise FormatError(
             f"expected {expected}, {found}; correct or remove the row",
-            path=self.path, line=self.lines[row], column=self.name,
-        )  # fmt: skip
+            path=self.path,
+            line=self.lines[row],
+            column=self.name,
+        )
 
     def whole(self, least: int, most: int = TOKENS, *, or_zero: bool = False) -> Ints:
         """Read token counts.
-
-        Parameters
-        ----------
-        least, most : int
-            Smallest and largest count allowed.
-        or_zero : bool
-            A request that failed may have 0.
-
-        Returns
-        -------
-        ndarray of int, shape (n,)
-            The counts.
-
-        Raises
-        ------
-        FormatError
-            Not a whole number, too small or too large.
 
         Examples
         --------
@@ -229,16 +189,6 @@ class Cells:
     def decimals(self) -> list[Decimal]:
         """Read times exactly, in the unit of the file.
 
-        Returns
-        -------
-        list of Decimal
-            What is written.
-
-        Raises
-        ------
-        FormatError
-            Not a finite number >= 0.
-
         Examples
         --------
         >>> Cells("t.jsonl", "timestamp", ["1500.10"], [1]).decimals()
@@ -255,16 +205,6 @@ class Cells:
     def names(self) -> list[str]:
         """Read the names of classes.
 
-        Returns
-        -------
-        list of str
-            Without blanks around; ``all`` for an empty cell.
-
-        Raises
-        ------
-        FormatError
-            A name too long, or with control characters.
-
         Examples
         --------
         >>> Cells("t.csv", "class", [" chat ", ""], [2, 3]).names()
@@ -279,34 +219,16 @@ class Cells:
 
 
 def lengths(cells: Mapping[str, Cells], prompt: str, output: str, how: How) -> tuple[Ints, Ints]:
-    """Read prompt and output lengths; the caller gives the output of a file without them.
-
-    Parameters
-    ----------
-    cells : mapping of str to Cells
-        The columns of the file.
-    prompt, output : str
-        Which of them hold the lengths.
-    how : How
-        With the given output.
-
-    Returns
-    -------
-    tuple of ndarray of int, shape (n,)
-        Tokens of the prompts and of the outputs; 0 for requests that failed.
-
-    Raises
-    ------
-    FormatError
-        A bad cell; no output lengths, or two.
-    """
+    """Read prompt and output lengths; the caller gives the output of a file without them."""
     asked = cells[prompt].whole(1, or_zero=True)
     if output in cells:
         if how.output is not None:
             raise FormatError(
                 "the file has output lengths of its own: leave output= out",
-                path=cells[output].path, line=cells[output].lines[0], column=cells[output].name,
-            )  # fmt: skip
+                path=cells[output].path,
+                line=cells[output].lines[0],
+                column=cells[output].name,
+            )
         answered = cells[output].whole(1, or_zero=True)
     else:
         answered = np.full(len(asked), how.output or 0, dtype=np.int64)

@@ -42,16 +42,6 @@ _KNOWN = (
 def explain(text: str) -> str | None:
     """Say what a file is that is no trace.
 
-    Parameters
-    ----------
-    text : str
-        The text of the file.
-
-    Returns
-    -------
-    str or None
-        What it is and what to do; None where it is not known.
-
     Examples
     --------
     >>> explain('[{"id": "1", "conversations": []}]')[:29]

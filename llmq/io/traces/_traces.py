@@ -39,10 +39,18 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 _TELLING = 65_536  # characters that tell the format of a JSON object over several lines
 
 FORMATS = Formats(
-    "trace", TraceFormat, Rows,
-    (_azure.FORMAT, _burstgpt.FORMAT, _mooncake.FORMAT, _native.FORMAT, _vidur.FORMAT,
-     _results.FORMAT),
-)  # fmt: skip
+    "trace",
+    TraceFormat,
+    Rows,
+    (
+        _azure.FORMAT,
+        _burstgpt.FORMAT,
+        _mooncake.FORMAT,
+        _native.FORMAT,
+        _vidur.FORMAT,
+        _results.FORMAT,
+    ),
+)
 
 
 def trace_formats() -> dict[str, TraceFormat]:
@@ -170,11 +178,16 @@ def read_trace(
         times, order = _ordered(rows, name, notes)
         times = _spread(times, jitter, clock, name, rows.clock, notes)
     return Trace(
-        times, rows.prompt[order], rows.output[order],
+        times,
+        rows.prompt[order],
+        rows.output[order],
         None if rows.reasoning is None else rows.reasoning[order],
-        None if codes is None else codes[order], classes, source=name, notes=tuple(notes),
+        None if codes is None else codes[order],
+        classes,
+        source=name,
+        notes=tuple(notes),
         prefix=None if rows.prefix is None else rows.prefix.take(order),
-    )  # fmt: skip
+    )
 
 
 def _count(name: str, value: int | None) -> int | None:
@@ -198,15 +211,17 @@ def _served(rows: Rows, failed: str | None, path: str) -> Rows:
         raise FormatError(
             f"{said} (the first here): they failed or were cancelled; leave them out with "
             "failed='drop', or keep their prompts with failed='prefill' (one output token each)",
-            path=path, line=rows.lines[int(np.argmax(empty))],
-        )  # fmt: skip
+            path=path,
+            line=rows.lines[int(np.argmax(empty))],
+        )
     if failed == "prefill":
         if np.any(rows.prompt == 0):
             row = int(np.argmin(rows.prompt))
             raise FormatError(
                 "a request without prompt tokens cannot be kept: use failed='drop'",
-                path=path, line=rows.lines[row],
-            )  # fmt: skip
+                path=path,
+                line=rows.lines[row],
+            )
         note = f"{said}: kept as prefills, with one output token"
         reasoning = rows.reasoning if rows.reasoning is None else np.where(empty, 0, rows.reasoning)
         one = np.maximum(rows.output, 1)
@@ -247,8 +262,9 @@ def _recognise(text: str, path: str) -> TraceFormat:
             stranger
             or f"the trace format is not recognised from {shown(record)}: {known}; name it with "
             "format=",
-            path=path, line=line,
-        )  # fmt: skip
+            path=path,
+            line=line,
+        )
     return formats[best]
 
 
@@ -264,8 +280,10 @@ def _drawn(
         raise FormatError(
             f"the file has lengths but no arrival times (no column {rows.clock}): give an arrival "
             "process, e.g. read_trace(path, arrivals=llmq.Poisson(6.0), rng=7)",
-            path=path, line=1, column=rows.clock,
-        )  # fmt: skip
+            path=path,
+            line=1,
+            column=rows.clock,
+        )
     notes.append(f"arrival times drawn from {arrivals}, lengths in the order of the file")
     return arrivals.times(len(rows.lines), generator(clock))
 
@@ -285,9 +303,13 @@ def _ordered(rows: Rows, path: str, notes: list[str]) -> tuple[Floats, npt.NDArr
 
 
 def _spread(
-    times: Floats, jitter: str | None, clock: np.random.SeedSequence, path: str, column: str,
+    times: Floats,
+    jitter: str | None,
+    clock: np.random.SeedSequence,
+    path: str,
+    column: str,
     notes: list[str],
-) -> Floats:  # fmt: skip
+) -> Floats:
     distinct, group, sizes = np.unique(times, return_inverse=True, return_counts=True)
     if len(distinct) == len(times):
         return times

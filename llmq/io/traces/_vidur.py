@@ -30,25 +30,6 @@ COLUMNS = (
 def read(text: str, path: str, how: How = PLAIN) -> Rows:
     r"""Read a Vidur trace, or its lengths alone.
 
-    Parameters
-    ----------
-    text : str
-        The text of the file.
-    path : str
-        For messages.
-    how : How
-        What the caller says beside.
-
-    Returns
-    -------
-    Rows
-        Times in seconds; None without ``arrived_at``.
-
-    Raises
-    ------
-    FormatError
-        A missing column or a bad cell.
-
     Examples
     --------
     >>> read("arrived_at,num_prefill_tokens,num_decode_tokens\n0.25,512,128\n", "v.csv").prompt
@@ -74,16 +55,6 @@ def read(text: str, path: str, how: How = PLAIN) -> Rows:
 def write(trace: Trace) -> str:
     """Write a Vidur trace.
 
-    Parameters
-    ----------
-    trace : Trace
-        The requests.
-
-    Returns
-    -------
-    str
-        The text of the file.
-
     Examples
     --------
     >>> from llmq.model.trace import Trace
@@ -99,6 +70,9 @@ def write(trace: Trace) -> str:
 
 
 FORMAT = TraceFormat(
-    name="vidur", known_by="arrived_at (s), num_prefill_tokens, num_decode_tokens",
-    columns=COLUMNS, read=read, write=write,
-)  # fmt: skip
+    name="vidur",
+    known_by="arrived_at (s), num_prefill_tokens, num_decode_tokens",
+    columns=COLUMNS,
+    read=read,
+    write=write,
+)

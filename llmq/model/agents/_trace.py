@@ -56,9 +56,13 @@ class AgentTrace:
 
     def __post_init__(self) -> None:
         for name, read, dimensions in (
-            ("arrival", floats, 1), ("klass", wholes, 1), ("prompt", wholes, 2),
-            ("output", wholes, 2), ("reasoning", wholes, 2), ("pause", floats, 2),
-        ):  # fmt: skip
+            ("arrival", floats, 1),
+            ("klass", wholes, 1),
+            ("prompt", wholes, 2),
+            ("output", wholes, 2),
+            ("reasoning", wholes, 2),
+            ("pause", floats, 2),
+        ):
             object.__setattr__(self, name, read(name, getattr(self, name), dimensions))
         n = len(self.arrival)
         if not n:

@@ -71,20 +71,7 @@ class Coefficients(Protocol):
 
 
 def token_curve(law: Coefficients, n: Floats) -> Floats:
-    """Evaluate the token part of a law.
-
-    Parameters
-    ----------
-    law : Coefficients
-        The law.
-    n : ndarray
-        Tokens in the batch.
-
-    Returns
-    -------
-    ndarray
-        Seconds, 0 where the batch is empty; the shape of ``n``.
-    """
+    """Evaluate the token part of a law."""
     if law.form == "table":
         x, y = np.asarray(law.tokens, float), np.asarray(law.seconds)
         slope = (y[-1] - y[-2]) / (x[-1] - x[-2])
@@ -101,21 +88,7 @@ def token_curve(law: Coefficients, n: Floats) -> Floats:
 
 
 def check_table(tokens: Sequence[int], seconds: Sequence[float]) -> None:
-    """Refuse a grid that is no law of time.
-
-    Parameters
-    ----------
-    tokens : sequence of int
-        Token counts.
-    seconds : sequence of float
-        Time at each.
-
-    Raises
-    ------
-    InputError
-        Fewer than two points, tokens that are not whole or not sorted, or a time that is not
-        positive or decreases.
-    """
+    """Refuse a grid that is no law of time."""
     if len(tokens) < 2 or len(tokens) != len(seconds):
         raise InputError(
             f"batch time table: needs at least 2 points, one time for each token count; "
@@ -133,18 +106,7 @@ def check_table(tokens: Sequence[int], seconds: Sequence[float]) -> None:
 
 
 def as_table(law: Coefficients) -> str:
-    """Say how to write a hinge whose compute branch is below 0 at no tokens.
-
-    Parameters
-    ----------
-    law : Coefficients
-        Its coefficients may be out of range.
-
-    Returns
-    -------
-    str
-        Part of a sentence; empty for anything but such a roofline.
-    """
+    """Say how to write a hinge whose compute branch is below 0 at no tokens."""
     flat, base, slope = law.floor, law.base, law.per_token
     meet = (flat - base) / slope if slope > 0 else math.inf
     if law.form != "roofline" or not 0 < meet < math.inf:

@@ -15,11 +15,6 @@ __all__ = ["ExactBatchTime"]
 class ExactBatchTime:
     """Fraction-valued twin of a :class:`~llmq.model.time.batchtime.BatchTime`.
 
-    Parameters
-    ----------
-    law : Coefficients
-        The law in floats.
-
     Examples
     --------
     >>> from llmq.model.time.batchtime import BatchTime
@@ -27,21 +22,10 @@ class ExactBatchTime:
     Fraction(3829, 25)
     """
 
-    law: Coefficients
+    law: Coefficients  # the law in floats
 
     def curve(self, tokens: int) -> Fraction:
-        """Token part of the law.
-
-        Parameters
-        ----------
-        tokens : int
-            Tokens in the batch.
-
-        Returns
-        -------
-        fractions.Fraction
-            Seconds.
-        """
+        """Token part of the law."""
         law, n = self.law, int(tokens)
         if n <= 0:
             return Fraction(0)
@@ -69,24 +53,7 @@ class ExactBatchTime:
     def __call__(
         self, tokens: int, kv: int = 0, work: Fraction | int = 0, *, mixed: bool = False
     ) -> Fraction:
-        """Time of one iteration, exactly.
-
-        Parameters
-        ----------
-        tokens : int
-            Tokens in the batch.
-        kv : int
-            KV tokens read.
-        work : Fraction or int
-            Attention work.
-        mixed : bool
-            Whether the batch holds prefill tokens.
-
-        Returns
-        -------
-        fractions.Fraction
-            Seconds.
-        """
+        """Time of one iteration, exactly."""
         if tokens <= 0:
             return Fraction(0)
         law = self.law

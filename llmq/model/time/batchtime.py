@@ -132,9 +132,13 @@ class BatchTime:
         """
         mixed = per_kv if per_kv_mixed is None else per_kv_mixed
         return cls(
-            "affine", base=base, per_token=per_token,
-            per_kv=per_kv, per_kv_mixed=mixed, per_work=per_work,
-        )  # fmt: skip
+            "affine",
+            base=base,
+            per_token=per_token,
+            per_kv=per_kv,
+            per_kv_mixed=mixed,
+            per_work=per_work,
+        )
 
     @classmethod
     @checked
@@ -177,9 +181,15 @@ class BatchTime:
         """
         mixed = per_kv if per_kv_mixed is None else per_kv_mixed
         return cls(
-            "tiled", base=base, per_tile=per_tile, tile=tile, per_token=per_token,
-            per_kv=per_kv, per_kv_mixed=mixed, per_work=per_work,
-        )  # fmt: skip
+            "tiled",
+            base=base,
+            per_tile=per_tile,
+            tile=tile,
+            per_token=per_token,
+            per_kv=per_kv,
+            per_kv_mixed=mixed,
+            per_work=per_work,
+        )
 
     @classmethod
     @checked
@@ -221,10 +231,16 @@ class BatchTime:
         """
         mixed = per_kv if per_kv_mixed is None else per_kv_mixed
         return cls(
-            "roofline", floor=floor, floor_per_token=floor_per_token, base=base,
-            per_token=per_token, tile=tile,
-            per_kv=per_kv, per_kv_mixed=mixed, per_work=per_work,
-        )  # fmt: skip
+            "roofline",
+            floor=floor,
+            floor_per_token=floor_per_token,
+            base=base,
+            per_token=per_token,
+            tile=tile,
+            per_kv=per_kv,
+            per_kv_mixed=mixed,
+            per_work=per_work,
+        )
 
     @classmethod
     def table(
@@ -277,8 +293,9 @@ class BatchTime:
                 raise InputError(
                     f"batch time: {name} must be a finite number >= 0 (seconds), got {value}"
                     + as_table(self) * (name == "base"),
-                    field=name, value=value,
-                )  # fmt: skip
+                    field=name,
+                    value=value,
+                )
         if not self.tile >= 1:
             raise InputError(f"batch time: tile must be at least 1 token, got {self.tile}")
         if self.form == "table":

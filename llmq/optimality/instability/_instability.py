@@ -285,9 +285,15 @@ def _proved(
         cycle = None
     base = test if cycle is None else cycle
     return Instability(
-        name, network, load, test, cycle, kind=base.kind, assumptions=base.assumptions,
+        name,
+        network,
+        load,
+        test,
+        cycle,
+        kind=base.kind,
+        assumptions=base.assumptions,
         source="sequential test of stability" if cycle is None else cycle.source,
-    )  # fmt: skip
+    )
 
 
 @checked

@@ -265,9 +265,13 @@ def find_priority_trap(
         cycle = fluid_cycle(sketch.fluid(exact))
         assert cycle is not None
         return PriorityTrap(
-            sketch, load, cycle, kind=cycle.kind, assumptions=cycle.assumptions,
+            sketch,
+            load,
+            cycle,
+            kind=cycle.kind,
+            assumptions=cycle.assumptions,
             source=cycle.source,
-        )  # fmt: skip
+        )
     return None
 
 
@@ -337,9 +341,14 @@ def remaining_share(
 
     work = AgentWorkload.poisson(trap.rates, trap.agents)
     run = simulate_agents(
-        trap.engines, work, trap.priority if priority is None else priority,
-        agents=agents, replications=replications, rng=seed_sequence(rng), warmup=0,
-    )  # fmt: skip
+        trap.engines,
+        work,
+        trap.priority if priority is None else priority,
+        agents=agents,
+        replications=replications,
+        rng=seed_sequence(rng),
+        warmup=0,
+    )
     shares = []
     for r in range(replications):
         time, present = run.present(replication=r)

@@ -195,8 +195,9 @@ def _check_needs(policy: Policy, network: AnyNetwork) -> None:
             raise InputError(
                 f"policy {policy.name} has a deadline for class {name!r}, which a network for "
                 f"verdicts lacks: its classes are {', '.join(network.mix)}; use tbt= for all",
-                field="deadlines", value=name,
-            )  # fmt: skip
+                field="deadlines",
+                value=name,
+            )
     if others := policy.sees - {"prompt", "output"}:
         raise InputError(
             f"policy {policy.name} needs {', '.join(sorted(others))}, which a network for verdicts "
@@ -331,9 +332,14 @@ def _fleet_shares(
     for r, own in enumerate(seed_sequence(rng).spawn(replications)):
         waiting = n // 2 + n * r // (4 * replications)
         run = simulate(
-            network.fleet, network.at(load, first=waiting), policy, requests=waiting + n, rng=own,
-            engine="reference", record="tokens",
-        )  # fmt: skip
+            network.fleet,
+            network.at(load, first=waiting),
+            policy,
+            requests=waiting + n,
+            rng=own,
+            engine="reference",
+            record="tokens",
+        )
         last = run.requests.arrival[:, -1]
         found[r] = 1 - float((served(run, last) / last).item()) / (load * offered)
     return found

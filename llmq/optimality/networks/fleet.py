@@ -103,8 +103,9 @@ def engine_seconds(
             raise InputError(
                 f"in pool {pool!r} {limits} may bind, so a request has no seconds of its own: "
                 "leave out kv_tokens and max_seqs",
-                field="pools", value=pool,
-            )  # fmt: skip
+                field="pools",
+                value=pool,
+            )
         rows.append(bounds[0].exact)
     return {name: tuple(row[j] for row in rows) for j, name in enumerate(mix)}
 

@@ -218,11 +218,15 @@ def saturated_cycle(
     periods = _periods(space, [first, *others], most)
     slowest = min(periods, key=_rate)
     return SaturatedCycle(
-        sum((one.seconds for one in slowest), Fraction(0)), sum(one.ended for one in slowest),
+        sum((one.seconds for one in slowest), Fraction(0)),
+        sum(one.ended for one in slowest),
         _turned([(one.prefill, one.decodes) for one in slowest]),
-        max(map(_rate, periods)), complete, kind=Kind.EXACT,
-        assumptions=_ASSUMED if complete else (*_ASSUMED, _PART), source="saturated cycle [SAT]",
-    )  # fmt: skip
+        max(map(_rate, periods)),
+        complete,
+        kind=Kind.EXACT,
+        assumptions=_ASSUMED if complete else (*_ASSUMED, _PART),
+        source="saturated cycle [SAT]",
+    )
 
 
 def _always_full(policy: Policy, engine: Engine) -> bool:

@@ -111,10 +111,12 @@ def blind_bound(network: FleetNetwork) -> BlindBound:
         for h in range(len(network.fleet.pools))
     ]
     return BlindBound(
-        sum((1 / mean for mean in means), Fraction(0)), seconds, kind=Kind.OUTER_BOUND,
+        sum((1 / mean for mean in means), Fraction(0)),
+        seconds,
+        kind=Kind.OUTER_BOUND,
         assumptions=(
             "classes independent of the past, one engine in each pool",
             "the router does not look at the class of the request",
         ),
         source="router that does not look at the class [BL]",
-    )  # fmt: skip
+    )

@@ -245,12 +245,13 @@ def certify_fluid(net: Stations, found: FluidCycle) -> Certificate:
     names = [f"class {k + 1}" for k in range(len(net.station))]
     classes = {
         names[k]: {
-            "station": f"station {net.station[k] + 1}", "service": ratio(net.work[k]),
+            "station": f"station {net.station[k] + 1}",
+            "service": ratio(net.work[k]),
             "next": None if (then := net.after[k]) is None else names[then],
             "arrivals": ratio(net.arrivals[k]),
         }
         for k in range(len(names))
-    }  # fmt: skip
+    }
     return seal(
         "fluid_cycle",
         {"classes": classes, "order": [names[k] for k in net.order]},
@@ -277,10 +278,13 @@ def _path(net: Stations, queues: list[Fraction], pieces: int) -> FluidCycle | No
             if growth <= 1:
                 return None
             return FluidCycle(
-                tuple(start), tuple(times[at:]), growth, kind=Kind.EXACT,
+                tuple(start),
+                tuple(times[at:]),
+                growth,
+                kind=Kind.EXACT,
                 assumptions=("fluid model, full iterations of one length", "priorities preempt"),
                 source="fluid cycle [FC]",
-            )  # fmt: skip
+            )
         seen.append((list(queues), len(times)))
     return None
 

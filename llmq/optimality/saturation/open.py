@@ -239,9 +239,17 @@ def _found(
         done = tokens[second + 1] - tokens[begin + 1]
         if before[place] > done + server.engine.token_budget and _free(server, shape, place):
             return OpenCycle(
-                gap, first, begin, second - begin, after[place] - before[place], before[place],
-                done, kind=Kind.EXACT, assumptions=_ASSUMED, source="open cycle [OC]",
-            )  # fmt: skip
+                gap,
+                first,
+                begin,
+                second - begin,
+                after[place] - before[place],
+                before[place],
+                done,
+                kind=Kind.EXACT,
+                assumptions=_ASSUMED,
+                source="open cycle [OC]",
+            )
     return None
 
 

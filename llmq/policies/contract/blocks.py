@@ -263,8 +263,9 @@ class Admit:
         if not 0 <= self.watermark < 1:
             raise InputError(
                 f"watermark is a share of the KV blocks, from 0 to below 1, got {self.watermark}",
-                field="watermark", value=self.watermark,
-            )  # fmt: skip
+                field="watermark",
+                value=self.watermark,
+            )
 
     def margin(self, total: float) -> int:
         """Blocks that must stay free.

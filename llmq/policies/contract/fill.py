@@ -24,17 +24,7 @@ __all__ = ["plan"]
 
 
 class Fill:
-    """The plan while it is being made.
-
-    Parameters
-    ----------
-    view : View
-        The engine at the boundary.
-    blocks : Blocks
-        The policy.
-    chunk : int
-        Most prompt tokens of one row.
-    """
+    """The plan while it is being made."""
 
     def __init__(self, view: View, blocks: Blocks, chunk: int) -> None:
         budget = blocks.budget

@@ -281,8 +281,9 @@ class PriceWeighted(Router):
         if len({len(row) for _, row in fixed}) != 1 or not all(x > 0 for _, r in fixed for x in r):
             raise InputError(
                 "price-weighted needs positive engine-seconds, one for each engine, for each class",
-                field="prices", value=prices,
-            )  # fmt: skip
+                field="prices",
+                value=prices,
+            )
         object.__setattr__(self, "prices", fixed)
 
     def pick(self, signals: Signals) -> int:  # noqa: D102

@@ -27,22 +27,7 @@ __all__ = ["PressureEngine", "fits"]
 
 
 def fits(policy: Policy, engines: tuple[Engine, ...], trace: Trace) -> bool:
-    """Whether this engine runs a policy on engines and requests.
-
-    Parameters
-    ----------
-    policy : Policy
-        The policy.
-    engines : tuple of Engine
-        With the token budgets the policy asks for.
-    trace : Trace
-        The requests.
-
-    Returns
-    -------
-    bool
-        True for MaxWeight where nothing binds but the token budget.
-    """
+    """Whether this engine runs a policy on engines and requests."""
     return (
         type(policy) is MaxWeight
         and all(_plain(engine) for engine in engines)
@@ -59,13 +44,6 @@ def _plain(engine: Engine) -> bool:
 
 class PressureEngine:
     """One engine under MaxWeight, from the first request of its queue to the last.
-
-    Parameters
-    ----------
-    job : Job
-        Engine, policy and requests.
-    log : Log
-        Where event times go.
 
     Examples
     --------
@@ -97,18 +75,7 @@ class PressureEngine:
         self.tokens = self.later = self.answers = 0
 
     def work(self, now: float) -> float:
-        """Outstanding tokens of the requests sent here.
-
-        Parameters
-        ----------
-        now : float
-            Seconds.
-
-        Returns
-        -------
-        float
-            Tokens that no finished iteration processed.
-        """
+        """Outstanding tokens of the requests sent here."""
         job = self.job
         missing = sum(job.prompt[i] + job.output[i] for i in self.queue[self.joined :])
         waiting = len(self.queue) - self.joined + len(self.prompts)
@@ -116,13 +83,7 @@ class PressureEngine:
         return float(missing + self.tokens + self.later + self.answers - first)
 
     def advance(self, until: float) -> None:
-        """Run to the last token.
-
-        Parameters
-        ----------
-        until : float
-            Seconds; infinite.
-        """
+        """Run to the last token."""
         arrival, output = self.job.arrival, self.job.output
         tally, queue = self.tally, self.queue
         while self.joined < len(queue) or self.prompts or self.decodes:

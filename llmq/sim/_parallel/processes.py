@@ -35,27 +35,7 @@ _PR_SET_PDEATHSIG = 1
 def by_processes(
     processes: int, function: Callable[[_A], _B], tasks: Sequence[_A]
 ) -> Iterator[tuple[int, _B]]:
-    """Apply a function to tasks in processes of their own.
-
-    Parameters
-    ----------
-    processes : int
-        How many, at least 2.
-    function : callable
-        Picklable.
-    tasks : sequence
-        Picklable.
-
-    Yields
-    ------
-    tuple of (int, object)
-        Place of the task and its result, when it is there.
-
-    Raises
-    ------
-    LlmqError
-        A process was killed.
-    """
+    """Apply a function to tasks in processes of their own."""
     with _pool(processes) as pool:
         try:
             left: dict[Future[_B], int] = {
@@ -67,8 +47,9 @@ def by_processes(
         except BrokenProcessPool as error:
             raise LlmqError(
                 f"one of {processes} worker processes was ended from outside (killed, or out of "
-                "memory): run again with fewer workers or a smaller task", workers=processes,
-            ) from error  # fmt: skip
+                "memory): run again with fewer workers or a smaller task",
+                workers=processes,
+            ) from error
 
 
 @contextmanager

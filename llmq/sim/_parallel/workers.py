@@ -18,27 +18,6 @@ _B = TypeVar("_B")
 def mapped(workers: Workers, function: Callable[[_A], _B], tasks: Sequence[_A]) -> Iterator[_B]:
     """Apply a function to tasks, in order, giving each result as it is there.
 
-    Parameters
-    ----------
-    workers : int, map-like or dask.distributed.Client
-        How many processes, a function like :func:`map`, or a cluster's client.
-    function : callable
-        Picklable.
-    tasks : sequence
-        Picklable.
-
-    Yields
-    ------
-    object
-        Results in the order of the tasks.
-
-    Raises
-    ------
-    InputError
-        Fewer than one worker, or something else than the three.
-    LlmqError
-        A process was killed.
-
     Examples
     --------
     >>> list(mapped(1, abs, [-1, 2]))
@@ -57,23 +36,6 @@ def completed(
     workers: Workers, function: Callable[[_A], _B], tasks: Sequence[_A]
 ) -> Iterator[tuple[int, _B]]:
     """Apply a function to tasks, giving each result when it is there.
-
-    Parameters
-    ----------
-    workers, function, tasks
-        As in :func:`mapped`.
-
-    Yields
-    ------
-    tuple of (int, object)
-        Place of the task, and its result.
-
-    Raises
-    ------
-    InputError
-        Fewer than one worker, or something else than the three.
-    LlmqError
-        A process was killed.
 
     Examples
     --------

@@ -60,20 +60,7 @@ class Server(Protocol):
 
 
 def misshapen(view: View, batch: Batch) -> str | None:
-    """Name what is wrong with the rows of a plan.
-
-    Parameters
-    ----------
-    view : View
-        What the policy saw.
-    batch : Batch
-        What it returned.
-
-    Returns
-    -------
-    str or None
-        The rule, or None where each row is one of the view and named once.
-    """
+    """Name what is wrong with the rows of a plan."""
     n = len(view.row)
     if not len(batch.rows) == len(batch.tokens) == len(batch.reserve):
         return (
@@ -92,22 +79,7 @@ def misshapen(view: View, batch: Batch) -> str | None:
 
 
 def broken(server: Server, view: View, batch: Batch) -> str | None:
-    """Name the rule of the engine that a plan breaks.
-
-    Parameters
-    ----------
-    server : Server
-        The engine at the boundary.
-    view : View
-        What the policy saw.
-    batch : Batch
-        What it returned, with rows that exist.
-
-    Returns
-    -------
-    str or None
-        The rule, or None.
-    """
+    """Name the rule of the engine that a plan breaks."""
     engine, tokens = server.engine, sum(batch.tokens)
     if tokens > engine.token_budget:
         return f"{tokens} tokens exceed token_budget {engine.token_budget}"
@@ -147,29 +119,7 @@ class _Sealed(View):
 
 
 def ask(server: Server, plan: Planner, view: View, blocks: Blocks) -> Batch:
-    """Ask a policy for its plan.
-
-    Parameters
-    ----------
-    server : Server
-        The engine at the boundary.
-    plan : callable
-        The fill rule.
-    view : View
-        What the policy sees.
-    blocks : Blocks
-        The policy.
-
-    Returns
-    -------
-    Batch
-        Not yet checked.
-
-    Raises
-    ------
-    PolicyError
-        It read the output lengths without listing them in ``sees``.
-    """
+    """Ask a policy for its plan."""
     try:
         return plan(view, blocks, server.engine.chunk)
     except Exception as error:
@@ -191,20 +141,7 @@ def _peeks(plan: Planner, view: View, blocks: Blocks) -> bool:
 
 
 class Audit:
-    """A second look at every iteration of one engine.
-
-    Parameters
-    ----------
-    policy : Policy
-        A copy of it is kept as it is now.
-
-    Raises
-    ------
-    PolicyError
-        From its methods: the policy keeps something between calls.
-    InvariantError
-        From its methods: the engine is at fault.
-    """
+    """A second look at every iteration of one engine."""
 
     def __init__(self, policy: Policy) -> None:
         self.fault: str | None = None
@@ -218,19 +155,7 @@ class Audit:
         self.rows: dict[int, int] = {}
 
     def planned(self, server: Server, plan: Planner, view: View, batch: Batch) -> None:
-        """Plan again, and remember who is present.
-
-        Parameters
-        ----------
-        server : Server
-            The engine at the boundary.
-        plan : callable
-            The fill rule.
-        view : View
-            What the policy saw.
-        batch : Batch
-            What it returned.
-        """
+        """Plan again, and remember who is present."""
         if self.fault is not None:
             server.refuse(self.fault)
         for blocks in (server.blocks, server.job.policy.blocks, self.copy.blocks):
@@ -248,22 +173,17 @@ class Audit:
         self.rows = {row.index: row.prompt + row.output - 1 + server.lag for row in server.rows}
 
     def ended(self, server: Server) -> None:
-        """Look at an engine whose iteration has ended.
-
-        Parameters
-        ----------
-        server : Server
-            The engine.
-        """
+        """Look at an engine whose iteration has ended."""
         rows, block, tally = server.rows, server.engine.kv_block, server.tally
         total = server.engine.kv_blocks
         held = server.occupied()
         self.hold(server, server.clock >= self.last, "time went back")
         self.hold(server, server.free >= 0, "more KV blocks are held than there are")
         self.hold(
-            server, math.isinf(total) or server.free + held == total,
+            server,
+            math.isinf(total) or server.free + held == total,
             "free and held KV blocks do not make the total",
-        )  # fmt: skip
+        )
         self.hold(
             server, all(row.kv <= row.held * block for row in rows), "tokens without a KV block"
         )
@@ -282,51 +202,34 @@ class Audit:
         self.done += sum(need for index, need in self.rows.items() if index not in here)
         kept = sum(row.kv + row.host for row in rows)
         self.hold(
-            server, tally.tokens + tally.hits == self.done + kept + tally.recomputed,
+            server,
+            tally.tokens + tally.hits == self.done + kept + tally.recomputed,
             f"{tally.tokens} tokens processed, {tally.hits} found, {self.done} finished, "
             f"{kept} kept, {tally.recomputed} dropped",
-        )  # fmt: skip
+        )
 
     def over(self, server: Server) -> None:
-        """Look at an engine that is empty for good.
-
-        Parameters
-        ----------
-        server : Server
-            The engine.
-        """
+        """Look at an engine that is empty for good."""
         if server.blocks.route.moves:
             return
         arrival, finish = server.job.arrival, server.log.finish
         spent = math.fsum(finish[i] - arrival[i] for i in server.queue)
         slack = ROUNDING * max(1.0, spent, server.clock * len(server.queue))
         self.hold(
-            server, abs(spent - server.tally.presence) <= slack,
+            server,
+            abs(spent - server.tally.presence) <= slack,
             f"{server.tally.presence:.12g} request-seconds were summed, the requests spent "
             f"{spent:.12g}",
-        )  # fmt: skip
+        )
 
     def hold(self, server: Server, condition: bool, rule: str) -> None:
-        """Count a condition, and give up where it does not hold.
-
-        Parameters
-        ----------
-        server : Server
-            The engine.
-        condition : bool
-            What must be true.
-        rule : str
-            What is wrong if it is not.
-
-        Raises
-        ------
-        InvariantError
-            It does not hold.
-        """
+        """Count a condition, and give up where it does not hold."""
         server.tally.checks += 1
         if not condition:
             n = server.tally.iterations
             raise InvariantError(
                 f"iteration {n} (t = {server.clock:.6g} s): {rule}: a fault of llmq, please report",
-                iteration=n, time=server.clock, rule=rule,
-            )  # fmt: skip
+                iteration=n,
+                time=server.clock,
+                rule=rule,
+            )

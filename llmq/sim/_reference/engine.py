@@ -29,15 +29,6 @@ WAITS, LOST = 10_000, 10
 class ReferenceEngine(CountedMemory):
     """One engine that is advanced from boundary to boundary.
 
-    Parameters
-    ----------
-    job : Job
-        Engine, policy and requests.
-    log : Log
-        Where event times go.
-    audit : Audit, optional
-        Looks at every iteration again.
-
     Examples
     --------
     >>> from llmq.model.time.batchtime import BatchTime
@@ -76,68 +67,34 @@ class ReferenceEngine(CountedMemory):
     # ------------------------------------------------------------------------ what routers see
 
     def work(self, now: float) -> float:
-        """Outstanding tokens: of the requests sent here, those no finished iteration processed.
-
-        Parameters
-        ----------
-        now : float
-            Seconds, not before the last advance.
-
-        Returns
-        -------
-        float
-            Tokens.
-        """
+        """Outstanding tokens: of the requests sent here, those no finished iteration processed."""
         rows = sum(r.prompt + r.output - 1 + self.lag - r.kv - r.host for r in self.present())
         return float(rows)
 
     def present(self) -> list[Row]:
-        """Return everybody sent here who has not ended: in a batch, waiting or on the way.
-
-        Returns
-        -------
-        list of Row
-            Rows.
-        """
+        """Return everybody sent here who has not ended: in a batch, waiting or on the way."""
         waiting = [Row(i, self.job, 0) for i in self.queue[self.joined :]]
         return self.rows + waiting + [row for _, _, row in self.flights]
 
     def view(self, now: float) -> View:
-        """Show everybody sent here.
-
-        Parameters
-        ----------
-        now : float
-            Seconds, not before the last advance.
-
-        Returns
-        -------
-        View
-            As of the last iteration that has ended.
-        """
+        """Show everybody sent here."""
         return self._view(self.present(), now)
 
     def _view(self, rows: list[Row], time: float) -> View:
         return view_of(
-            rows, self.job, self.tally,
-            time=time, free=self.free, started=self.started, prefilled=self.prefilled,
-        )  # fmt: skip
+            rows,
+            self.job,
+            self.tally,
+            time=time,
+            free=self.free,
+            started=self.started,
+            prefilled=self.prefilled,
+        )
 
     # ---------------------------------------------------------------------------- moving on
 
     def advance(self, until: float) -> None:
-        """End every iteration that ends by ``until`` and start those that start before it.
-
-        Parameters
-        ----------
-        until : float
-            Seconds; infinite runs to empty.
-
-        Raises
-        ------
-        PolicyError
-            The policy broke a rule, or it deadlocked.
-        """
+        """End every iteration that ends by ``until`` and start those that start before it."""
         while (due := self.due()) < until or (self.running and due == until):
             if self.running:
                 self.complete()
@@ -147,26 +104,14 @@ class ReferenceEngine(CountedMemory):
             self.check_end()
 
     def check_end(self) -> None:
-        """Refuse to end while somebody is here.
-
-        Raises
-        ------
-        PolicyError
-            The policy deadlocked.
-        """
+        """Refuse to end while somebody is here."""
         if self.rows:
             self.refuse(f"waits with {len(self.rows)} requests present and names no wake-up time")
         if self.audit is not None:
             self.audit.over(self)
 
     def due(self) -> float:
-        """When something happens here next: an iteration ends or can start.
-
-        Returns
-        -------
-        float
-            Seconds; infinite if nothing will.
-        """
+        """When something happens here next: an iteration ends or can start."""
         if self.running:
             return self.clock
         next_ = self.flights[-1][0] if self.flights else math.inf
@@ -316,13 +261,7 @@ class ReferenceEngine(CountedMemory):
             self.audit.ended(self)
 
     def part(self, row: Row) -> None:
-        """Let a row go to another engine.
-
-        Parameters
-        ----------
-        row : Row
-            A live row.
-        """
+        """Let a row go to another engine."""
         self.rows.remove(row)
         self.free += row.held
         row.host, row.kv, row.held = row.kv + row.host, 0, 0
@@ -330,15 +269,7 @@ class ReferenceEngine(CountedMemory):
         row.served = False
 
     def land(self, row: Row, left: float, ready: float) -> None:
-        """Expect a row from another engine.
-
-        Parameters
-        ----------
-        row : Row
-            The row.
-        left, ready : float
-            When it left and when its KV will be here, seconds.
-        """
+        """Expect a row from another engine."""
         self.tally.moved += row.host
         self.flights.append((ready, left, row))
         self.flights.sort(key=lambda flight: (-flight[0], -flight[2].index))
@@ -357,22 +288,12 @@ class ReferenceEngine(CountedMemory):
     # ------------------------------------------------------------------------- keeping the rules
 
     def refuse(self, rule: str, cause: Exception | None = None) -> NoReturn:
-        """Give up: the policy broke a rule.
-
-        Parameters
-        ----------
-        rule : str
-            In words.
-        cause : Exception, optional
-            What it failed with.
-
-        Raises
-        ------
-        PolicyError
-            With policy, iteration, time and rule.
-        """
+        """Give up: the policy broke a rule."""
         name, n = self.job.policy.name, self.tally.iterations
         raise PolicyError(
             f"{name}, iteration {n} (t = {self.clock:.6g} s): {rule}",
-            policy=name, iteration=n, time=self.clock, rule=rule,
-        ) from cause  # fmt: skip
+            policy=name,
+            iteration=n,
+            time=self.clock,
+            rule=rule,
+        ) from cause

@@ -32,18 +32,6 @@ Timer = Callable[[Sequence[tuple[int, int]], Sequence[int], int], float]
 class KernelEngine(ReferenceEngine):
     """An engine timed by kernel tables.
 
-    Parameters
-    ----------
-    job : Job
-        Engine, policy and requests.
-    log : Log
-        Where event times go.
-    timer : callable
-        Seconds of an iteration from its chunks (tokens, cached), contexts and emitting rows; NaN
-        where it does not know.
-    prefix_hits : bool
-        Whether an evicted request finds its blocks again.
-
     Examples
     --------
     >>> from llmq.model.time.batchtime import BatchTime

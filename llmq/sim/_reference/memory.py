@@ -25,64 +25,23 @@ class CountedMemory:
     rows: list[Row]
 
     def planner(self) -> Planner | None:
-        """Return the fill rule of this memory.
-
-        Returns
-        -------
-        callable or None
-            None for the plain one, :func:`llmq.policies.contract.fill.plan`.
-        """
+        """Return the fill rule of this memory."""
         return None
 
     def reserve(self, row: Row, tokens: int, held: int) -> None:
-        """Let a request hold blocks.
-
-        Parameters
-        ----------
-        row : Row
-            Who is about to be served.
-        tokens : int
-            With how many tokens.
-        held : int
-            Blocks from now on.
-        """
+        """Let a request hold blocks."""
         self.free -= held - row.held
 
     def release(self, row: Row) -> None:
-        """Take the blocks of a request back.
-
-        Parameters
-        ----------
-        row : Row
-            Who.
-        """
+        """Take the blocks of a request back."""
         self.free += row.held
 
     def occupied(self) -> float:
-        """Count the blocks that somebody holds.
-
-        Returns
-        -------
-        float
-            Blocks.
-        """
+        """Count the blocks that somebody holds."""
         return sum(row.held for row in self.rows)
 
     def left_by(self, view: View, batch: Batch) -> float:
-        """Count the blocks that a plan leaves.
-
-        Parameters
-        ----------
-        view : View
-            What the policy saw.
-        batch : Batch
-            Its plan.
-
-        Returns
-        -------
-        float
-            Free blocks; negative if there are too few.
-        """
+        """Count the blocks that a plan leaves."""
         back = sum(int(view.held[i]) for i in batch.evict)
         pairs = zip(batch.rows, batch.reserve, strict=True)
         return self.free + back - sum(held - self.rows[i].held for i, held in pairs)

@@ -84,21 +84,6 @@ class _Fill(Fill):
 class PrefixEngine(ReferenceEngine):
     """One engine that finds KV blocks again.
 
-    Parameters
-    ----------
-    job : Job
-        Engine, policy and requests.
-    log : Log
-        Where event times go.
-    audit : Audit, optional
-        Looks at every iteration again.
-
-    Raises
-    ------
-    InputError
-        The policy moves KV in a way that is not covered, or the KV blocks do not divide the named
-        blocks.
-
     Examples
     --------
     >>> from llmq.model.time.batchtime import BatchTime
@@ -126,20 +111,7 @@ class PrefixEngine(ReferenceEngine):
     # ------------------------------------------------------------------------------- the blocks
 
     def names(self, row: Row, start: int, stop: int) -> list[int]:
-        """Name the full blocks of a request.
-
-        Parameters
-        ----------
-        row : Row
-            Who.
-        start, stop : int
-            First block, and the one after the last.
-
-        Returns
-        -------
-        list of int
-            Names.
-        """
+        """Name the full blocks of a request."""
         prefix, own = self.job.prefix, OWN - row.index * BLOCKS
         if prefix is None:
             return [own - j for j in range(start, stop)]
@@ -151,32 +123,13 @@ class PrefixEngine(ReferenceEngine):
         return given + [own - j for j in range(max(start, known), stop)]
 
     def lookup(self, row: Row) -> list[int]:
-        """Find the leading blocks of a request, all but its last token at most.
-
-        Parameters
-        ----------
-        row : Row
-            Who; it holds none.
-
-        Returns
-        -------
-        list of int
-            Blocks.
-        """
+        """Find the leading blocks of a request, all but its last token at most."""
         return self.pool.found(
             self.names(row, 0, (row.prompt + row.generated - 1) // self.engine.kv_block)
         )
 
     def fill(self, row: Row, tokens: int, held: int) -> None:
-        """Give a request blocks, and name those that its tokens fill.
-
-        Parameters
-        ----------
-        row : Row
-            Who.
-        tokens, held : int
-            What it has after the iteration: tokens, and blocks.
-        """
+        """Give a request blocks, and name those that its tokens fill."""
         pool = self.pool
         pool.grow(row.index, held)
         full = tokens // self.engine.kv_block
@@ -186,13 +139,7 @@ class PrefixEngine(ReferenceEngine):
     # ------------------------------------------------------ in the place of the plain memory
 
     def planner(self) -> Planner:
-        """Return the fill rule that looks new rows up.
-
-        Returns
-        -------
-        callable
-            It leaves the blocks as they are.
-        """
+        """Return the fill rule that looks new rows up."""
         make = partial(_Fill, server=self)
 
         def tried(view: View, blocks: Blocks, chunk: int) -> Batch:
@@ -202,17 +149,7 @@ class PrefixEngine(ReferenceEngine):
         return tried
 
     def reserve(self, row: Row, tokens: int, held: int) -> None:
-        """Let a request hold blocks; a new one begins with those that it finds.
-
-        Parameters
-        ----------
-        row : Row
-            Who is about to be served.
-        tokens : int
-            With how many tokens.
-        held : int
-            Blocks from now on.
-        """
+        """Let a request hold blocks; a new one begins with those that it finds."""
         if not row.held:
             blocks = self.lookup(row)
             self.pool.enter(row.index, blocks)
@@ -232,41 +169,16 @@ class PrefixEngine(ReferenceEngine):
             tally.shared += row.kv
 
     def release(self, row: Row) -> None:
-        """Take the blocks of a request back; they stay known.
-
-        Parameters
-        ----------
-        row : Row
-            Who.
-        """
+        """Take the blocks of a request back; they stay known."""
         self.pool.release(row.index)
         self.free = self.pool.free
 
     def occupied(self) -> float:
-        """Count the KV blocks that somebody holds, a shared one once.
-
-        Returns
-        -------
-        float
-            Blocks.
-        """
+        """Count the KV blocks that somebody holds, a shared one once."""
         return len({block for row in self.rows for block in self.pool.tables.get(row.index, ())})
 
     def left_by(self, view: View, batch: Batch) -> float:
-        """Count the KV blocks that a plan leaves: it was tried out on the blocks themselves.
-
-        Parameters
-        ----------
-        view : View
-            What the policy saw.
-        batch : Batch
-            Its plan.
-
-        Returns
-        -------
-        float
-            Never negative.
-        """
+        """Count the KV blocks that a plan leaves: it was tried out on the blocks themselves."""
         return 0.0
 
     def complete(self) -> None:
@@ -289,45 +201,18 @@ def _covered(job: Job) -> None:
             raise InputError(
                 f"prefix_cache: policy {name!r} {reason}, which a cache that finds blocks again "
                 "does not cover: leave prefix_cache out, or use sarathi, vllm, orca, slai",
-                field="prefix_cache", value=name,
-            )  # fmt: skip
+                field="prefix_cache",
+                value=name,
+            )
 
 
 def reference_engine(job: Job, log: Log, audit: Audit | None = None) -> ReferenceEngine:
-    """Make the reference simulator that an engine asks for.
-
-    Parameters
-    ----------
-    job : Job
-        Engine, policy and requests.
-    log : Log
-        Where event times go.
-    audit : Audit, optional
-        Looks at every iteration again.
-
-    Returns
-    -------
-    ReferenceEngine
-        With a prefix cache if the engine has one.
-    """
+    """Make the reference simulator that an engine asks for."""
     return (PrefixEngine if job.engine.prefix_cache else ReferenceEngine)(job, log, audit)
 
 
 def said_of_prefixes(engines: Sequence[Engine], traffic: object) -> tuple[str, ...]:
-    """Say what a run rests on where prompts could be shared.
-
-    Parameters
-    ----------
-    engines : sequence of Engine
-        What served.
-    traffic : Trace or Workload
-        Who came.
-
-    Returns
-    -------
-    tuple of str
-        Assumptions; none where there is neither a cache nor a name.
-    """
+    """Say what a run rests on where prompts could be shared."""
     named = isinstance(traffic, Trace) and traffic.prefix is not None
     if not any(engine.prefix_cache for engine in engines):
         said = "no prefix cache: prompt blocks that the trace repeats are computed again"

@@ -22,11 +22,6 @@ __all__ = ["Pool"]
 class Pool:
     """The KV blocks of one engine.
 
-    Parameters
-    ----------
-    total : float
-        Blocks; infinite without a limit.
-
     Examples
     --------
     >>> pool = Pool(3)
@@ -51,18 +46,7 @@ class Pool:
     # ------------------------------------------------------------------------- what requests do
 
     def found(self, names: Sequence[int]) -> list[int]:
-        """Find the leading blocks that are known.
-
-        Parameters
-        ----------
-        names : sequence of int
-            Names of the blocks, in order.
-
-        Returns
-        -------
-        list of int
-            Blocks, up to the first name that nobody knows.
-        """
+        """Find the leading blocks that are known."""
         blocks = []
         for name in names:
             here = self.known.get(name)
@@ -72,30 +56,11 @@ class Pool:
         return blocks
 
     def in_use(self, blocks: Sequence[int]) -> int:
-        """Count the blocks that somebody holds.
-
-        Parameters
-        ----------
-        blocks : sequence of int
-            Blocks.
-
-        Returns
-        -------
-        int
-            Those that need no room.
-        """
+        """Count the blocks that somebody holds."""
         return sum(self.users[block] > 0 for block in blocks)
 
     def enter(self, row: int, blocks: Sequence[int]) -> None:
-        """Let a request begin with blocks that it found.
-
-        Parameters
-        ----------
-        row : int
-            Who.
-        blocks : sequence of int
-            From :meth:`found`.
-        """
+        """Let a request begin with blocks that it found."""
         places = []
         for block in blocks:
             if not self.users[block]:
@@ -106,15 +71,7 @@ class Pool:
             self.undo.append(lambda: self._leave(row, blocks, places))
 
     def grow(self, row: int, size: int) -> None:
-        """Give a request more blocks.
-
-        Parameters
-        ----------
-        row : int
-            Who.
-        size : int
-            Blocks it holds from now on.
-        """
+        """Give a request more blocks."""
         if row not in self.tables:
             self.enter(row, ())
         table = self.tables[row]
@@ -124,15 +81,7 @@ class Pool:
                 self.undo.append(table.pop)
 
     def call(self, row: int, names: Sequence[int]) -> None:
-        """Name the next blocks of a request: their tokens are all there.
-
-        Parameters
-        ----------
-        row : int
-            Who.
-        names : sequence of int
-            Names of the blocks after those that have one.
-        """
+        """Name the next blocks of a request: their tokens are all there."""
         table, start = self.tables[row], self.named[row]
         for block, name in zip(table[start : start + len(names)], names, strict=True):
             self.name[block] = name
@@ -142,13 +91,7 @@ class Pool:
             self.undo.append(lambda: self._uncall(row, start, names))
 
     def release(self, row: int) -> None:
-        """Take the blocks of a request back.
-
-        Parameters
-        ----------
-        row : int
-            Who; nothing happens if it holds none.
-        """
+        """Take the blocks of a request back."""
         if row not in self.tables:
             return
         table, named = self.tables.pop(row), self.named.pop(row)
@@ -163,13 +106,7 @@ class Pool:
 
     @contextmanager
     def trial(self) -> Iterator[None]:
-        """Undo at the end what is done inside.
-
-        Yields
-        ------
-        None
-            To the trial.
-        """
+        """Undo at the end what is done inside."""
         self.undo = []
         try:
             yield
@@ -266,13 +203,7 @@ class Pool:
         self.free += 1
 
     def faults(self) -> str | None:
-        """Count everything again.
-
-        Returns
-        -------
-        str or None
-            What is wrong.
-        """
+        """Count everything again."""
         held: dict[int, int] = {}
         for table in self.tables.values():
             for block in table:

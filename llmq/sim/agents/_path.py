@@ -44,24 +44,17 @@ EVENTS = ("prefill_end", "first_token", "finish")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AgentPath:
-    """What happened on one path.
+    """What happened on one path."""
 
-    Parameters
-    ----------
-    release, prefill_end, first_token, finish : ndarray, shape (n, calls)
-        Seconds; NaN where an agent makes fewer calls.
-    tallies : tuple of Tally
-        Sums by station.
-    steps : tuple of (ndarray, ndarray)
-        By station: ends of the iterations, seconds, and the tokens of live and finished calls that
-        were processed by then.
-    """
-
+    # release, prefill_end, first_token, finish: seconds; NaN where an agent makes fewer
+    # calls; shape (n, calls)
     release: Floats
     prefill_end: Floats
     first_token: Floats
     finish: Floats
-    tallies: tuple[Tally, ...]
+    tallies: tuple[Tally, ...]  # sums by station
+    # by station: ends of the iterations, seconds, and the tokens of live and finished calls
+    # that were processed by then; (ndarray, ndarray)
     steps: tuple[tuple[Floats, Floats], ...]
 
 
@@ -71,31 +64,7 @@ def serve_agents(
     policies: Mapping[str, Policy],
     choice: Choice = "auto",
 ) -> AgentPath:
-    """Serve agents to the last token of their last call.
-
-    Parameters
-    ----------
-    trace : AgentTrace
-        The agents.
-    engines : mapping of str to Engine
-        Stations, with the token budgets the policies ask for.
-    policies : mapping of str to Policy
-        The policy of each station.
-    choice : {"auto", "calendar", "window", "reference"}
-        Which simulator; "auto" takes the fastest that each station allows.
-
-    Returns
-    -------
-    AgentPath
-        Event times and sums.
-
-    Raises
-    ------
-    NotTogetherError
-        The calendar was asked for where decodes do not advance together.
-    PolicyError
-        A policy broke a rule.
-    """
+    """Serve agents to the last token of their last call."""
     order = {"auto": ("calendar", "window", "reference")}.get(choice, (choice,))
     for first in range(len(order)):
         makers = [_maker(policies[name], engine, order[first:]) for name, engine in engines.items()]
@@ -164,9 +133,11 @@ class _Loop:
             next_ = agent.successors
             self.after.append([[place[x] for x in next_[call]] for call in place])
             self.where.append(
-                [(stations.index(made.station), codes[call_class(name, call)])
-                 for call, made in agent.calls.items()]
-            )  # fmt: skip
+                [
+                    (stations.index(made.station), codes[call_class(name, call)])
+                    for call, made in agent.calls.items()
+                ]
+            )
             awaits.append([len(made.after) for made in agent.calls.values()])
         self.awaits = [list(awaits[k]) for k in self.kind]
         came = trace.arrival.tolist()
@@ -251,8 +222,9 @@ class _Loop:
         agent, call = np.array(self.sent).T
         tables = {}
         for name, column in (
-            ("release", self.arrival), *((event, getattr(self.log, event)) for event in EVENTS),
-        ):  # fmt: skip
+            ("release", self.arrival),
+            *((event, getattr(self.log, event)) for event in EVENTS),
+        ):
             tables[name] = np.full(self.trace.prompt.shape, np.nan)
             tables[name][agent, call] = column
         steps = tuple((np.array(t), np.array(d, dtype=np.float64)) for t, d in self.steps)

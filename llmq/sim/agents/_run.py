@@ -161,8 +161,9 @@ class AgentRun:
             raise UnstableError(
                 f"mean {name.upper()} does not exist: {self.verdict.sentence}. See run.verdict; "
                 f"run.metric({name!r}, anyway=True) gives the value of this finite run",
-                margin=1 / load if load > 0 else math.inf, metric=name,
-            )  # fmt: skip
+                margin=1 / load if load > 0 else math.inf,
+                metric=name,
+            )
         window = slice(*self.measured)
         short = self.verdict.short and not (self.finite or anyway)
         if call is None:
@@ -173,10 +174,13 @@ class AgentRun:
             return Metric(name, np.where(mine, values, np.nan)[:, window], self.look, short)
         code, c = self._call(agent, call)
         times = RequestTimes(
-            arrival=self.release[:, :, c], prefill_end=self.prefill_end[:, :, c],
-            first_token=self.first_token[:, :, c], finish=self.finish[:, :, c],
-            output=np.maximum(self.output[:, :, c], 1), reasoning=self.reasoning[:, :, c],
-        )  # fmt: skip
+            arrival=self.release[:, :, c],
+            prefill_end=self.prefill_end[:, :, c],
+            first_token=self.first_token[:, :, c],
+            finish=self.finish[:, :, c],
+            output=np.maximum(self.output[:, :, c], 1),
+            reasoning=self.reasoning[:, :, c],
+        )
         mine = self.klass == code
         values = np.where(mine, _METRICS[name](times), np.nan)
         return Metric(name, values[:, window], self.look, short)

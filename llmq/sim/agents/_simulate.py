@@ -160,8 +160,9 @@ def _as_run_by(name: str, engine: Engine, policy: Policy) -> Engine:
         raise InputError(
             f"station {name!r} finds cached blocks again, but calls of agents share no cache: "
             "leave prefix_cache out",
-            field="prefix_cache", value=name,
-        )  # fmt: skip
+            field="prefix_cache",
+            value=name,
+        )
     return effective(engine, policy)
 
 
@@ -192,10 +193,15 @@ def _as_run(
     measured = _measured(arrival, end, warmup, relax, whole=finite)
     names = tuple(task.engines)
     return AgentRun(
-        agents=kinds, engines=task.engines, **tables,
+        agents=kinds,
+        engines=task.engines,
+        **tables,
         policies={name: task.policies[name].name for name in names},
-        tallies=tuple(path.tallies for path in paths), steps=tuple(path.steps for path in paths),
-        measured=measured, finite=finite, load=load,
+        tallies=tuple(path.tallies for path in paths),
+        steps=tuple(path.steps for path in paths),
+        measured=measured,
+        finite=finite,
+        load=load,
         # Given agents are as many as they are.
         verdict=judge(slopes(arrival, end, end, measured), bounds, None if finite else relax),
         look=relax.look if math.isfinite(relax.look) else 0.0,
@@ -207,10 +213,13 @@ def _as_run(
         ),
         source="",
         provenance=provenance(
-            entropy=root.entropy, engines=dict(task.engines), policies=dict(task.policies),
-            replications=len(paths), agents=arrival.shape[1],
+            entropy=root.entropy,
+            engines=dict(task.engines),
+            policies=dict(task.policies),
+            replications=len(paths),
+            agents=arrival.shape[1],
         ),
-    )  # fmt: skip
+    )
 
 
 def _relaxation(traffic: AgentWorkload | AgentTrace, tables: Any, load: float) -> Relaxation:

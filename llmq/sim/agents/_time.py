@@ -17,16 +17,6 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 def level_of(time: Floats, change: Floats) -> tuple[Floats, Floats]:
     """Sum up changes.
 
-    Parameters
-    ----------
-    time, change : ndarray, shape (changes,)
-        When, in any order, and by how much.
-
-    Returns
-    -------
-    time, level : ndarray, shape (events,)
-        Ascending, one entry for each time; empty without changes.
-
     Examples
     --------
     >>> level_of(np.array([2.0, 0.0, 2.0]), np.array([1.0, 5.0, -2.0]))

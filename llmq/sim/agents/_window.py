@@ -26,18 +26,6 @@ __all__ = ["WindowEngine", "can_window"]
 def can_window(policy: Policy, engine: Engine) -> bool:
     """Whether the rows behind a full budget of their class cannot matter.
 
-    Parameters
-    ----------
-    policy : Policy
-        The policy.
-    engine : Engine
-        The engine.
-
-    Returns
-    -------
-    bool
-        False also where it is not known.
-
     Examples
     --------
     >>> from llmq.model.time.batchtime import BatchTime
@@ -55,13 +43,6 @@ def can_window(policy: Policy, engine: Engine) -> bool:
 
 class WindowEngine(ReferenceEngine):
     """One engine that is advanced from boundary to boundary.
-
-    Parameters
-    ----------
-    job : Job
-        Engine, policy and requests; see :func:`can_window`.
-    log : Log
-        Where event times go.
 
     Examples
     --------
@@ -87,13 +68,7 @@ class WindowEngine(ReferenceEngine):
         self.fresh: dict[int, int] = {}
 
     def send(self, i: int) -> None:
-        """Let a request queue up.
-
-        Parameters
-        ----------
-        i : int
-            The request; it comes after those sent before.
-        """
+        """Let a request queue up."""
         klass = self.job.klass[i]
         self.lines.setdefault(klass, deque()).append(i)
         self._let_in(klass)

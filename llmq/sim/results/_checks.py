@@ -56,20 +56,7 @@ class Parts(Protocol):
 
 
 def check_run(run: Parts, policy: Policy | None = None) -> None:
-    """Check a run.
-
-    Parameters
-    ----------
-    run : Run
-        The result of a simulation.
-    policy : Policy, optional
-        By which it was served: then the price of the work counts the chunk, where it is a limit.
-
-    Raises
-    ------
-    InvariantError
-        An invariant is broken; names it, with replication and engine.
-    """
+    """Check a run."""
     times = run.requests
     _hold(np.all(np.isfinite(times.finish)), "a request never finished")
     slack = ROUNDING * np.maximum(1.0, times.finish)

@@ -58,9 +58,19 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "anew", "burst_share", "burstiness", "company", "quantile_of_t", "queue_error", "ratio_error",
-    "ratio_half", "tails", "too_few", "wider", "wilson",
-]  # fmt: skip
+    "anew",
+    "burst_share",
+    "burstiness",
+    "company",
+    "quantile_of_t",
+    "queue_error",
+    "ratio_error",
+    "ratio_half",
+    "tails",
+    "too_few",
+    "wider",
+    "wilson",
+]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -83,18 +93,6 @@ MANY = 400.0
 def quantile_of_t(degrees: int, level: float = 0.95) -> float:
     """Two-sided quantile of Student's law.
 
-    Parameters
-    ----------
-    degrees : int
-        Degrees of freedom.
-    level : float
-        Confidence.
-
-    Returns
-    -------
-    float
-        Standard errors.
-
     Examples
     --------
     >>> quantile_of_t(9)
@@ -107,18 +105,6 @@ def quantile_of_t(degrees: int, level: float = 0.95) -> float:
 
 def wider(values: Floats, level: float = 0.95) -> float:
     """By how much Student's interval grows where values are skewed.
-
-    Parameters
-    ----------
-    values : ndarray, shape (n,)
-        Independent observations.
-    level : float
-        Confidence.
-
-    Returns
-    -------
-    float
-        Factor of ``t`` for the wider side, at least 1.
 
     Examples
     --------
@@ -137,18 +123,6 @@ def wider(values: Floats, level: float = 0.95) -> float:
 
 def ratio_error(total: Floats, count: Floats, *, path: bool) -> float:
     """Estimate the standard error of a ratio of sums over clusters.
-
-    Parameters
-    ----------
-    total, count : ndarray, shape (k,)
-        Sum and number of the observations of each cluster.
-    path : bool
-        They are consecutive batches of one path: allow for the correlation of successive ones.
-
-    Returns
-    -------
-    float
-        Infinite for fewer than two clusters.
 
     Examples
     --------
@@ -170,18 +144,6 @@ def ratio_error(total: Floats, count: Floats, *, path: bool) -> float:
 def ratio_half(total: Floats, count: Floats, *, path: bool) -> float:
     """Half width of the 95 % interval of a ratio of sums over clusters.
 
-    Parameters
-    ----------
-    total, count : ndarray, shape (k,)
-        Sum and number of the observations of each cluster.
-    path : bool
-        They are consecutive batches of one path.
-
-    Returns
-    -------
-    float
-        The wider side where clusters are skewed; infinite for fewer than two.
-
     Examples
     --------
     >>> ratio_half(np.array([1.0, 2.0, 3.0]), np.ones(3), path=False)
@@ -197,18 +159,6 @@ def ratio_half(total: Floats, count: Floats, *, path: bool) -> float:
 def burstiness(share: float, look: float) -> float:
     """Variance of a share of waits beyond a level, relative to that of independent ones.
 
-    Parameters
-    ----------
-    share : float
-        Beyond the level.
-    look : float
-        Observations after which the queue looks anew.
-
-    Returns
-    -------
-    float
-        ``2 * look`` for a share near 0, less for larger ones.
-
     Examples
     --------
     >>> burstiness(0.5, 10.0), burstiness(0.01, 10.0), burstiness(0.0, 10.0)
@@ -221,18 +171,6 @@ def burstiness(share: float, look: float) -> float:
 
 def company(rows: Sequence[Floats], crowd: float) -> float:
     """Variance of a mean rank of requests that decode together, relative to independent ones.
-
-    Parameters
-    ----------
-    rows : sequence of ndarray
-        Observations in order, of each cluster.
-    crowd : float
-        Observations within the mean residual decode of a request.
-
-    Returns
-    -------
-    float
-        Near 1 where requests have nothing in common; 0 where no window fits into a cluster.
 
     Examples
     --------
@@ -257,20 +195,6 @@ def company(rows: Sequence[Floats], crowd: float) -> float:
 def anew(rows: Sequence[Floats], look: float, crowd: float) -> float:
     """Count the observations after which a latency looks anew.
 
-    Parameters
-    ----------
-    rows : sequence of ndarray
-        Observations in order, of each cluster.
-    look : float
-        Observations after which the queue looks anew; 0 where that is not known.
-    crowd : float
-        Observations within the mean residual decode of a request.
-
-    Returns
-    -------
-    float
-        Those of the queue, or of the requests that decode together if these are more.
-
     Examples
     --------
     >>> waves = np.repeat([1.0, -1.0, 1.0, -1.0], 25)
@@ -282,18 +206,6 @@ def anew(rows: Sequence[Floats], look: float, crowd: float) -> float:
 
 def queue_error(rows: Sequence[Floats], look: float) -> float:
     """Return the least standard error of a mean of waits in a queue.
-
-    Parameters
-    ----------
-    rows : sequence of ndarray
-        Observations in order, of each cluster.
-    look : float
-        Observations after which the queue looks anew; 0 where that is not known.
-
-    Returns
-    -------
-    float
-        0 where neighbours have nothing in common, or no look is known.
 
     Examples
     --------
@@ -311,18 +223,6 @@ def queue_error(rows: Sequence[Floats], look: float) -> float:
 
 def wilson(share: float, seen: float) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share.
-
-    Parameters
-    ----------
-    share : float
-        What was seen.
-    seen : float
-        Independent observations.
-
-    Returns
-    -------
-    tuple of float
-        Its ends.
 
     Examples
     --------
@@ -354,20 +254,6 @@ def _below(cases: float, mean: float, burst: float, *, strict: bool = False) -> 
 
 def burst_share(hits: float, n: int, look: float) -> tuple[float, float]:
     """Return the 95 % interval of a rare share whose cases come in bursts.
-
-    Parameters
-    ----------
-    hits : float
-        Cases.
-    n : int
-        Observations.
-    look : float
-        Observations after which the queue looks anew; 0 where that is not known.
-
-    Returns
-    -------
-    tuple of float
-        Smallest and largest share. Bursts of one case make it Wilson's.
 
     Examples
     --------
@@ -416,20 +302,6 @@ def _rare(share: float, n: float, look: float) -> tuple[float, float]:
 def too_few(share: float, n: int, look: float) -> str:
     """Say how many observations the interval of a quantile takes.
 
-    Parameters
-    ----------
-    share : float
-        Of the observations beyond the quantile.
-    n : int
-        Observations that there are.
-    look : float
-        Observations after which the queue looks anew.
-
-    Returns
-    -------
-    str
-        To be added to the method of an estimate; nothing where more of them would not help.
-
     Examples
     --------
     >>> too_few(0.01, 2000, 20.0), too_few(0.01, 100_000, 20.0)
@@ -453,23 +325,6 @@ def tails(
     share: float, beyond: Floats, count: Floats, *, path: bool, look: float = 0.0
 ) -> tuple[float, float]:
     """Interval of the share of observations beyond a quantile.
-
-    Parameters
-    ----------
-    share : float
-        What lies beyond it, between 0 and 1.
-    beyond, count : ndarray, shape (k,)
-        Observations beyond the estimated quantile, and all observations, of each cluster.
-    path : bool
-        They are consecutive batches of one path.
-    look : float
-        Observations after which the queue looks anew; 0 where that is not known.
-
-    Returns
-    -------
-    tuple of float
-        Largest and smallest share: the quantiles there are the ends of the interval. (1, 0) for
-        fewer than three clusters.
 
     Examples
     --------

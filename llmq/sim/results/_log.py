@@ -21,11 +21,6 @@ __all__ = ["Ends", "Job", "Log", "Tally"]
 class Ends(list[float]):
     """Finish times that remember which were written since one looked.
 
-    Parameters
-    ----------
-    n : int
-        Requests; none has ended.
-
     Examples
     --------
     >>> ends = Ends(3)
@@ -45,139 +40,67 @@ class Ends(list[float]):
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over the iterations of one engine.
+    """Sums over the iterations of one engine."""
 
-    Parameters
-    ----------
-    iterations : int
-        Iterations.
-    tokens : int
-        Tokens processed, recomputed ones included.
-    kv_area : float
-        KV tokens held by the served rows, summed over iterations.
-    busy : float
-        Seconds in iterations.
-    evictions : int
-        Evictions.
-    recomputed : int
-        Tokens whose KV was dropped.
-    presence : float
-        Request-seconds in the system, summed iteration by iteration (reference only).
-    clock : float
-        End of the last iteration that was started, seconds.
-    last : int
-        Tokens of that iteration.
-    swapped : int
-        KV tokens moved to the host or back.
-    moved : int
-        KV tokens that came from another engine.
-    checks : int
-        Conditions that an audit looked at (``check=True``).
-    hits : int
-        Tokens whose KV was found in the prefix cache, after evictions too.
-    asked, shared : int
-        Prompt tokens of the requests that a prefix cache let in for the first time, and those of
-        them that it found.
-    """
-
-    iterations: int = 0
-    tokens: int = 0
-    kv_area: float = 0.0
-    busy: float = 0.0
-    evictions: int = 0
-    recomputed: int = 0
+    iterations: int = 0  # iterations
+    tokens: int = 0  # tokens processed, recomputed ones included
+    kv_area: float = 0.0  # KV tokens held by the served rows, summed over iterations
+    busy: float = 0.0  # seconds in iterations
+    evictions: int = 0  # evictions
+    recomputed: int = 0  # tokens whose KV was dropped
+    # request-seconds in the system, summed iteration by iteration (reference only)
     presence: float = 0.0
-    clock: float = 0.0
-    last: int = 0
-    swapped: int = 0
-    moved: int = 0
-    checks: int = 0
-    hits: int = 0
+    clock: float = 0.0  # end of the last iteration that was started, seconds
+    last: int = 0  # tokens of that iteration
+    swapped: int = 0  # KV tokens moved to the host or back
+    moved: int = 0  # KV tokens that came from another engine
+    checks: int = 0  # conditions that an audit looked at (``check=True``)
+    hits: int = 0  # tokens whose KV was found in the prefix cache, after evictions too
+    # asked, shared: prompt tokens of the requests that a prefix cache let in for the first
+    # time, and those of them that it found
     asked: int = 0
     shared: int = 0
 
     def rest(
         self, iterations: int, tokens: int, kv_area: float, busy: float, clock: float, last: int
     ) -> None:
-        """Take over the sums that a loop keeps in its own variables.
-
-        Parameters
-        ----------
-        iterations, tokens, kv_area, busy, clock, last
-            As above.
-        """
+        """Take over the sums that a loop keeps in its own variables."""
         self.iterations, self.tokens, self.kv_area = iterations, tokens, float(kv_area)
         self.busy, self.clock, self.last = busy, clock, last
 
 
 @dataclass(slots=True)
 class Log:
-    """Event times of every request, seconds; NaN where it did not happen.
+    """Event times of every request, seconds; NaN where it did not happen."""
 
-    Parameters
-    ----------
-    prefill_end, first_token, finish : list of float
-        One entry for each request of the trace.
-    boundary, resumed : list of float
-        When the reasoning ended, and when the request was first served after that (only requests
-        that reason).
-    tokens : list of list of float, optional
-        Time of every token, where asked for.
-    """
-
+    # prefill_end, first_token, finish: one entry for each request of the trace
     prefill_end: list[float]
     first_token: list[float]
     finish: list[float]
+    # boundary, resumed: when the reasoning ended, and when the request was first served after
+    # that (only requests that reason)
     boundary: list[float]
     resumed: list[float]
-    tokens: list[list[float]] | None = None
+    tokens: list[list[float]] | None = None  # time of every token, where asked for
 
     @classmethod
     def empty(cls, n: int, *, tokens: bool = False) -> Log:
-        """Return a log in which nothing has happened.
-
-        Parameters
-        ----------
-        n : int
-            Requests.
-        tokens : bool
-            Keep every token time.
-
-        Returns
-        -------
-        Log
-            Ready to be written.
-        """
+        """Return a log in which nothing has happened."""
         a, b, c, d, e = ([math.nan] * n for _ in range(5))
         return cls(a, b, c, d, e, [[] for _ in range(n)] if tokens else None)
 
 
 @dataclass(slots=True)
 class Job:
-    """What an engine needs to know of the trace, as plain lists.
+    """What an engine needs to know of the trace, as plain lists."""
 
-    Parameters
-    ----------
-    engine : Engine
-        The engine, with the token budget the policy asks for.
-    policy : Policy
-        The policy.
-    arrival : list of float
-        Seconds.
-    prompt, output, hidden, klass : list of int
-        Tokens, and class codes.
-    classes : tuple of str
-        Class names by code.
-    prefix : Prefix, optional
-        Names of the prompt blocks that requests share.
-    """
-
-    engine: Engine
-    policy: Policy
-    arrival: list[float]
+    engine: Engine  # the engine, with the token budget the policy asks for
+    policy: Policy  # the policy
+    arrival: list[float]  # seconds
+    # prompt, output, hidden, klass: tokens, and class codes
     prompt: list[int]
     output: list[int]
     hidden: list[int]
     klass: list[int] = field(default_factory=list)
-    classes: tuple[str, ...] = ()
-    prefix: Prefix | None = None
+    classes: tuple[str, ...] = ()  # class names by code
+    prefix: Prefix | None = None  # names of the prompt blocks that requests share

@@ -31,25 +31,7 @@ def by_window(
     engines: tuple[Engine, ...],
     eligible: Sequence[npt.NDArray[np.bool_]] | None = None,
 ) -> Verdict:
-    """Look at the busiest window of a trace.
-
-    Parameters
-    ----------
-    verdict : Verdict
-        On the whole trace.
-    trace : Trace
-        The requests.
-    engines : tuple of Engine
-        The fleet.
-    eligible : sequence of ndarray of bool, optional
-        Which engines may serve a class of the trace; all of them if not given.
-
-    Returns
-    -------
-    Verdict
-        Overloaded where the window is, and its sentence names the window; the same where no window
-        is busier than the whole, or where requests find their prompts in a cache.
-    """
+    """Look at the busiest window of a trace."""
     if not trace.span > 0 or any(one.prefix_cache for one in engines):
         return verdict
     window = busiest(trace, engines[0], usual(trace, engines[0]))
@@ -65,7 +47,10 @@ def by_window(
     if load > 1:
         words = f"load {load:.3g} > 1 under any policy at these settings {where}"
         return dataclasses.replace(
-            verdict, status="overloaded", load=load, load_inner=inner,
+            verdict,
+            status="overloaded",
+            load=load,
+            load_inner=inner,
             sentence=f"{words}; {verdict.load:.3g} over the whole trace",
-        )  # fmt: skip
+        )
     return dataclasses.replace(verdict, sentence=f"{verdict.sentence}; load {load:.3g} {where}")

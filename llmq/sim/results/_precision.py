@@ -33,42 +33,20 @@ Enough = float | Callable[..., bool]
 def lengthened(
     make: Callable[[int, int], Run | Summary], paths: int, requests: int, enough: Enough, most: int
 ) -> Run | Summary:
-    """Simulate longer and longer.
-
-    Parameters
-    ----------
-    make : callable
-        Simulates so many paths of so many requests.
-    paths, requests : int
-        First try.
-    enough : float or callable
-        Relative half width of the mean TTFT and TPOT; or a function of the result that says
-        whether it will do, which is asked also where the verdict is undecided.
-    most : int
-        Requests of all paths together.
-
-    Returns
-    -------
-    Run or Summary
-        The first that is overloaded, or decided and precise enough; or the longest within ``most``,
-        with an assumption that says what is missing.
-
-    Raises
-    ------
-    InputError
-        A precision that is not positive, or ``most`` below the first try.
-    """
+    """Simulate longer and longer."""
     if not callable(enough) and not 0 < enough < math.inf:
         raise InputError(
             f"precision must be a relative half width > 0 such as 0.05, or a function of the run, "
             f"got {enough!r}",
-            field="precision", value=enough,
-        )  # fmt: skip
+            field="precision",
+            value=enough,
+        )
     if most < paths * requests:
         raise InputError(
             f"most={most} is less than {paths} x {requests} requests: raise it or ask for fewer",
-            field="most", value=most,
-        )  # fmt: skip
+            field="most",
+            value=most,
+        )
     if not callable(enough):
         paths = max(paths, min(LEAST, most // requests))
     while True:

@@ -29,20 +29,6 @@ TAU = 0.1
 def qoe_of(tokens: npt.ArrayLike, tau: float, start: float | None = None) -> float:
     """Quality of experience of one answer.
 
-    Parameters
-    ----------
-    tokens : array_like, shape (n,)
-        Times of its visible tokens, seconds.
-    tau : float
-        Seconds a reader takes for a token.
-    start : float, optional
-        When the reader expects the first one; when it came if not given.
-
-    Returns
-    -------
-    float
-        Between 0 and 1.
-
     Examples
     --------
     >>> qoe_of([0, 1, 2, 6, 7], tau=1.0), qoe_of([0, 1, 2, 6, 7], tau=2.0)
@@ -59,26 +45,6 @@ def qoe_of(tokens: npt.ArrayLike, tau: float, start: float | None = None) -> flo
 
 def qoe(times: RequestTimes, tau: float = TAU, grace: float | None = None) -> Floats:
     """Quality of experience of every request.
-
-    Parameters
-    ----------
-    times : RequestTimes
-        With token times.
-    tau : float
-        Seconds a reader takes for a token.
-    grace : float, optional
-        Seconds after the end of the reasoning at which the answer is expected; if not given it is
-        expected when it comes.
-
-    Returns
-    -------
-    ndarray, shape of ``times.arrival``
-        Between 0 and 1; NaN for a request that has not finished.
-
-    Raises
-    ------
-    InputError
-        Token times were not recorded, or ``tau`` is not positive.
 
     Examples
     --------
@@ -105,44 +71,12 @@ def qoe(times: RequestTimes, tau: float = TAU, grace: float | None = None) -> Fl
 
 
 def reasoning(times: RequestTimes) -> Floats:
-    """Time from arrival to the last reasoning token.
-
-    Parameters
-    ----------
-    times : RequestTimes
-        When things happened.
-
-    Returns
-    -------
-    ndarray, shape of ``times.arrival``
-        Seconds; NaN for a request that does not reason.
-
-    Raises
-    ------
-    InputError
-        It was not recorded.
-    """
+    """Time from arrival to the last reasoning token."""
     return _event(times.boundary) - times.arrival
 
 
 def blocking(times: RequestTimes) -> Floats:
-    """Time from the last reasoning token to the start of the iteration that goes on.
-
-    Parameters
-    ----------
-    times : RequestTimes
-        When things happened.
-
-    Returns
-    -------
-    ndarray, shape of ``times.arrival``
-        Seconds; NaN for a request that does not reason.
-
-    Raises
-    ------
-    InputError
-        It was not recorded.
-    """
+    """Time from the last reasoning token to the start of the iteration that goes on."""
     return _event(times.resumed) - _event(times.boundary)
 
 

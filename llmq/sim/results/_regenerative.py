@@ -50,38 +50,16 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cycles:
-    """Where each path starts anew.
+    """Where each path starts anew."""
 
-    Parameters
-    ----------
-    of : ndarray of int, shape (replications, n)
-        Cycle of each request, counted through all paths.
-    path : ndarray of int, shape (cycles,)
-        Path of each cycle.
-    counted : ndarray of bool, shape (cycles,)
-        Whether it began in time and ended.
-    cut : int
-        Paths whose last cycle that began in time did not end.
-    """
-
-    of: Ints
-    path: Ints
-    counted: npt.NDArray[np.bool_]
-    cut: int
+    of: Ints  # cycle of each request, counted through all paths; shape (replications, n)
+    path: Ints  # path of each cycle; shape (cycles,)
+    counted: npt.NDArray[np.bool_]  # whether it began in time and ended; shape (cycles,)
+    cut: int  # paths whose last cycle that began in time did not end
 
 
 def cycles(arrival: Floats, finish: Floats) -> Cycles:
     """Find the requests that arrive at an empty system.
-
-    Parameters
-    ----------
-    arrival, finish : ndarray, shape (replications, n)
-        Seconds, by arrival.
-
-    Returns
-    -------
-    Cycles
-        In order.
 
     Examples
     --------
@@ -107,25 +85,6 @@ def cycles(arrival: Floats, finish: Floats) -> Cycles:
 def ratio(found: Cycles, total: Floats, count: Floats, *, least: int = LEAST) -> Estimate:
     """Estimate a mean from cycles.
 
-    Parameters
-    ----------
-    found : Cycles
-        Where each path starts anew.
-    total, count : ndarray, shape (replications, n)
-        What each request adds to the sum, and to the number it is divided by.
-    least : int
-        Fewest cycles for an interval.
-
-    Returns
-    -------
-    Estimate
-        ``n`` is the number of cycles.
-
-    Raises
-    ------
-    InputError
-        Too few cycles, cycles that do not end, or cycles that depend on each other.
-
     Examples
     --------
     >>> import numpy as np
@@ -141,7 +100,7 @@ def ratio(found: Cycles, total: Floats, count: Floats, *, least: int = LEAST) ->
             f"{int(BEGIN * n)} of {n}: the last cycle is cut off, which biases the estimate. "
             "Simulate longer paths (requests=), or use run.metric(), which needs no empty system",
             cut=found.cut,
-        )  # fmt: skip
+        )
     keep, of = found.counted, found.of.ravel()
     y: Floats = np.bincount(of, total.ravel(), len(keep)).astype(np.float64)
     m: Floats = np.bincount(of, count.ravel(), len(keep)).astype(np.float64)

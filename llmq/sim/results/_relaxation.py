@@ -52,19 +52,6 @@ ENDLESS = 2**50
 class Relaxation:
     """Requests that a path needs.
 
-    Parameters
-    ----------
-    look : float
-        Requests of all traffic after which the system looks anew.
-    queues : int
-        Queues side by side, each with its own arrivals.
-    stay : float
-        Requests that arrive while one decodes (99 % point), or users of a closed loop.
-    stays : int
-        How many of these a path must last.
-    dispersion : float
-        ``D``: of the arrivals and the work together.
-
     Examples
     --------
     >>> md1 = Relaxation(look=unit(0.95, 1.0), dispersion=1.0)
@@ -72,57 +59,25 @@ class Relaxation:
     (3020, 3588, 37026)
     """
 
-    look: float
-    queues: int = 1
+    look: float  # requests of all traffic after which the system looks anew
+    queues: int = 1  # queues side by side, each with its own arrivals
+    # requests that arrive while one decodes (99 % point), or users of a closed loop
     stay: float = 0.0
-    stays: int = STAYS
-    dispersion: float = 1.0
+    stays: int = STAYS  # how many of these a path must last
+    dispersion: float = 1.0  # ``D``: of the arrivals and the work together
 
     def start(self, paths: int) -> int:
-        """Count the requests to drop from the start of a path.
-
-        Parameters
-        ----------
-        paths : int
-            Number of paths.
-
-        Returns
-        -------
-        int
-            Requests.
-        """
+        """Count the requests to drop from the start of a path."""
         looks = max(2.0, 2 * math.log(paths))
         return _whole(self.queues * self.look * looks + DROPPED * self.stay)
 
     def length(self, paths: int) -> int:
-        """Fewest requests of a path before anything is said of the stationary system.
-
-        Parameters
-        ----------
-        paths : int
-            Number of paths.
-
-        Returns
-        -------
-        int
-            Requests, the warm-up and those who see the system drain (one stay) included.
-        """
+        """Fewest requests of a path before anything is said of the stationary system."""
         measured = LOOKS * self.look / paths
         return max(_whole(self.start(paths) + measured + self.stay), _whole(self.stays * self.stay))
 
     def critical(self, requests: int) -> float:
-        """Say how much the backlog of a queue at load 1 grows over the second half of a path.
-
-        Parameters
-        ----------
-        requests : int
-            Of the path.
-
-        Returns
-        -------
-        float
-            Requests; a backlog that grows no faster than this may be level in the long run.
-        """
+        """Say how much the backlog of a queue at load 1 grows over the second half of a path."""
         whole = math.sqrt(2 * self.dispersion * self.queues * requests / math.pi)
         return whole * (1 - math.sqrt(0.5))
 
@@ -133,18 +88,6 @@ def _whole(number: float) -> int:
 
 def unit(load: float, dispersion: float) -> float:
     """Count the requests after which a queue looks anew.
-
-    Parameters
-    ----------
-    load : float
-        Offered load.
-    dispersion : float
-        Of the arrivals and the work together.
-
-    Returns
-    -------
-    float
-        Infinite at a load of 1 and more.
 
     Examples
     --------
@@ -158,18 +101,6 @@ def unit(load: float, dispersion: float) -> float:
 
 def dispersion_of_work(mix: Mapping[str, RequestClass], rates: Mapping[str, float]) -> float:
     """Squared coefficient of variation of the work of a request.
-
-    Parameters
-    ----------
-    mix : mapping of str to RequestClass
-        Classes.
-    rates : mapping of str to float
-        Requests per second of each.
-
-    Returns
-    -------
-    float
-        That of the prompt or of the output, whichever varies more: work is a sum of both.
 
     Examples
     --------
@@ -199,16 +130,5 @@ def _moments(law: Lengths) -> tuple[float, float]:
 
 
 def rounds(users: int) -> Relaxation:
-    """Relaxation of closed clients.
-
-    Parameters
-    ----------
-    users : int
-        How many.
-
-    Returns
-    -------
-    Relaxation
-        Three rounds of all users are dropped; at least 100 requests are measured.
-    """
+    """Relaxation of closed clients."""
     return Relaxation(look=1.0, stay=float(users), stays=ROUNDS)

@@ -29,19 +29,6 @@ LEAST, GROWTH, BINS = 1e-6, 1.01, 2778  # from a microsecond to 11 days
 class Sketch:
     """A latency by replication: how many observations in each bin, and their sum.
 
-    Parameters
-    ----------
-    name : str
-        Which latency.
-    counts : ndarray of int, shape (replications, bins)
-        Observations; the first bin holds all below a microsecond.
-    sums : ndarray, shape (replications,)
-        Sum of the observations, seconds.
-    look : float
-        Observations after which the system looks anew; 0 where that is not known.
-    short : bool
-        The paths are too short for an interval.
-
     Examples
     --------
     >>> found = sketch("ttft", np.array([[1.0, 2.0], [2.0, 3.0]]))
@@ -49,11 +36,12 @@ class Sketch:
     (2.0, 2, 3.0)
     """
 
-    name: str
+    name: str  # which latency
+    # observations; the first bin holds all below a microsecond; shape (replications, bins)
     counts: npt.NDArray[np.int64]
-    sums: Floats
-    look: float = 0.0
-    short: bool = False
+    sums: Floats  # sum of the observations, seconds; shape (replications,)
+    look: float = 0.0  # observations after which the system looks anew; 0 where that is not known
+    short: bool = False  # the paths are too short for an interval
 
     @property
     def _sizes(self) -> npt.NDArray[np.int64]:
@@ -98,24 +86,7 @@ class Sketch:
         return Estimate(self.mean, self.half_width, self.n, "replications", self.observations)
 
     def quantile(self, q: float) -> Estimate:
-        """Quantile over all observations, to half a per cent, with an interval.
-
-        Parameters
-        ----------
-        q : float
-            Between 0 and 1.
-
-        Returns
-        -------
-        Estimate
-            Seconds; the interval is one of the pooled quantile, infinite for fewer than three
-            replications.
-
-        Raises
-        ------
-        InputError
-            If ``q`` is outside (0, 1).
-        """
+        """Quantile over all observations, to half a per cent, with an interval."""
         if not 0 < q < 1:
             raise InputError(f"a quantile lies between 0 and 1, got {q}", value=q)
         n = self.observations
@@ -138,37 +109,13 @@ class Sketch:
         return Estimate(point, half, len(counts), method, n)
 
     def joined(self, other: Sketch) -> Sketch:
-        """Append the replications of another sketch.
-
-        Parameters
-        ----------
-        other : Sketch
-            Of the same latency.
-
-        Returns
-        -------
-        Sketch
-            Both.
-        """
+        """Append the replications of another sketch."""
         counts = np.concatenate((self.counts, other.counts))
         return Sketch(self.name, counts, np.concatenate((self.sums, other.sums)))
 
 
 def sketch(name: str, values: Floats) -> Sketch:
-    """Sketch observations.
-
-    Parameters
-    ----------
-    name : str
-        Which latency.
-    values : ndarray, shape (replications, n)
-        Seconds; NaN is left out.
-
-    Returns
-    -------
-    Sketch
-        One row for each replication.
-    """
+    """Sketch observations."""
     kept = ~np.isnan(values)
     # Bin k holds the values from LEAST * GROWTH**(k - 1) on.
     place = np.log(np.maximum(np.where(kept, values, 1.0), LEAST) / LEAST) / math.log(GROWTH)

@@ -49,34 +49,20 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Stable, overloaded or undecided, and why.
+    """Stable, overloaded or undecided, and why."""
 
-    Parameters
-    ----------
-    status : {"stable", "overloaded", "undecided"}
-        The verdict.
-    load : float
-        Offered load over the outer bound of the region: above 1 no policy is stable.
-    load_inner : float
-        The same over the inner bound: below 1 some policy is stable.
-    growth : Estimate
-        Requests per second that pile up, over the second half of the arrivals; 0 with an infinite
-        interval where a path is too short to see.
-    sentence : str
-        In words.
-    needed : int
-        Requests of a path that would decide, where the paths are too short; 0 where they are not.
-    seconds : float
-        CPU-seconds that this would take at the pace of the run; 0 where that is not known. It
-        differs from run to run, so it is in no sentence and no comparison.
-    """
-
-    status: str
-    load: float
-    load_inner: float
+    status: str  # the verdict
+    load: float  # offered load over the outer bound of the region: above 1 no policy is stable
+    load_inner: float  # the same over the inner bound: below 1 some policy is stable
+    # requests per second that pile up, over the second half of the arrivals; 0 with an
+    # infinite interval where a path is too short to see
     growth: Estimate
-    sentence: str
+    sentence: str  # in words
+    # requests of a path that would decide, where the paths are too short; 0 where they are
+    # not
     needed: int = 0
+    # CPU-seconds that this would take at the pace of the run; 0 where that is not known. It
+    # differs from run to run, so it is in no sentence and no comparison
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -95,25 +81,7 @@ def offered_load(
     rates: Mapping[str, float],
     eligible: Sequence[npt.NDArray[np.bool_]] | None = None,
 ) -> tuple[float, float]:
-    """Load of a fleet, against the outer and the inner bound.
-
-    Parameters
-    ----------
-    engines : tuple of Engine
-        The fleet.
-    mix : mapping of str to RequestClass
-        The classes.
-    rates : mapping of str to float
-        Requests per second.
-    eligible : sequence of ndarray of bool, shape (n_classes,) of (n_engines,), optional
-        Which engines may serve a class; all of them if not given.
-
-    Returns
-    -------
-    tuple of float
-        Outer and inner load; infinite for an infinite rate, and the second also where no schedule
-        is known.
-    """
+    """Load of a fleet, against the outer and the inner bound."""
     from llmq.theory.region import stability_region
 
     if not all(math.isfinite(rate) for rate in rates.values()):
@@ -138,51 +106,30 @@ def offered_load(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slopes:
-    """What paths say of themselves.
+    """What paths say of themselves."""
 
-    Parameters
-    ----------
-    table : ndarray, shape (replications, pieces)
-        Requests per second that pile up over the second half of the arrivals, in pieces of equal
-        length; NaN where a path is too short.
-    rate : ndarray, shape (replications,)
-        Arrivals per second of the same stretch.
-    requests : int
-        Requests of a path.
-    waits : ndarray, shape (replications, pieces)
-        Mean time to first token in consecutive pieces of the measured part; no pieces where that
-        is too short.
-    spread : ndarray, shape (replications,)
-        Variance of the time to first token over the measured part.
-    measured : int
-        Requests of the measured part.
-    """
-
+    # requests per second that pile up over the second half of the arrivals, in pieces of
+    # equal length; NaN where a path is too short; shape (replications, pieces)
     table: Floats
-    rate: Floats
-    requests: int
+    rate: Floats  # arrivals per second of the same stretch; shape (replications,)
+    requests: int  # requests of a path
+    # mean time to first token in consecutive pieces of the measured part; no pieces where
+    # that is too short; shape (replications, pieces)
     waits: Floats
+    # variance of the time to first token over the measured part; shape (replications,)
     spread: Floats
-    measured: int
+    measured: int  # requests of the measured part
 
     def joined(self, other: Slopes) -> Slopes:
-        """Append other paths of the same simulation.
-
-        Parameters
-        ----------
-        other : Slopes
-            Of paths of the same length.
-
-        Returns
-        -------
-        Slopes
-            Of all paths.
-        """
+        """Append other paths of the same simulation."""
         return Slopes(
-            np.concatenate((self.table, other.table)), np.concatenate((self.rate, other.rate)),
-            self.requests, np.concatenate((self.waits, other.waits)),
-            np.concatenate((self.spread, other.spread)), self.measured,
-        )  # fmt: skip
+            np.concatenate((self.table, other.table)),
+            np.concatenate((self.rate, other.rate)),
+            self.requests,
+            np.concatenate((self.waits, other.waits)),
+            np.concatenate((self.spread, other.spread)),
+            self.measured,
+        )
 
 
 def slopes(
@@ -192,20 +139,6 @@ def slopes(
     measured: tuple[int, int] | None = None,
 ) -> Slopes:
     """Measure how the number of requests present changes, and how waits vary.
-
-    Parameters
-    ----------
-    arrival, finish : ndarray, shape (replications, n)
-        Seconds.
-    first : ndarray, shape (replications, n), optional
-        First tokens, seconds; without them waits are not looked at.
-    measured : tuple of int, optional
-        First request that is measured and the one after the last; all if not given.
-
-    Returns
-    -------
-    Slopes
-        Of each path.
 
     Examples
     --------
@@ -237,40 +170,14 @@ def slopes(
 
 
 def batch(load: tuple[float, float]) -> Verdict:
-    """Judge requests that all come at one time.
-
-    Parameters
-    ----------
-    load : tuple of float
-        Outer and inner load.
-
-    Returns
-    -------
-    Verdict
-        Undecided.
-    """
+    """Judge requests that all come at one time."""
     growth = Estimate(0.0, math.inf, 0, "one batch")
     words = "all requests come at one time: a batch has no steady state, its times are facts of it"
     return Verdict("undecided", *load, growth, words)
 
 
 def judge(path: Slopes, load: tuple[float, float], relax: Relaxation | None = None) -> Verdict:
-    """Decide from the load and the path.
-
-    Parameters
-    ----------
-    path : Slopes
-        What the paths say.
-    load : tuple of float
-        Outer and inner load.
-    relax : Relaxation, optional
-        How long paths must be; not looked at if not given.
-
-    Returns
-    -------
-    Verdict
-        Stable, overloaded or undecided.
-    """
+    """Decide from the load and the path."""
     growth, rate = _growth(path)
     outer, inner = load
     paths, n = len(path.table), path.requests

@@ -57,18 +57,6 @@ WARM_UP = 0.1
 def student(values: Floats, level: float = 0.95) -> float:
     """Half width of the Student interval of a mean.
 
-    Parameters
-    ----------
-    values : ndarray, shape (n,)
-        Independent observations.
-    level : float
-        Confidence.
-
-    Returns
-    -------
-    float
-        Infinite for fewer than two observations.
-
     Examples
     --------
     >>> student(np.array([1.0, 2.0, 3.0]))
@@ -83,18 +71,6 @@ def student(values: Floats, level: float = 0.95) -> float:
 def batch_means(values: Floats, batches: int = BATCHES) -> Floats:
     """Mean of consecutive pieces of a path, NaN observations left out.
 
-    Parameters
-    ----------
-    values : ndarray, shape (n,)
-        Observations in order.
-    batches : int
-        How many pieces; fewer if there are fewer than two observations for each.
-
-    Returns
-    -------
-    ndarray
-        One mean for each piece that has an observation.
-
     Examples
     --------
     >>> batch_means(np.arange(6.0), 3)
@@ -107,18 +83,6 @@ def batch_means(values: Floats, batches: int = BATCHES) -> Floats:
 
 def half_width(means: Floats, *, path: bool) -> float:
     """Half width of the 95 % interval of a mean.
-
-    Parameters
-    ----------
-    means : ndarray, shape (n,)
-        Of replications, or of consecutive batches.
-    path : bool
-        They are batches of one path: allow for the correlation of successive ones.
-
-    Returns
-    -------
-    float
-        Infinite for fewer than two.
 
     Examples
     --------
@@ -141,16 +105,6 @@ def _clusters(values: Floats, batches: int) -> tuple[list[Floats], bool]:
 def mser5(path: Floats) -> int:
     """Observations to drop from the start of a path.
 
-    Parameters
-    ----------
-    path : ndarray, shape (n,)
-        Observations in order (averaged over replications where there are several).
-
-    Returns
-    -------
-    int
-        At most half of them.
-
     Examples
     --------
     >>> mser5(np.concatenate((np.linspace(9, 0, 50), np.tile([0.0, 0.1], 100))))
@@ -170,16 +124,6 @@ def mser5(path: Floats) -> int:
 
 def warm_up(path: Floats) -> int:
     """Observations to drop from the start of a path that begins empty.
-
-    Parameters
-    ----------
-    path : ndarray, shape (n,)
-        Observations in order (averaged over replications where there are several).
-
-    Returns
-    -------
-    int
-        A tenth of them, or what MSER-5 says where the start is surely different from the rest.
 
     Examples
     --------
@@ -206,19 +150,6 @@ def warm_up(path: Floats) -> int:
 class Metric:
     """A latency of the measured requests: mean with interval, and quantiles.
 
-    Parameters
-    ----------
-    name : str
-        Which latency.
-    values : ndarray, shape (replications, n)
-        Seconds; NaN where it does not exist.
-    look : float
-        Entries of ``values`` after which the system looks anew; 0 where that is not known.
-    short : bool
-        The paths are too short for an interval.
-    crowd : float
-        Entries of ``values`` within the mean residual decode of a request.
-
     Examples
     --------
     >>> metric = Metric("ttft", np.array([[1.0, 2.0], [2.0, 3.0]]))
@@ -226,11 +157,12 @@ class Metric:
     (2.0, 2)
     """
 
-    name: str
-    values: Floats
+    name: str  # which latency
+    values: Floats  # seconds; NaN where it does not exist; shape (replications, n)
+    # entries of ``values`` after which the system looks anew; 0 where that is not known
     look: float = 0.0
-    short: bool = False
-    crowd: float = 0.0
+    short: bool = False  # the paths are too short for an interval
+    crowd: float = 0.0  # entries of ``values`` within the mean residual decode of a request
 
     @property
     def mean(self) -> float:
@@ -281,26 +213,7 @@ class Metric:
         return Estimate(self.mean, self.half_width, self.n, self.method, self.observations)
 
     def quantile(self, q: float) -> Estimate:
-        """Quantile over all measured requests, with an interval.
-
-        Parameters
-        ----------
-        q : float
-            Between 0 and 1.
-
-        Returns
-        -------
-        Estimate
-            Seconds. The interval is one of the pooled quantile: the share of the requests beyond
-            it, its error over replications or batches, and the quantiles at the ends of that
-            (:func:`llmq.sim.results._clusters.tails`). Infinite where an end lies beyond all
-            requests, and for fewer than three replications or batches.
-
-        Raises
-        ------
-        InputError
-            If ``q`` is outside (0, 1).
-        """
+        """Quantile over all measured requests, with an interval."""
         if not 0 < q < 1:
             raise InputError(f"a quantile lies between 0 and 1, got {q}", value=q)
         rows, path = _clusters(self.values, PIECES)
@@ -331,27 +244,18 @@ class Metric:
 class Share:
     """A share of requests with its interval.
 
-    Parameters
-    ----------
-    value : float
-        The share.
-    low, high : float
-        Ends of the 95 % interval.
-    n : int
-        Requests.
-    by_metric : tuple of (str, float)
-        Share that meets each target by itself.
-
     Examples
     --------
     >>> print(Share(0.99, 0.985, 0.994, n=1000))
     99.00 % [98.50, 99.40], n = 1000
     """
 
-    value: float
+    value: float  # the share
+    # low, high: ends of the 95 % interval
     low: float
     high: float
-    n: int
+    n: int  # requests
+    # share that meets each target by itself; (str, float)
     by_metric: tuple[tuple[str, float], ...] = ()
 
     def __str__(self) -> str:
@@ -361,23 +265,6 @@ class Share:
 
 def share(good: Bools, counted: Bools | None = None, *, look: float = 0.0) -> Share:
     """Estimate a share.
-
-    Parameters
-    ----------
-    good : ndarray of bool, shape (replications, n)
-        Whether each request is good, in order of arrival.
-    counted : ndarray of bool, shape (replications, n), optional
-        Which requests count; all if not given.
-    look : float
-        Requests after which the system looks anew; 0 where that is not known.
-
-    Returns
-    -------
-    Share
-        The interval is the wider of Student's (replications or batch means) and that of misses
-        which come in bursts, of half a ``look`` on average
-        (:func:`llmq.sim.results._clusters.burst_share`); single ones make it Wilson's. Of no
-        requests the share is NaN and the interval everything.
 
     Examples
     --------

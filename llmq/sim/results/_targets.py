@@ -23,25 +23,6 @@ def by_class(
 ) -> Mapping[str | None, SLO]:
     """Spread targets over classes.
 
-    Parameters
-    ----------
-    slo : SLO or mapping of str to SLO
-        One for all, or one for each class.
-    names : sequence of str
-        Classes that are asked for.
-    classes : sequence of str
-        Classes of the run.
-
-    Returns
-    -------
-    mapping of (str or None) to SLO
-        By class; None stands for everybody.
-
-    Raises
-    ------
-    InputError
-        A class without an SLO, an SLO for a class that does not exist, different quantiles.
-
     Examples
     --------
     >>> by_class({"chat": SLO(ttft=1.0)}, ["chat", "code"], ["chat", "code"])
@@ -70,21 +51,6 @@ def by_class(
 def quantile_of(slo: Targets) -> float | None:
     """Return the share of requests that the targets are for.
 
-    Parameters
-    ----------
-    slo : SLO or mapping of str to SLO
-        One for all, or one for each class.
-
-    Returns
-    -------
-    float or None
-        None where a request must meet all its targets.
-
-    Raises
-    ------
-    InputError
-        Different classes have different ones: there is no single share to compare with.
-
     Examples
     --------
     >>> quantile_of(SLO(ttft=1.0, quantile=0.9))
@@ -95,8 +61,9 @@ def quantile_of(slo: Targets) -> float | None:
         raise InputError(
             "the SLOs of the classes have different quantiles "
             f"({', '.join(sorted(map(str, found)))}): ask for one class at a time with klass=",
-            field="quantile", value=tuple(found),
-        )  # fmt: skip
+            field="quantile",
+            value=tuple(found),
+        )
     return next(iter(found), None)
 
 
@@ -104,20 +71,6 @@ def rate_of(
     good: npt.NDArray[np.bool_], arrival: npt.NDArray[np.float64], finish: npt.NDArray[np.float64]
 ) -> Estimate:
     """Rate of some of the arrivals.
-
-    Parameters
-    ----------
-    good : ndarray of bool, shape (replications, n)
-        Which.
-    arrival, finish : ndarray, shape (replications, n)
-        Seconds.
-
-    Returns
-    -------
-    Estimate
-        Per second, over the time from the first to the last arrival; of a batch, whose arrivals
-        span no time, over the time to its last token. The interval is that of replications or of
-        batches of the only path.
 
     Examples
     --------
@@ -149,19 +102,6 @@ def run_rate(
     good: npt.NDArray[np.bool_], arrival: npt.NDArray[np.float64], finish: npt.NDArray[np.float64]
 ) -> Estimate:
     """Rate of some requests over the whole run, as vLLM's benchmark has it.
-
-    Parameters
-    ----------
-    good : ndarray of bool, shape (replications, n)
-        Which.
-    arrival, finish : ndarray, shape (replications, n)
-        Seconds.
-
-    Returns
-    -------
-    Estimate
-        Per second, over the time from the first arrival to the last token; the interval is that of
-        replications.
 
     Examples
     --------

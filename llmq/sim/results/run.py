@@ -28,9 +28,14 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
 _METRICS = {
-    "ttft": ttft, "tpot": tpot, "e2e": e2e, "prefill": prefill_latency, "reasoning": reasoning,
-    "blocking": blocking, "qoe": qoe,
-}  # fmt: skip
+    "ttft": ttft,
+    "tpot": tpot,
+    "e2e": e2e,
+    "prefill": prefill_latency,
+    "reasoning": reasoning,
+    "blocking": blocking,
+    "qoe": qoe,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -245,8 +250,9 @@ class Run:
             raise UnstableError(
                 f"mean {name.upper()} does not exist: {self.verdict.sentence}. See run.verdict; "
                 f"run.metric({name!r}, anyway=True) gives the value of this finite run",
-                margin=1 / load if load > 0 else math.inf, metric=name,
-            )  # fmt: skip
+                margin=1 / load if load > 0 else math.inf,
+                metric=name,
+            )
 
     def _gaps(self, klass: str | None) -> Floats:
         """Gaps between the tokens of the measured requests, one row for each replication."""

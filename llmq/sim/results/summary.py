@@ -122,8 +122,9 @@ class Summary:
             raise UnstableError(
                 f"mean {name.upper()} does not exist: {self.verdict.sentence}. "
                 f"metric({name!r}, anyway=True) gives the value of this finite run",
-                margin=1 / load if load > 0 else math.inf, metric=name,
-            )  # fmt: skip
+                margin=1 / load if load > 0 else math.inf,
+                metric=name,
+            )
         found = self.sketches[name, klass]
         if anyway:
             return found
@@ -198,9 +199,7 @@ def reduce(
             mine = (
                 values if len(classes) == 1 else np.where(klass[:, window] == code, values, np.nan)
             )
-            sketches[name, one] = (
-                sketches[name, None] if len(classes) == 1 else sketch(name, mine)
-            )  # fmt: skip
+            sketches[name, one] = sketches[name, None] if len(classes) == 1 else sketch(name, mine)
     return Part(sketches, slopes, times.arrival.shape[1], *sums)
 
 
@@ -221,7 +220,9 @@ def put_together(parts: Sequence[Part]) -> Part:
     for part in parts[1:]:
         whole = Part(
             {key: one.joined(part.sketches[key]) for key, one in whole.sketches.items()},
-            whole.slopes.joined(part.slopes), whole.requests, whole.iterations + part.iterations,
+            whole.slopes.joined(part.slopes),
+            whole.requests,
+            whole.iterations + part.iterations,
             whole.evictions + part.evictions,
-        )  # fmt: skip
+        )
     return whole

@@ -115,8 +115,9 @@ def optimal_cost(
     raise UndecidedError(
         f"after {most} sweeps the least cost lies between {low:.8g} and {high:.8g}: allow more "
         "sweeps or a larger tolerance; it does not close where the cost depends on the start",
-        low=low, high=high,
-    )  # fmt: skip
+        low=low,
+        high=high,
+    )
 
 
 def _optimum(
@@ -125,11 +126,15 @@ def _optimum(
     ends = np.r_[first[1:], len(q)]
     h.flags.writeable = False
     return OptimalCost(
-        low=bracket[0], high=bracket[1], values=h, sweeps=sweeps, kind=Kind.APPROXIMATION,
+        low=bracket[0],
+        high=bracket[1],
+        values=h,
+        sweeps=sweeps,
+        kind=Kind.APPROXIMATION,
         policy=tuple(int(np.argmin(q[a:b])) for a, b in zip(first, ends, strict=True)),
         assumptions=("finite states and choices", "double precision", f"bracket below {width:g}"),
         source="Odoni 1969; Puterman 1994, section 8.5",
-    )  # fmt: skip
+    )
 
 
 def _table(choices: Sequence[Sequence[Choice]]) -> tuple[Floats, Ints, Any]:
@@ -140,10 +145,11 @@ def _table(choices: Sequence[Sequence[Choice]]) -> tuple[Floats, Ints, Any]:
     if not n or not all(choices):
         empty = next((i for i, here in enumerate(choices) if not here), None)
         raise InputError(
-            "a decision problem needs at least one state" if empty is None
+            "a decision problem needs at least one state"
+            if empty is None
             else f"state {empty} has no choice: give it at least one, e.g. to idle",
             value=empty,
-        )  # fmt: skip
+        )
     flat = [(i, *choice) for i, here in enumerate(choices) for choice in here]
     ends = [(row, j, float(p)) for row, (_, _, to) in enumerate(flat) for j, p in to.items()]
     rows, columns, shares = (np.array(column) for column in zip(*ends, strict=True))

@@ -158,13 +158,18 @@ def qbd(
     for array in (r, levels):
         array.flags.writeable = False
     return QBD(
-        R=r, boundary=levels, spectral_radius=float(np.abs(np.linalg.eigvals(r)).max()),
-        mean=mean, p0=float(levels[0].sum()), rate=rises,
-        residual=float(np.abs(a0 + r @ diagonal + r @ r @ a2).max()), steps=steps,
+        R=r,
+        boundary=levels,
+        spectral_radius=float(np.abs(np.linalg.eigvals(r)).max()),
+        mean=mean,
+        p0=float(levels[0].sum()),
+        rate=rises,
+        residual=float(np.abs(a0 + r @ diagonal + r @ r @ a2).max()),
+        steps=steps,
         kind=Kind.APPROXIMATION,
         assumptions=("levels from some on are alike", "double precision, logarithmic reduction"),
         source="Neuts 1981; Latouche and Ramaswami 1993",
-    )  # fmt: skip
+    )
 
 
 def _level(blocks: Level, where: str, m: int | None) -> tuple[Floats, Floats, Floats]:
@@ -208,8 +213,9 @@ def _check_drift(a0: Floats, a1: Floats, a2: Floats) -> None:
         raise UnstableError(
             f"the chain has no stationary law: far up it rises at rate {rise:.4g} and falls at "
             f"{fall:.4g} (margin {margin:.4g}, must exceed 1): lower the rates up",
-            margin=margin, load=rise / fall if fall > 0 else float("inf"),
-        )  # fmt: skip
+            margin=margin,
+            load=rise / fall if fall > 0 else float("inf"),
+        )
 
 
 def _first_passage(a0: Floats, a1: Floats, a2: Floats) -> tuple[Floats, int]:
@@ -231,8 +237,9 @@ def _first_passage(a0: Floats, a1: Floats, a2: Floats) -> tuple[Floats, int]:
     raise UndecidedError(
         f"after {_STEPS} steps the reduction still changes G by {np.abs(more).max():.2g}: the load "
         "is within rounding of 1, lower the rates up",
-        low=0.0, high=float(np.abs(more).max()),
-    )  # fmt: skip
+        low=0.0,
+        high=float(np.abs(more).max()),
+    )
 
 
 def _boundary(

@@ -170,8 +170,9 @@ def _check_sum(i: int, total: Number, rational: bool) -> None:
         raise InputError(
             f"row {i} of P must sum to 1, got {total}: add the probability of staying, or divide "
             "by the sum",
-            row=i, value=total,
-        )  # fmt: skip
+            row=i,
+            value=total,
+        )
 
 
 def _recurrent(rows: Sequence[Row]) -> list[int]:

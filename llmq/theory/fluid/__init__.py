@@ -125,8 +125,11 @@ def decode_point(rate: float, mean_output: float, base: float, per_token: float)
             load=float(load),
         )
     return DecodePoint(
-        mean=lam * o * c / (1 - load), iteration=c / (1 - load), relaxation=o * c / (1 - load) ** 2,
-        load=load, kind=Kind.ASYMPTOTIC,
+        mean=lam * o * c / (1 - load),
+        iteration=c / (1 - load),
+        relaxation=o * c / (1 - load) ** 2,
+        load=load,
+        kind=Kind.ASYMPTOTIC,
         assumptions=("decode only, no slot or memory limit", "fluid limit: many requests"),
         source="theory core 2.6, scalar case",
-    )  # fmt: skip
+    )

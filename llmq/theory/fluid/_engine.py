@@ -133,8 +133,10 @@ class FluidModel:
             kv=float(tau * self._sum("area")),
             slots=float(tau * self._sum("slots")),
             state=np.concatenate((np.zeros(len(self.classes)), prefill, stages)),
-            kind=self.kind, assumptions=self.assumptions, source=self.source,
-        )  # fmt: skip
+            kind=self.kind,
+            assumptions=self.assumptions,
+            source=self.source,
+        )
 
     @checked
     def trajectory(
@@ -165,9 +167,14 @@ class FluidModel:
         start, times = self._start(q0), _times(t)
         size = max(1.0, float(np.abs(start).max(initial=0.0)))
         solved = solve_ivp(
-            lambda _, y: fluid_ode.field(self.flow, y), (0.0, float(times[-1])), start,
-            t_eval=times, method="LSODA", rtol=1e-8, atol=1e-9 * size,
-        )  # fmt: skip
+            lambda _, y: fluid_ode.field(self.flow, y),
+            (0.0, float(times[-1])),
+            start,
+            t_eval=times,
+            method="LSODA",
+            rtol=1e-8,
+            atol=1e-9 * size,
+        )
         if not solved.success:
             raise ArithmeticError(f"the fluid equations could not be solved: {solved.message}")
         waiting, prefill, decoding = self.flow.split(solved.y.T)
@@ -176,10 +183,16 @@ class FluidModel:
         ]
         kv = prefill @ self.flow.prefill_use[2] + np.tensordot(decoding, self.flow.decode_use[2], 2)
         return Trajectory(
-            time=times, waiting=waiting, prefill=prefill, decoding=decoding,
-            iteration=np.asarray(seconds), kv=np.asarray(kv),
-            kind=self.kind, assumptions=self.assumptions, source=self.source,
-        )  # fmt: skip
+            time=times,
+            waiting=waiting,
+            prefill=prefill,
+            decoding=decoding,
+            iteration=np.asarray(seconds),
+            kv=np.asarray(kv),
+            kind=self.kind,
+            assumptions=self.assumptions,
+            source=self.source,
+        )
 
     def spectrum(self) -> tuple[complex, ...]:
         """Return the eigenvalues of the Jacobian at the equilibrium.
@@ -350,19 +363,30 @@ def fluid_model(
             value=engine.law,
         )
     return FluidModel(
-        engine=engine, classes=classes, rates=exact, demands=demands, curve=curve, stages=stages,
+        engine=engine,
+        classes=classes,
+        rates=exact,
+        demands=demands,
+        curve=curve,
+        stages=stages,
         flow=fluid_ode.coefficients(engine, mix, exact, demands, curve, stages),
-        kind=Kind.ASYMPTOTIC, assumptions=_assumptions(engine, curve, stages), source=_SOURCE,
-    )  # fmt: skip
+        kind=Kind.ASYMPTOTIC,
+        assumptions=_assumptions(engine, curve, stages),
+        source=_SOURCE,
+    )
 
 
 def _times(t: float | npt.ArrayLike) -> Floats:
     given = np.asarray(t, dtype=np.float64)
     times = np.linspace(0.0, float(given), 201) if given.ndim == 0 else given
     if (
-        times.ndim != 1 or not times.size or not np.all(np.isfinite(times))
-        or times[0] < 0 or np.any(np.diff(times) <= 0) or times[-1] <= 0
-    ):  # fmt: skip
+        times.ndim != 1
+        or not times.size
+        or not np.all(np.isfinite(times))
+        or times[0] < 0
+        or np.any(np.diff(times) <= 0)
+        or times[-1] <= 0
+    ):
         raise InputError(
             f"t must be a horizon > 0 or increasing times from 0 in seconds, got {t!r}", value=t
         )

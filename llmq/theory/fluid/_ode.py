@@ -56,55 +56,28 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flow:
-    """Coefficients of the field, as arrays.
+    """Coefficients of the field, as arrays."""
 
-    Parameters
-    ----------
-    rates : ndarray, shape (n_classes,)
-        Requests per second.
-    prompt, decodes : ndarray, shape (n_classes,)
-        Mean prompt tokens and decode iterations of a request.
-    stages : int
-        Decode stages.
-    intercepts, slopes : ndarray, shape (n_pieces,)
-        Pieces of the token curve: seconds, seconds per token.
-    per_kv : float
-        Seconds per KV token read.
-    work_time : ndarray, shape (n_classes,)
-        Attention seconds per prompt token.
-    capacity : ndarray, shape (3,)
-        Tokens of an iteration, slots, KV tokens; infinite without a limit.
-    prefill_use : ndarray, shape (3, n_classes)
-        What a prompt token in prefill takes of each.
-    decode_use : ndarray, shape (3, n_classes, stages)
-        What a request in a decode stage takes of each.
-    """
-
-    rates: Floats
+    rates: Floats  # requests per second; shape (n_classes,)
+    # prompt, decodes: mean prompt tokens and decode iterations of a request; shape
+    # (n_classes,)
     prompt: Floats
     decodes: Floats
-    stages: int
+    stages: int  # decode stages
+    # intercepts, slopes: pieces of the token curve: seconds, seconds per token; shape
+    # (n_pieces,)
     intercepts: Floats
     slopes: Floats
-    per_kv: float
-    work_time: Floats
+    per_kv: float  # seconds per KV token read
+    work_time: Floats  # attention seconds per prompt token; shape (n_classes,)
+    # tokens of an iteration, slots, KV tokens; infinite without a limit; shape (3,)
     capacity: Floats
-    prefill_use: Floats
+    prefill_use: Floats  # what a prompt token in prefill takes of each; shape (3, n_classes)
+    # what a request in a decode stage takes of each; shape (3, n_classes, stages)
     decode_use: Floats
 
     def split(self, state: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return waiting, prefill and decoding of a state vector.
-
-        Parameters
-        ----------
-        state : ndarray, shape (..., n_classes * (2 + stages))
-            Waiting, prefill work, decode stages (class by class).
-
-        Returns
-        -------
-        tuple of ndarray
-            Shapes (..., n_classes), the same, and (..., n_classes, stages).
-        """
+        """Return waiting, prefill and decoding of a state vector."""
         n = len(self.rates)
         decoding = state[..., 2 * n :]
         return (
@@ -122,28 +95,7 @@ def coefficients(
     curve: Envelope,
     stages: int,
 ) -> Flow:
-    """Return the coefficients of an engine under a mix of requests.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-    mix : mapping of str to RequestClass
-        The classes.
-    rates : sequence of Fraction, shape (n_classes,)
-        Requests per second.
-    demands : sequence of Demand, shape (n_classes,)
-        What a request of each class costs.
-    curve : Envelope
-        Token part of the law.
-    stages : int
-        Decode stages.
-
-    Returns
-    -------
-    Flow
-        The arrays.
-    """
+    """Return the coefficients of an engine under a mix of requests."""
     in_decode = engine.with_(conventions=replace(engine.conventions, area="decode_only"))
     later = _array(demand(kind, in_decode).area for kind in mix.values())
     prompt, decodes = _array(d.prompt for d in demands), _array(d.decodes for d in demands)
@@ -154,18 +106,24 @@ def coefficients(
     ones = np.ones_like(held)
     limits = (engine.token_budget, engine.max_seqs, engine.kv_tokens)
     return Flow(
-        rates=_array(rates), prompt=prompt, decodes=decodes, stages=stages,
-        intercepts=_array(c for c, _ in curve.pieces), slopes=_array(a for _, a in curve.pieces),
+        rates=_array(rates),
+        prompt=prompt,
+        decodes=decodes,
+        stages=stages,
+        intercepts=_array(c for c, _ in curve.pieces),
+        slopes=_array(a for _, a in curve.pieces),
         per_kv=engine.law.per_kv_mixed,
         work_time=engine.law.per_work * _array(d.work for d in demands) / prompt,
         capacity=np.asarray([np.inf if x is None else float(x) for x in limits]),
-        prefill_use=np.stack((
-            np.ones_like(prompt),
-            _array(d.chunks for d in demands) / prompt,
-            (_array(d.area for d in demands) - later) / prompt,
-        )),
+        prefill_use=np.stack(
+            (
+                np.ones_like(prompt),
+                _array(d.chunks for d in demands) / prompt,
+                (_array(d.area for d in demands) - later) / prompt,
+            )
+        ),
         decode_use=np.stack((ones, ones, held)),
-    )  # fmt: skip
+    )
 
 
 def _array(values: Iterable[Fraction]) -> Floats:
@@ -173,22 +131,7 @@ def _array(values: Iterable[Fraction]) -> Floats:
 
 
 def batch(flow: Flow, prefill: Floats, decoding: Floats) -> tuple[float, Floats, float]:
-    """Return what an iteration serves and how long it lasts.
-
-    Parameters
-    ----------
-    flow : Flow
-        Coefficients.
-    prefill : ndarray, shape (n_classes,)
-        Prompt tokens admitted.
-    decoding : ndarray, shape (n_classes, stages)
-        Requests in decode.
-
-    Returns
-    -------
-    tuple
-        Share of the decodes served, prompt tokens served of each class, and seconds.
-    """
+    """Return what an iteration serves and how long it lasts."""
     budget, rows, asked = float(flow.capacity[0]), float(decoding.sum()), float(prefill.sum())
     share = budget / rows if rows > budget else 1.0
     left = max(budget - rows, 0.0)
@@ -201,20 +144,7 @@ def batch(flow: Flow, prefill: Floats, decoding: Floats) -> tuple[float, Floats,
 
 
 def field(flow: Flow, state: Floats) -> Floats:
-    """Return the time derivative of a state.
-
-    Parameters
-    ----------
-    flow : Flow
-        Coefficients.
-    state : ndarray, shape (n_classes * (2 + stages),)
-        Waiting, prefill work, decode stages.
-
-    Returns
-    -------
-    ndarray, of the same shape
-        Per second.
-    """
+    """Return the time derivative of a state."""
     waiting, prefill, decoding = flow.split(state)
     share, served, seconds = batch(flow, prefill, decoding)
     d_prefill, d_decoding = _served(flow, served / seconds, decoding * share / seconds)
@@ -251,9 +181,9 @@ def _factor(room: Floats, needs: Floats) -> float:
 
 def _evicted(flow: Flow, excess: float, prefill: Floats, decoding: Floats) -> tuple[Floats, Floats]:
     """Prompt tokens and decodes that free ``excess`` KV tokens, youngest first."""
-    held = np.concatenate((
-        [flow.prefill_use[2] @ prefill], (flow.decode_use[2] * decoding).sum(axis=0)
-    ))  # fmt: skip
+    held = np.concatenate(
+        ([flow.prefill_use[2] @ prefill], (flow.decode_use[2] * decoding).sum(axis=0))
+    )
     before = np.concatenate(([0.0], np.cumsum(held)[:-1]))
     asked = np.clip(excess - before, 0.0, np.maximum(held, 0.0))
     share = np.divide(asked, held, out=np.zeros_like(held), where=held > 0)

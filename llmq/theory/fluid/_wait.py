@@ -224,8 +224,11 @@ def nested_wait_exponent(n1: float, n2: float, p: float) -> float:
     high = n1 * math.log(1 / p) / (n1 - n2)
     root = brentq(
         lambda x: n1 * (x + math.log(p + (1 - p) * math.exp(-x))) - n2 * x,
-        low * (1 - 1e-12), high * (1 + 1e-12), xtol=1e-14, rtol=1e-14,
-    )  # fmt: skip
+        low * (1 - 1e-12),
+        high * (1 + 1e-12),
+        xtol=1e-14,
+        rtol=1e-14,
+    )
     return float(root)
 
 
@@ -327,10 +330,12 @@ def nested_wait(
     outputs = [lengths[name][1] for name in order]
     prompt = lengths[order[0]][0]
     batch = sum(
-        (n * _held(prompt, first, last)
-         for n, first, last in zip(counts, [-1, *outputs], outputs, strict=False)),
+        (
+            n * _held(prompt, first, last)
+            for n, first, last in zip(counts, [-1, *outputs], outputs, strict=False)
+        ),
         Fraction(0),
-    )  # fmt: skip
+    )
     interval = base + read * batch
     if interval * sum(exact) >= counts[0]:
         raise UnstableError(
@@ -350,11 +355,16 @@ def nested_wait(
         for before, n, theta in zip(outputs, counts[1:], thetas, strict=False)
     )
     return NestedWait(
-        memory=float(batch) + stock, batch=batch, stock=float(stock), interval=interval,
-        shares=shares, exponents=thetas, kind=Kind.INNER_BOUND,
+        memory=float(batch) + stock,
+        batch=batch,
+        stock=float(stock),
+        interval=interval,
+        shares=shares,
+        exponents=thetas,
+        kind=Kind.INNER_BOUND,
         assumptions=("requests go on independently", "sufficient, not necessary"),
         source="Nested WAIT, 2504.11320 (theory core 1.5)",
-    )  # fmt: skip
+    )
 
 
 def _held(prompt: int, after: int, last: int) -> int:

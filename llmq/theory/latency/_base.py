@@ -13,44 +13,15 @@ __all__ = ["Law", "check_number", "check_share", "check_stable", "check_whole"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Law:
-    """What a law says about itself.
+    """What a law says about itself."""
 
-    Parameters
-    ----------
-    kind : Kind
-        How the numbers may be used.
-    assumptions : tuple of str
-        What they rest on.
-    source : str
-        Where the law is from.
-    """
-
-    kind: Kind
-    assumptions: tuple[str, ...] = field(repr=False)
-    source: str = field(repr=False)
+    kind: Kind  # how the numbers may be used
+    assumptions: tuple[str, ...] = field(repr=False)  # what they rest on
+    source: str = field(repr=False)  # where the law is from
 
 
 def check_number(name: str, value: float, *, zero: bool = False) -> float:
     """Return a finite positive number.
-
-    Parameters
-    ----------
-    name : str
-        What it is called, for the error.
-    value : float
-        The number.
-    zero : bool
-        Whether 0 is a value it may have.
-
-    Returns
-    -------
-    float
-        ``value`` as a float.
-
-    Raises
-    ------
-    InputError
-        Not a number, not finite, negative, or 0 where that is not allowed.
 
     Examples
     --------
@@ -72,27 +43,6 @@ def check_number(name: str, value: float, *, zero: bool = False) -> float:
 def check_whole(name: str, value: int, least: int = 1, most: int | None = None) -> int:
     """Return a whole number that is not too small.
 
-    Parameters
-    ----------
-    name : str
-        What it is called, for the error.
-    value : int
-        The number.
-    least : int
-        The smallest that makes sense.
-    most : int, optional
-        The largest that is computed.
-
-    Returns
-    -------
-    int
-        ``value`` as an int.
-
-    Raises
-    ------
-    InputError
-        Not whole, below ``least`` or above ``most``.
-
     Examples
     --------
     >>> check_whole("servers", 4.0)
@@ -107,8 +57,9 @@ def check_whole(name: str, value: int, least: int = 1, most: int | None = None) 
     if not (math.isfinite(number) and number == int(number) and number >= least):
         raise InputError(
             f"{name} must be a whole number, at least {least}, got {shown(value)}",
-            field=name, value=value,
-        )  # fmt: skip
+            field=name,
+            value=value,
+        )
     if most is not None and number > most:
         raise InputError(f"{name} must be at most {most}, got {shown(value)}", field=name)
     return int(number)
@@ -116,23 +67,6 @@ def check_whole(name: str, value: int, least: int = 1, most: int | None = None) 
 
 def check_share(name: str, value: float) -> float:
     """Return a probability strictly between 0 and 1.
-
-    Parameters
-    ----------
-    name : str
-        What it is called, for the error.
-    value : float
-        The probability.
-
-    Returns
-    -------
-    float
-        ``value`` as a float.
-
-    Raises
-    ------
-    InputError
-        Not strictly between 0 and 1 (a percentage, say).
 
     Examples
     --------
@@ -146,27 +80,14 @@ def check_share(name: str, value: float) -> float:
     if not 0 < number < 1:
         raise InputError(
             f"{name} must lie strictly between 0 and 1 (0.99 for p99), got {value!r}",
-            field=name, value=value,
-        )  # fmt: skip
+            field=name,
+            value=value,
+        )
     return number
 
 
 def check_stable(what: str, load: float, remedy: str) -> None:
     """Refuse a load at which no stationary law exists.
-
-    Parameters
-    ----------
-    what : str
-        The quantity that was asked for.
-    load : float
-        Fraction of the capacity used.
-    remedy : str
-        What to change.
-
-    Raises
-    ------
-    UnstableError
-        ``load`` is 1 or more; field ``margin`` is ``1 / load``.
 
     Examples
     --------
@@ -177,5 +98,6 @@ def check_stable(what: str, load: float, remedy: str) -> None:
         raise UnstableError(
             f"{what} does not exist at load {load:.4g} (margin {margin:.4g}, must exceed 1): "
             f"{remedy}",
-            margin=margin, load=load,
-        )  # fmt: skip
+            margin=margin,
+            load=load,
+        )

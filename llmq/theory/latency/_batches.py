@@ -114,13 +114,14 @@ def bailey(mean_arrivals: float, batch: int) -> Bailey:
     mean = sum(1 / (1 - z) for z in roots).real if roots else 0.0
     log_empty = math.log(b - m) + m + sum(cmath.log(z / (z - 1)).real for z in roots)
     return Bailey(
-        mean_arrivals=m, batch=b,
+        mean_arrivals=m,
+        batch=b,
         queue_mean=max(0.0, mean - (b * (b - 1) - m * m) / (2 * (b - m))),
         p_empty=math.exp(log_empty),
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals, independent between slots", "equal slots"),
         source="Bailey 1954; theory core 1.8 [B1]",
-    )  # fmt: skip
+    )
 
 
 def _unit_root(m: float, b: int, k: int) -> complex:
@@ -231,11 +232,18 @@ def bulk(rate: float, service_rate: float, batch: int, accessible: bool) -> Bulk
         waiting, idle = c * r / (1 - r) ** 2, c * mu / lam
         mean = waiting + lam / mu
     return Bulk(
-        rate=lam, service_rate=mu, batch=b, accessible=bool(accessible), root=r, mean=mean,
-        queue_mean=waiting, p_idle=idle, kind=Kind.EXACT,
+        rate=lam,
+        service_rate=mu,
+        batch=b,
+        accessible=bool(accessible),
+        root=r,
+        mean=mean,
+        queue_mean=waiting,
+        p_idle=idle,
+        kind=Kind.EXACT,
         assumptions=("Poisson arrivals", "exponential batch time, the same for every size"),
         source="Bailey; Medhi; theory core 1.8 [BK]",
-    )  # fmt: skip
+    )
 
 
 @checked(record=True)
@@ -319,15 +327,19 @@ def inoue(rate: float, per_item: float, base: float) -> Inoue:
     square = (rho * mean + x + 2 * rho * x * mean + x * x + p0) / (1 - rho**2)
     busy = alpha * mean + tau0
     return Inoue(
-        rate=lam, per_item=alpha, base=tau0, load=rho,
+        rate=lam,
+        per_item=alpha,
+        base=tau0,
+        load=rho,
         wait=alpha + tau0 + (1 + 2 * rho) * (square - mean) / (2 * lam * mean),
-        batch_mean=mean, batch_second_moment=square,
+        batch_mean=mean,
+        batch_second_moment=square,
         utilisation=busy / (busy + p0 / lam),
         bound=min(_first_bound(lam, alpha, tau0), _second_bound(lam, alpha, tau0)),
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals", "the server takes all who wait", "no largest batch"),
         source="Inoue, arXiv 1912.06322, eq. 36; theory core 1.8 [Q1]",
-    )  # fmt: skip
+    )
 
 
 def _first_bound(lam: float, alpha: float, tau0: float) -> float:

@@ -141,12 +141,19 @@ def birth_death(
     p = np.exp(logs - logs.max())
     p /= p.sum()
     return BirthDeath(
-        rate=rate, step=step, throughput=rate * float(p[:-1].sum()), p_loss=float(p[-1]),
-        p_empty=float(p[0]), mean=float(p @ n), in_service=float(p @ batch),
+        rate=rate,
+        step=step,
+        throughput=rate * float(p[:-1].sum()),
+        p_loss=float(p[-1]),
+        p_empty=float(p[0]),
+        mean=float(p @ n),
+        in_service=float(p @ batch),
         kind=Kind.APPROXIMATION,
         assumptions=(
-            "Poisson arrivals, lost when the queue is full", "every request of mean size",
-            "prompt in one iteration", "iterations of the mean composition",
+            "Poisson arrivals, lost when the queue is full",
+            "every request of mean size",
+            "prompt in one iteration",
+            "iterations of the mean composition",
         ),
         source="llm-inferno queue-analysis (June 2026); theory core O26",
-    )  # fmt: skip
+    )

@@ -245,10 +245,16 @@ def decode_occupancy(
     if max_seqs is None:
         check_stable("the occupancy", work, remedy)
         return _law(
-            fields, None, load=work, mean=(work + fixed) / (1 - work),
-            variance=(work + fixed) / (1 - work) ** 2, queue=0.0,
-            tbt=(base + per_token) / (1 - work), head=np.empty(0), ratio=work,
-        )  # fmt: skip
+            fields,
+            None,
+            load=work,
+            mean=(work + fixed) / (1 - work),
+            variance=(work + fixed) / (1 - work) ** 2,
+            queue=0.0,
+            tbt=(base + per_token) / (1 - work),
+            head=np.empty(0),
+            ratio=work,
+        )
     slots = check_whole("max_seqs", max_seqs, most=SERVERS)
     ratio = fixed / slots + work
     check_stable("the occupancy", ratio, remedy)
@@ -257,10 +263,16 @@ def decode_occupancy(
     batch = np.minimum(np.arange(1, slots + 2), slots)
     weight = np.concatenate((head[:-1], [head[-1] / (1 - ratio)]))
     return _law(
-        fields, slots, load=ratio, mean=mean, variance=square - mean**2,
+        fields,
+        slots,
+        load=ratio,
+        mean=mean,
+        variance=square - mean**2,
         queue=float(head[-1]) * ratio / (1 - ratio) ** 2,
-        tbt=base + per_token * float(weight @ batch), head=head, ratio=ratio,
-    )  # fmt: skip
+        tbt=base + per_token * float(weight @ batch),
+        head=head,
+        ratio=ratio,
+    )
 
 
 def _law(
@@ -279,15 +291,25 @@ def _law(
     rate = fields["rate"]
     lengths = "any law of the output length" if slots is None else "geometric output lengths"
     return DecodeOccupancy(
-        **fields, max_seqs=slots, load=load, mean=mean, variance=variance,
-        sojourn=mean / rate, slot_wait=queue / rate, tbt_mean=tbt, head=head, ratio=ratio,
+        **fields,
+        max_seqs=slots,
+        load=load,
+        mean=mean,
+        variance=variance,
+        sojourn=mean / rate,
+        slot_wait=queue / rate,
+        tbt_mean=tbt,
+        head=head,
+        ratio=ratio,
         kind=Kind.APPROXIMATION,
         assumptions=(
-            "Poisson arrivals", lengths, "decodes only, iterations linear in the batch",
+            "Poisson arrivals",
+            lengths,
+            "decodes only, iterations linear in the batch",
             "exact for processor sharing: requests join and leave at any time",
         ),
         source="Cohen 1979; theory core 5.2",
-    )  # fmt: skip
+    )
 
 
 def _head(work: float, fixed: float, slots: int, ratio: float) -> Floats:

@@ -168,14 +168,19 @@ def kv_occupancy(rate: float, prompt: Lengths | int, output: Lengths | int) -> K
     probabilities = _compound_poisson(rate * sizes, mean, variance)
     probabilities.flags.writeable = False
     return KVOccupancy(
-        rate=rate, mean=mean, variance=variance, probabilities=probabilities,
+        rate=rate,
+        mean=mean,
+        variance=variance,
+        probabilities=probabilities,
         kind=Kind.EXACT,
         assumptions=(
-            "Poisson arrivals per iteration, served at once", "prompt and output independent",
-            "unlimited memory, no prefix reuse", "decode j holds prompt + j tokens",
+            "Poisson arrivals per iteration, served at once",
+            "prompt and output independent",
+            "unlimited memory, no prefix reuse",
+            "decode j holds prompt + j tokens",
         ),
         source="compound Poisson; theory core 5.3 [KV]",
-    )  # fmt: skip
+    )
 
 
 def _held(prompt: Lengths | int, output: Lengths | int) -> Floats:
@@ -311,17 +316,23 @@ def nie(
         raise InputError(
             f"the largest request takes {share:.4g} of the {memory} KV tokens: it must fit with "
             "room to spare, raise kv_tokens or drop such requests",
-            field="kv_tokens", value=kv_tokens,
-        )  # fmt: skip
+            field="kv_tokens",
+            value=kv_tokens,
+        )
     areas = [float(demand(request, engine).area) for request in mix.values()]
     area = float(weights @ areas / weights.sum())
     rate = memory / (time * area)
     return MemoryRate(
-        rate=rate, stable_rate=rate * (1 - share), area=area, largest_share=share,
+        rate=rate,
+        stable_rate=rate * (1 - share),
+        area=area,
+        largest_share=share,
         kind=Kind.APPROXIMATION,
         assumptions=(
-            "one representative iteration time", "no prefix reuse", "full chunks first",
+            "one representative iteration time",
+            "no prefix reuse",
+            "full chunks first",
             "conventions: theory",
         ),
         source="Nie, Si and Zhou, arXiv 2605.04595, Theorems 4.1 and 4.2",
-    )  # fmt: skip
+    )

@@ -162,11 +162,15 @@ def erlang_c(servers: int, load: float) -> ErlangC:
         lost = a * lost / (k + a * lost)
     waits = _waits(c, a, lost)
     return ErlangC(
-        servers=c, load=a, blocking=lost, p_wait=waits, wait=waits / (c - a),
+        servers=c,
+        load=a,
+        blocking=lost,
+        p_wait=waits,
+        wait=waits / (c - a),
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals", "exponential service", "one queue, equal servers"),
         source="Erlang; theory core 1.8 [EC]",
-    )  # fmt: skip
+    )
 
 
 def _waits(c: int, a: float, lost: float) -> float:
@@ -248,11 +252,14 @@ def halfin_whitt(
             high *= 2
         slack = float(brentq(lambda b: _many_server_wait(b) - waits, 0.0, high, xtol=1e-14))
     return HalfinWhitt(
-        load=a, servers=a + slack * math.sqrt(a), slack=slack, p_wait=waits,
+        load=a,
+        servers=a + slack * math.sqrt(a),
+        slack=slack,
+        p_wait=waits,
         kind=Kind.ASYMPTOTIC,
         assumptions=("Poisson arrivals", "exponential service", "load -> infinity, slack fixed"),
         source="Halfin and Whitt 1981; theory core 1.8",
-    )  # fmt: skip
+    )
 
 
 def _many_server_wait(slack: float) -> float:
@@ -345,13 +352,17 @@ def jsq(d: int, load: float) -> ShortestOf:
             step = d if step == 0 else step * d
             power *= _power(rho, step)
     return ShortestOf(
-        d=d, load=rho, sojourn=total, kind=Kind.ASYMPTOTIC,
+        d=d,
+        load=rho,
+        sojourn=total,
+        kind=Kind.ASYMPTOTIC,
         assumptions=(
-            "Poisson arrivals", "exponential service, equal servers, first come first served",
+            "Poisson arrivals",
+            "exponential service, equal servers, first come first served",
             "number of servers -> infinity",
         ),
         source="Mitzenmacher; Vvedenskaya, Dobrushin and Karpelevich; theory core 1.9",
-    )  # fmt: skip
+    )
 
 
 def _power(base: float, exponent: float) -> float:

@@ -178,15 +178,22 @@ def priced_workload(
         )
     split = float(np.dot(vector, squares)) / region.engines
     return PricedWorkload(
-        classes=region.classes, resource=facet.resource, load=load, means=means,
-        second_moments=squares, wait=split / (2 * (1 - load)),
+        classes=region.classes,
+        resource=facet.resource,
+        load=load,
+        means=means,
+        second_moments=squares,
+        wait=split / (2 * (1 - load)),
         kind=Kind.ASYMPTOTIC,
         assumptions=(
-            "Poisson arrivals", "one resource binds (complete resource pooling)", "load -> 1",
-            "first come first served by work", *region.assumptions,
+            "Poisson arrivals",
+            "one resource binds (complete resource pooling)",
+            "load -> 1",
+            "first come first served by work",
+            *region.assumptions,
         ),
         source="theory core 5.1",
-    )  # fmt: skip
+    )
 
 
 def _moments(region: Region, facet: Facet, request: RequestClass) -> tuple[float, float]:

@@ -118,19 +118,25 @@ def mg1(rate: float, mean: float, second_moment: float) -> MG1:
         raise InputError(
             f"second_moment must be at least mean**2 = {mean**2:g}, got {second_moment:g}: "
             "it is E[S**2], not the variance",
-            field="second_moment", value=second_moment,
-        )  # fmt: skip
+            field="second_moment",
+            value=second_moment,
+        )
     load = rate * mean
     check_stable("the mean wait", load, _LOWER)
     return MG1(
-        rate=rate, mean=mean, second_moment=second_moment, utilisation=load,
+        rate=rate,
+        mean=mean,
+        second_moment=second_moment,
+        utilisation=load,
         wait=rate * second_moment / (2 * (1 - load)),
         kind=Kind.EXACT,
         assumptions=(
-            "Poisson arrivals", "independent service times", "one server, first come first served",
+            "Poisson arrivals",
+            "independent service times",
+            "one server, first come first served",
         ),
         source="Pollaczek-Khinchine; theory core 1.8 [MG1]",
-    )  # fmt: skip
+    )
 
 
 @checked
@@ -323,15 +329,19 @@ def md1(rate: float, duration: float) -> MD1:
     load = rate * duration
     check_stable("the wait", load, _LOWER)
     return MD1(
-        rate=rate, duration=duration, utilisation=load,
+        rate=rate,
+        duration=duration,
+        utilisation=load,
         wait=load * duration / (2 * (1 - load)),
         decay=_decay(load) / duration,
         kind=Kind.EXACT,
         assumptions=(
-            "Poisson arrivals", "equal service times", "one server, first come first served",
+            "Poisson arrivals",
+            "equal service times",
+            "one server, first come first served",
         ),
         source="Erlang; Franx 2001; theory core 1.8 [MD1]",
-    )  # fmt: skip
+    )
 
 
 def _decay(rho: float) -> float:

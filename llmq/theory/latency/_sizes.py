@@ -127,20 +127,27 @@ def limited_preemption(
     if prediction not in laws:
         raise InputError(
             f"unknown prediction {prediction!r}{nearest(str(prediction), laws)}",
-            field="prediction", value=prediction,
-        )  # fmt: skip
+            field="prediction",
+            value=prediction,
+        )
     load = rate * mean
     check_stable("the mean delay", load, "lower the rate or shorten the service")
     return LimitedPreemption(
-        rate=rate, c=c, prediction=prediction, mean=mean, utilisation=load,
+        rate=rate,
+        c=c,
+        prediction=prediction,
+        mean=mean,
+        utilisation=load,
         sojourn=mean * laws[prediction](load, share),
         kind=Kind.EXACT,
         assumptions=(
-            "Poisson arrivals", "exponential service times, one server", "preemption is free",
+            "Poisson arrivals",
+            "exponential service times, one server",
+            "preemption is free",
             f"{prediction} predictions",
         ),
         source="SOAP; TRAIL, arXiv 2410.01035; theory core 1.8 [SOAP]",
-    )  # fmt: skip
+    )
 
 
 def _panels(edges: list[float] | Floats, order: int = 24) -> tuple[Floats, Floats]:

@@ -39,40 +39,16 @@ _TINY = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class ExactSolution:
-    """An optimal pair in rationals; both objectives equal ``value``.
+    """An optimal pair in rationals; both objectives equal ``value``."""
 
-    Parameters
-    ----------
-    value : fractions.Fraction
-        Objective.
-    primal : tuple of fractions.Fraction
-        Variables, one for each column.
-    dual : tuple of fractions.Fraction
-        Prices, one for each row.
-    pivots : int
-        Simplex steps after the basis of the float optimum; 0 if that was right at once.
-    """
-
-    value: Fraction
-    primal: tuple[Fraction, ...]
-    dual: tuple[Fraction, ...]
-    pivots: int
+    value: Fraction  # objective
+    primal: tuple[Fraction, ...]  # variables, one for each column
+    dual: tuple[Fraction, ...]  # prices, one for each row
+    pivots: int  # simplex steps after the basis of the float optimum; 0 if that was right at once
 
 
 def solve_square(rows: Sequence[Mapping[int, Fraction]], right: Sequence[Fraction]) -> Row | None:
     """Solve a square sparse system.
-
-    Parameters
-    ----------
-    rows : sequence of mapping of int to Fraction
-        Entries by column, one mapping for each equation.
-    right : sequence of Fraction
-        Right-hand sides.
-
-    Returns
-    -------
-    dict of int to Fraction or None
-        The solution by column; None if the system is singular.
 
     Examples
     --------
@@ -113,25 +89,6 @@ def _subtract(row: Row, other: Row, factor: Fraction, but: int) -> None:
 
 def solve_exact(program: LinearProgram, start: Solution | None = None) -> ExactSolution:
     """Solve in rationals.
-
-    Parameters
-    ----------
-    program : LinearProgram
-        The problem.
-    start : Solution, optional
-        Float solution; computed if not given.
-
-    Returns
-    -------
-    ExactSolution
-        An optimal primal and dual vertex.
-
-    Raises
-    ------
-    InfeasibleError
-        No choice meets all constraints.
-    InputError
-        The objective has no bound.
 
     Examples
     --------

@@ -46,21 +46,11 @@ class LPStatus(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LinearProgram:
-    """Minimise ``cost . x`` over ``x >= 0`` with ``sum_j x_j column_j >= bound``.
+    """Minimise ``cost . x`` over ``x >= 0`` with ``sum_j x_j column_j >= bound``."""
 
-    Parameters
-    ----------
-    columns : tuple of mapping of int to Fraction
-        Nonzero entries by row.
-    costs : tuple of fractions.Fraction
-        One for each column.
-    bounds : tuple of fractions.Fraction
-        One for each row.
-    """
-
-    columns: tuple[Column, ...]
-    costs: tuple[Fraction, ...]
-    bounds: tuple[Fraction, ...]
+    columns: tuple[Column, ...]  # nonzero entries by row
+    costs: tuple[Fraction, ...]  # one for each column
+    bounds: tuple[Fraction, ...]  # one for each row
 
     def __post_init__(self) -> None:
         if len(self.columns) != len(self.costs):
@@ -71,13 +61,7 @@ class LinearProgram:
                 raise InputError(f"column {j} names a row outside 0, ..., {len(self.bounds) - 1}")
 
     def dense(self) -> Array:
-        """Return the matrix in floats.
-
-        Returns
-        -------
-        ndarray, shape (n_rows, n_columns)
-            Entries.
-        """
+        """Return the matrix in floats."""
         matrix = np.zeros((len(self.bounds), len(self.columns)))
         for j, column in enumerate(self.columns):
             for i, value in column.items():
@@ -87,41 +71,16 @@ class LinearProgram:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """A float solution.
+    """A float solution."""
 
-    Parameters
-    ----------
-    status : LPStatus
-        Values are meaningful only if optimal.
-    value : float
-        Objective.
-    primal : ndarray, shape (n_columns,)
-        Variables.
-    dual : ndarray, shape (n_rows,)
-        Prices of the rows, at least 0.
-    """
-
-    status: LPStatus
-    value: float
-    primal: Array
-    dual: Array
+    status: LPStatus  # values are meaningful only if optimal
+    value: float  # objective
+    primal: Array  # variables; shape (n_columns,)
+    dual: Array  # prices of the rows, at least 0; shape (n_rows,)
 
 
 def solve(program: LinearProgram, solver: str = "auto") -> Solution:
     """Solve in floats.
-
-    Parameters
-    ----------
-    program : LinearProgram
-        The problem.
-    solver : {"auto", "simplex", "highs"}
-        Auto: the dual simplex of this module where the programme is small and no cost is negative,
-        and HiGHS where that is not so or it gives up.
-
-    Returns
-    -------
-    Solution
-        Value with duals.
 
     Examples
     --------
@@ -154,11 +113,9 @@ def _highs(program: LinearProgram) -> Solution:
 
 
 def _dual_simplex(program: LinearProgram) -> Solution:
-    """Dual simplex on a dense tableau, from the slacks: right where no cost is negative.
-
-    Costs that are 0 make ties, and ties make cycles, so each gets a little extra; the exact solver
-    mends what this may change.
-    """
+    """Dual simplex on a dense tableau, from the slacks: right where no cost is negative."""
+    # Costs that are 0 make ties, and ties make cycles, so each gets a little extra; the exact
+    # solver mends what this may change.
     matrix, cost, bound, rows, columns, size, unit = _scaled(program)
     m, n = matrix.shape
     table = np.hstack((-matrix, np.eye(m), -bound[:, None] / size))

@@ -36,21 +36,6 @@ _MOST_SYSTEMS, _MOST_RAYS = 2_000_000, 2000
 def corner_points(rows: Sequence[Vector]) -> list[Vector]:
     r"""Return the vertices of ``{x >= 0 : row . x <= 1 for each row}`` but the origin.
 
-    Parameters
-    ----------
-    rows : sequence of tuple of Fraction
-        Weights >= 0 of each bound.
-
-    Returns
-    -------
-    list of tuple of Fraction
-        Ascending in the first coordinate, then the next.
-
-    Raises
-    ------
-    InputError
-        Too many classes and bounds to enumerate.
-
     Examples
     --------
     >>> corner_points([(Fraction(1), Fraction(2)), (Fraction(2), Fraction(1))])
@@ -98,18 +83,6 @@ def _cut(rays: dict[Ray, int], plane: Ray, bit: int, n: int) -> dict[Ray, int]:
 def blocker(rows: Sequence[Sequence[int]], right: Sequence[int]) -> list[Vector]:
     r"""Return the vertices of ``{x >= 0 : row . x >= right for each row}``.
 
-    Parameters
-    ----------
-    rows : sequence of sequence of int
-        Weights >= 0 of each bound.
-    right : sequence of int
-        At least 0.
-
-    Returns
-    -------
-    list of tuple of Fraction
-        Ascending in the first coordinate, then the next.
-
     Examples
     --------
     >>> blocker([(1, 1), (1, 3)], [2, 3])
@@ -128,31 +101,15 @@ def _too_many(n: int, m: int, systems: int) -> InputError:
     return InputError(
         f"{n} classes and {m} facets give up to {systems:,} vertices, more than are enumerated: "
         "use boundary(direction) for single points, or merge classes",
-        classes=n, facets=m,
-    )  # fmt: skip
+        classes=n,
+        facets=m,
+    )
 
 
 def polytope(
     n: int, price: Callable[[Vector], tuple[Fraction, Vector]]
 ) -> tuple[list[Vector], list[Vector]]:
     """Return the facets and the vertices of ``{x >= 0 : load(x) <= 1}``.
-
-    Parameters
-    ----------
-    n : int
-        Dimension.
-    price : callable
-        Load and prices at a point.
-
-    Returns
-    -------
-    tuple of list of tuple of Fraction
-        Prices ``w`` of the facets ``w . x <= 1``, and vertices but the origin, ascending.
-
-    Raises
-    ------
-    InputError
-        Too many dimensions and facets to enumerate.
 
     Examples
     --------
@@ -168,20 +125,7 @@ def polytope(
 def enclose(
     n: int, price: Callable[[Vector], tuple[Fraction, Vector]]
 ) -> tuple[list[Vector], list[Vector]]:
-    """Return bounds that make up ``{x >= 0 : load(x) <= 1}``, and its vertices.
-
-    Parameters
-    ----------
-    n : int
-        Dimension.
-    price : callable
-        Load and prices at a point.
-
-    Returns
-    -------
-    tuple of list of tuple of Fraction
-        Prices, perhaps more than the facets, and vertices but the origin, ascending.
-    """
+    """Return bounds that make up ``{x >= 0 : load(x) <= 1}``, and its vertices."""
     inside: set[Vector] = set()
     axes = [tuple(Fraction(i == j) for j in range(n)) for i in range(n)]
     rows = dict.fromkeys(price(axis)[1] for axis in axes)
@@ -199,20 +143,7 @@ def enclose(
 
 
 def essential(rows: Iterable[Vector], points: Sequence[Vector]) -> list[Vector]:
-    """Return the bounds that are facets: tight at as many independent vertices as dimensions.
-
-    Parameters
-    ----------
-    rows : iterable of tuple of Fraction
-        Bounds ``w . x <= 1``.
-    points : sequence of tuple of Fraction
-        All vertices but the origin.
-
-    Returns
-    -------
-    list of tuple of Fraction
-        Facets, in order.
-    """
+    """Return the bounds that are facets: tight at as many independent vertices as dimensions."""
     whole = [(point, *integers(point)) for point in points]
     found = []
     for row in rows:
@@ -225,16 +156,6 @@ def essential(rows: Iterable[Vector], points: Sequence[Vector]) -> list[Vector]:
 
 def integers(vector: Vector) -> tuple[list[int], int]:
     """Write a vector as integers over one denominator: faster than Fractions in long sums.
-
-    Parameters
-    ----------
-    vector : tuple of Fraction
-        The vector.
-
-    Returns
-    -------
-    tuple of list of int and int
-        Numerators and the denominator.
 
     Examples
     --------

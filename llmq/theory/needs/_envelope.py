@@ -39,13 +39,6 @@ _SLACK = 1e-10
 class Envelope:
     """Vertices of the lower convex envelope of a token curve.
 
-    Parameters
-    ----------
-    tokens : tuple of int
-        Batch sizes, ascending from 1 to the budget.
-    seconds : tuple of fractions.Fraction
-        Time of each; the slopes between them increase strictly.
-
     Examples
     --------
     >>> law = BatchTime.tiled(base=2, per_tile=10, tile=64)
@@ -53,8 +46,8 @@ class Envelope:
     (1, 64, 100)
     """
 
-    tokens: tuple[int, ...]
-    seconds: tuple[Fraction, ...]
+    tokens: tuple[int, ...]  # batch sizes, ascending from 1 to the budget
+    seconds: tuple[Fraction, ...]  # time of each; the slopes between them increase strictly
 
     @property
     def pieces(self) -> tuple[tuple[Fraction, Fraction], ...]:
@@ -74,42 +67,13 @@ class Envelope:
         return self.tokens[best], self.seconds[best]
 
     def __call__(self, tokens: float | Fraction) -> Fraction:
-        """Value of the envelope.
-
-        Parameters
-        ----------
-        tokens : float or Fraction
-            Mean tokens of a batch, between 1 and the budget.
-
-        Returns
-        -------
-        fractions.Fraction
-            Least mean time of a batch, seconds.
-        """
+        """Value of the envelope."""
         n = as_fraction(tokens)
         return max(c + a * n for c, a in self.pieces)
 
 
 def envelope(law: BatchTime, token_budget: int) -> Envelope:
-    """Return the lower convex envelope of the token curve on ``1, ..., token_budget``.
-
-    Parameters
-    ----------
-    law : BatchTime
-        The law.
-    token_budget : int
-        Most tokens in one iteration.
-
-    Returns
-    -------
-    Envelope
-        Its vertices, exactly.
-
-    Raises
-    ------
-    InputError
-        Budget below 1.
-    """
+    """Return the lower convex envelope of the token curve on ``1, ..., token_budget``."""
     points = corners(law, token_budget)
     if len(points) > 4:
         points = _near_hull(points, law.curve(points))
@@ -117,20 +81,7 @@ def envelope(law: BatchTime, token_budget: int) -> Envelope:
 
 
 def corners(law: BatchTime, token_budget: int) -> Ints:
-    """Return batch sizes among which are all vertices of the envelope.
-
-    Parameters
-    ----------
-    law : BatchTime
-        The law.
-    token_budget : int
-        Most tokens in one iteration.
-
-    Returns
-    -------
-    ndarray of int, shape (n_candidates,)
-        Ascending, from 1 to the budget.
-    """
+    """Return batch sizes among which are all vertices of the envelope."""
     if token_budget < 1:
         raise InputError(f"token_budget must be at least 1 token, got {token_budget}")
     if law.form == "table":
@@ -147,11 +98,9 @@ def corners(law: BatchTime, token_budget: int) -> Ints:
 
 
 def _roofline_corners(law: BatchTime, budget: int) -> Ints:
-    """Return ends of tiles and the integers around each crossing of the two branches.
-
-    Tile ends on the same branch lie on one line, so only the ends of such runs are kept; inside a
-    tile the compute branch is flat and crosses the memory branch at most once.
-    """
+    """Return ends of tiles and the integers around each crossing of the two branches."""
+    # Tile ends on the same branch lie on one line, so only the ends of such runs are kept;
+    # inside a tile the compute branch is flat and crosses the memory branch at most once.
     slope = law.floor_per_token
     if law.tile == 1:
         steep = law.per_token - slope

@@ -56,22 +56,13 @@ _ZERO = Fraction(0)
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Something for each of the four things that a request brings to its iterations.
+    """Something for each of the four things that a request brings to its iterations."""
 
-    Parameters
-    ----------
-    prompt, decode : fractions.Fraction
-        For a prompt token, for a decode token.
-    chunk : fractions.Fraction
-        For an iteration with prompt tokens of it.
-    area : fractions.Fraction
-        For a KV token-iteration.
-    """
-
+    # prompt, decode: for a prompt token, for a decode token
     prompt: Fraction
     decode: Fraction
-    chunk: Fraction = _ZERO
-    area: Fraction = _ZERO
+    chunk: Fraction = _ZERO  # for an iteration with prompt tokens of it
+    area: Fraction = _ZERO  # for a KV token-iteration
 
     def __matmul__(self, other: Prices) -> Fraction:
         # Most terms are 0, and products of fractions are slow.
@@ -83,20 +74,7 @@ class Prices:
         return total
 
     def plus(self, factor: Fraction, other: Prices) -> Prices:
-        """Add a multiple of another.
-
-        Parameters
-        ----------
-        factor : fractions.Fraction
-            How often.
-        other : Prices
-            What is added.
-
-        Returns
-        -------
-        Prices
-            ``self + factor * other``.
-        """
+        """Add a multiple of another."""
         return Prices(
             *(
                 one + factor * two if (two := getattr(other, name)) else one
@@ -120,55 +98,25 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One linear bound ``sum_j rate_j * weights_j <= engines``.
+    """One linear bound ``sum_j rate_j * weights_j <= engines``."""
 
-    Parameters
-    ----------
-    resource : {"compute", "tokens", "slots", "memory", "link"}
-        What the bound prices beside the work itself.
-    weights : tuple of float
-        Engine-seconds per request, classes in the order of the region.
-    exact : tuple of fractions.Fraction
-        The same, exactly.
-    """
-
-    resource: str
-    weights: tuple[float, ...]
-    exact: Weights
+    resource: str  # what the bound prices beside the work itself
+    weights: tuple[float, ...]  # engine-seconds per request, classes in the order of the region
+    exact: Weights  # the same, exactly
 
     def exactly(self, rates: Sequence[Fraction]) -> Fraction:
-        """Weigh rates in rationals.
-
-        Parameters
-        ----------
-        rates : sequence of fractions.Fraction
-            Requests per second of each class.
-
-        Returns
-        -------
-        fractions.Fraction
-            Engine-seconds per second.
-        """
+        """Weigh rates in rationals."""
         return sum(map(mul, self.exact, rates), Fraction(0))
 
 
 @dataclass(frozen=True, slots=True)
 class Facet(Bound):
-    """A bound of one engine, with what it charges for a token.
+    """A bound of one engine, with what it charges for a token."""
 
-    Parameters
-    ----------
-    resource, weights, exact
-        As in :class:`Bound`.
-    share : tuple of float
-        Part of each weight that pays for the resource: iterations that only the resource makes
-        necessary, or token time for "compute".
-    prices : Prices
-        Seconds for each thing that a request brings, attention aside.
-    """
-
+    # part of each weight that pays for the resource: iterations that only the resource makes
+    # necessary, or token time for "compute"
     share: tuple[float, ...]
-    prices: Prices
+    prices: Prices  # seconds for each thing that a request brings, attention aside
 
 
 def build_facets(
@@ -177,24 +125,7 @@ def build_facets(
     attention: Weights,
     iterations: Mapping[str, Prices],
 ) -> tuple[Facet, ...]:
-    """Return the bounds of an engine.
-
-    Parameters
-    ----------
-    curve : Envelope
-        Token curve.
-    needs : sequence of Prices
-        What a request of each class brings: tokens, chunks, KV token-iterations.
-    attention : tuple of Fraction
-        Seconds of attention of a request: KV read and prefill work.
-    iterations : mapping of str to Prices
-        For each resource the iterations that a unit of each makes necessary.
-
-    Returns
-    -------
-    tuple of Facet
-        Dominated ones included.
-    """
+    """Return the bounds of an engine."""
     n, time = curve.best
     pieces = curve.pieces
     found = []
@@ -214,26 +145,7 @@ def build_facets(
 def facet(
     resource: str, prices: Prices, part: Prices, needs: Sequence[Prices], attention: Weights
 ) -> Facet:
-    """Return the bound with given prices.
-
-    Parameters
-    ----------
-    resource : {"compute", "tokens", "slots", "memory"}
-        What it prices beside the work itself.
-    prices : Prices
-        Seconds for each thing that a request brings.
-    part : Prices
-        The part of them that pays for the resource.
-    needs : sequence of Prices
-        What a request of each class brings.
-    attention : tuple of Fraction
-        Seconds of attention of a request of each class.
-
-    Returns
-    -------
-    Facet
-        Its weights and shares.
-    """
+    """Return the bound with given prices."""
     exact = tuple(prices @ need + t for need, t in zip(needs, attention, strict=True))
     weights = tuple(map(float, exact))
     paid = [float(part @ need) for need in needs]
@@ -242,18 +154,7 @@ def facet(
 
 
 def split_dominated(facets: Sequence[Facet]) -> tuple[tuple[Facet, ...], tuple[Facet, ...]]:
-    """Separate the bounds that another one implies class by class.
-
-    Parameters
-    ----------
-    facets : sequence of Facet
-        Bounds; of equal ones the first is kept.
-
-    Returns
-    -------
-    tuple of tuple of Facet
-        Those kept, in order, and those dominated.
-    """
+    """Separate the bounds that another one implies class by class."""
     kept: list[Facet] = []
     dropped: list[Facet] = []
     # A heavier facet cannot be dominated by a lighter one; the sort is stable.
@@ -270,20 +171,6 @@ def split_dominated(facets: Sequence[Facet]) -> tuple[tuple[Facet, ...], tuple[F
 def bottleneck(resource: str, share: float, kind: str = "") -> str:
     """Say in words what binds and what to buy.
 
-    Parameters
-    ----------
-    resource : {"memory", "slots", "tokens", "compute"}
-        What binds.
-    share : float
-        Its share of the price of a request.
-    kind : str
-        Class of that request, where there are several.
-
-    Returns
-    -------
-    str
-        One sentence.
-
     Examples
     --------
     >>> bottleneck("slots", 0.85, "chat")
@@ -297,22 +184,6 @@ def bottleneck(resource: str, share: float, kind: str = "") -> str:
 def bottleneck_of_pool(resource: str, share: float, where: str, idle: Sequence[str]) -> str:
     """Say in words what binds in a fleet.
 
-    Parameters
-    ----------
-    resource : {"memory", "slots", "tokens", "compute", "link"}
-        What binds.
-    share : float
-        Part of the price that the pool's time takes.
-    where : str
-        The pool, in words; empty where there is one.
-    idle : sequence of str
-        Pools with time to spare.
-
-    Returns
-    -------
-    str
-        One sentence.
-
     Examples
     --------
     >>> bottleneck_of_pool("compute", 1.0, " in pool a", ["b"])
@@ -325,34 +196,10 @@ def bottleneck_of_pool(resource: str, share: float, where: str, idle: Sequence[s
 
 
 def weigh(weights: Sequence[float], vector: Sequence[float]) -> float:
-    """Sum of products.
-
-    Parameters
-    ----------
-    weights, vector : sequence of float
-        One number for each class.
-
-    Returns
-    -------
-    float
-        ``sum_j weights_j * vector_j``.
-    """
+    """Sum of products."""
     return float(sum(map(mul, weights, vector)))
 
 
 def heaviest(facets: Sequence[Facet], vector: Sequence[float]) -> float:
-    """Load of some rates: the largest facet.
-
-    Parameters
-    ----------
-    facets : sequence of Facet
-        Bounds of one engine.
-    vector : sequence of float
-        Requests per second of each class.
-
-    Returns
-    -------
-    float
-        Engine-seconds per second.
-    """
+    """Load of some rates: the largest facet."""
     return max(weigh(facet.weights, vector) for facet in facets)

@@ -40,8 +40,15 @@ from llmq.model.time.batchtime import BatchTime
 from llmq.units import as_fraction
 
 __all__ = [
-    "LIMITS", "Limits", "check_limits", "counted", "has_no_bound", "scope", "token_price", "tried",
-]  # fmt: skip
+    "LIMITS",
+    "Limits",
+    "check_limits",
+    "counted",
+    "has_no_bound",
+    "scope",
+    "token_price",
+    "tried",
+]
 
 Limits: TypeAlias = Literal["settings", "hardware"]
 LIMITS = ("settings", "hardware")
@@ -50,38 +57,18 @@ LARGE = 2**20
 
 
 def check_limits(limits: str) -> None:
-    """Refuse another word for what is limited.
-
-    Parameters
-    ----------
-    limits : str
-        As given.
-
-    Raises
-    ------
-    InputError
-        Neither "settings" nor "hardware".
-    """
+    """Refuse another word for what is limited."""
     if limits not in LIMITS:
         raise InputError(
             f"limits must be 'settings' (token budget, slots and chunk as given) or 'hardware' "
             f"(these three free), got {limits!r}{nearest(str(limits), LIMITS)}",
-            field="limits", value=limits,
-        )  # fmt: skip
+            field="limits",
+            value=limits,
+        )
 
 
 def token_price(law: BatchTime) -> Fraction:
     r"""Return the least time per token of any batch, :math:`\inf_n f(n) / n`.
-
-    Parameters
-    ----------
-    law : BatchTime
-        The law; its floats mean the decimals they print as.
-
-    Returns
-    -------
-    fractions.Fraction
-        Seconds; perhaps reached by no batch, only approached.
 
     Examples
     --------
@@ -109,21 +96,6 @@ def _rise(law: BatchTime) -> tuple[int, Fraction]:
 def counted(engine: Engine, mix: Mapping[str, RequestClass], limits: str) -> Engine:
     """Return the engine whose batches a bound counts.
 
-    Parameters
-    ----------
-    engine : Engine
-        At some settings.
-    mix : mapping of str to RequestClass
-        The classes.
-    limits : {"settings", "hardware"}
-        What the bound counts.
-
-    Returns
-    -------
-    Engine
-        Its budget is at most what the memory holds. For the hardware it is just that, slots and
-        chunk are gone, and without a KV limit the law is the least time per token.
-
     Examples
     --------
     >>> chip = Engine(BatchTime.affine(base=1, per_token=0.01), token_budget=64, kv_tokens=1000)
@@ -148,19 +120,7 @@ def counted(engine: Engine, mix: Mapping[str, RequestClass], limits: str) -> Eng
 
 
 def tried(engine: Engine) -> Engine:
-    """Return the engine on which schedules of the hardware are tried.
-
-    Parameters
-    ----------
-    engine : Engine
-        At some settings.
-
-    Returns
-    -------
-    Engine
-        Without slots and chunk, with a budget of what the memory holds, or a large one. Every
-        schedule on it is one of the hardware.
-    """
+    """Return the engine on which schedules of the hardware are tried."""
     held = max(LARGE, engine.token_budget)
     if engine.kv_tokens is not None:
         held = int(engine.kv_room)
@@ -168,20 +128,7 @@ def tried(engine: Engine) -> Engine:
 
 
 def has_no_bound(engine: Engine, limits: str) -> bool:
-    """Say whether neither time nor memory bounds the tokens of an engine.
-
-    Parameters
-    ----------
-    engine : Engine
-        At some settings.
-    limits : {"settings", "hardware"}
-        What the bound counts.
-
-    Returns
-    -------
-    bool
-        For the hardware, where a token takes no time in large batches and no KV limit ends them.
-    """
+    """Say whether neither time nor memory bounds the tokens of an engine."""
     return limits == "hardware" and engine.kv_tokens is None and not token_price(engine.law)
 
 
@@ -203,18 +150,6 @@ def _cheapest(law: BatchTime) -> BatchTime:
 
 def scope(engine: Engine, limits: str) -> str:
     """Say which engines a bound is about.
-
-    Parameters
-    ----------
-    engine : Engine
-        At its settings.
-    limits : {"settings", "hardware"}
-        What the bound counts.
-
-    Returns
-    -------
-    str
-        One sentence.
 
     Examples
     --------

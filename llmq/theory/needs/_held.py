@@ -34,9 +34,13 @@ import numpy.typing as npt
 from llmq.model.time.batchtime import BatchTime
 
 __all__ = [
-    "decode_area", "decode_blocks", "parts_of_blocks", "prefill_area", "prefill_blocks",
+    "decode_area",
+    "decode_blocks",
+    "parts_of_blocks",
+    "prefill_area",
+    "prefill_blocks",
     "read_rates",
-]  # fmt: skip
+]
 
 # Object arrays where int64 could overflow: same expressions, Python integers inside.
 Ints: TypeAlias = npt.NDArray[Any]
@@ -44,20 +48,6 @@ Ints: TypeAlias = npt.NDArray[Any]
 
 def prefill_area(prompt: Ints, chunk: int, area: str) -> tuple[Ints, Ints]:
     """Return the KV tokens that the prefill iterations hold.
-
-    Parameters
-    ----------
-    prompt : ndarray of int
-        Prompt tokens.
-    chunk : int
-        Most prompt tokens in one iteration.
-    area : {"chunked", "wait", "decode_only"}
-        Convention.
-
-    Returns
-    -------
-    tuple of ndarray of int
-        With full chunks first, and with the remainder first.
 
     Examples
     --------
@@ -77,22 +67,6 @@ def prefill_area(prompt: Ints, chunk: int, area: str) -> tuple[Ints, Ints]:
 
 def prefill_blocks(prompt: Ints, chunk: int, area: str, block: int) -> Ints:
     """Return the KV blocks that the prefill iterations hold, the remainder first.
-
-    Parameters
-    ----------
-    prompt : ndarray of int
-        Prompt tokens.
-    chunk : int
-        Most prompt tokens in one iteration.
-    area : {"chunked", "wait", "decode_only"}
-        Convention.
-    block : int
-        Tokens of a block.
-
-    Returns
-    -------
-    ndarray of int
-        Blocks.
 
     Examples
     --------
@@ -123,16 +97,6 @@ def _floor_sum(n: Ints, divisor: int, step: int, start: Ints) -> Ints:
 def decode_area(prompt: Ints, steps: Ints) -> Ints:
     """Return the KV tokens that the decode iterations hold.
 
-    Parameters
-    ----------
-    prompt, steps : ndarray of int
-        Prompt tokens and decodes.
-
-    Returns
-    -------
-    ndarray of int
-        Tokens.
-
     Examples
     --------
     >>> decode_area(np.asarray([10]), np.asarray([3])).tolist()  # 11, 12 and 13
@@ -144,18 +108,6 @@ def decode_area(prompt: Ints, steps: Ints) -> Ints:
 
 def decode_blocks(prompt: Ints, steps: Ints, block: int) -> Ints:
     """Return the KV blocks that the decode iterations hold.
-
-    Parameters
-    ----------
-    prompt, steps : ndarray of int
-        Prompt tokens and decodes.
-    block : int
-        Tokens of a block.
-
-    Returns
-    -------
-    ndarray of int
-        Blocks.
 
     Examples
     --------
@@ -170,28 +122,14 @@ def decode_blocks(prompt: Ints, steps: Ints, block: int) -> Ints:
 def parts_of_blocks(
     prompt: Ints, steps: Ints, block: int
 ) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints, Ints]]:
-    r"""Take the blocks of the decodes apart into what prompts and what decodes say.
-
-    With :math:`s = Q b + r` and :math:`d = q b + t` the decodes hold
-
-    .. math:: \sum_{j=1}^{d} \lceil (s + j) / b \rceil
-              = Q d + r q + \tfrac{b}{2} q (q + 1) + t (q + 1) + (r + t - b)^+
-
-    blocks: each of the ``r`` tokens of a broken block moves the steps to the next one ahead by one
-    iteration, once in each round of ``b`` decodes.
-
-    Parameters
-    ----------
-    prompt, steps : ndarray of int
-        Prompt tokens and decodes.
-    block : int
-        Tokens of a block, ``b``.
-
-    Returns
-    -------
-    tuple of tuple of ndarray
-        ``(Q, r)``, and ``(q, t, b q (q + 1) / 2 + t (q + 1))``.
-    """
+    r"""Take the blocks of the decodes apart into what prompts and what decodes say."""
+    # With :math:`s = Q b + r` and :math:`d = q b + t` the decodes hold
+    #
+    # .. math:: \sum_{j=1}^{d} \lceil (s + j) / b \rceil
+    #           = Q d + r q + \tfrac{b}{2} q (q + 1) + t (q + 1) + (r + t - b)^+
+    #
+    # blocks: each of the ``r`` tokens of a broken block moves the steps to the next one ahead
+    # by one iteration, once in each round of ``b`` decodes.
     rounds, some = steps // block, steps % block
     alone = block * (rounds * (rounds + 1) // 2) + some * (rounds + 1)
     return (prompt // block, prompt % block), (rounds, some, alone)
@@ -199,18 +137,6 @@ def parts_of_blocks(
 
 def read_rates(law: BatchTime, phases: str = "both") -> tuple[float, float]:
     """Return the least seconds that any policy needs for a KV token that is read.
-
-    Parameters
-    ----------
-    law : BatchTime
-        The law.
-    phases : {"both", "prefill", "decode"}
-        What the engine does.
-
-    Returns
-    -------
-    tuple of float
-        Read by chunks of prompts, and by decodes.
 
     Examples
     --------

@@ -22,26 +22,6 @@ Rates: TypeAlias = Mapping[str, Rate]
 def rate_vector(rates: Rates, classes: Sequence[str], *, partial: bool = False) -> list[float]:
     """Return the rates in the order of the classes.
 
-    Parameters
-    ----------
-    rates : mapping of str to float or Fraction
-        Requests per second.
-    classes : sequence of str
-        Known classes.
-    partial : bool
-        Whether a class that is not named has rate 0.
-
-    Returns
-    -------
-    list of float, shape (n_classes,)
-        Requests per second.
-
-    Raises
-    ------
-    InputError
-        No mapping, an unknown or a missing class, or a rate that is negative, infinite or no
-        number.
-
     Examples
     --------
     >>> rate_vector({"code": 2, "chat": 0}, ("chat", "code"))

@@ -38,27 +38,7 @@ Hits: TypeAlias = float | Fraction | Mapping[str, float | Fraction] | None
 def check_hits(
     system: Engine | Fleet, mix: Mapping[str, RequestClass], hits: Hits
 ) -> dict[str, Fraction]:
-    """Return the share of the prompt tokens of each class that is found again.
-
-    Parameters
-    ----------
-    system : Engine or Fleet
-        What serves.
-    mix : mapping of str to RequestClass
-        The classes.
-    hits : float, mapping of str to float, or None
-        As given; a class that is not named shares nothing.
-
-    Returns
-    -------
-    dict of str to Fraction
-        By class; all 0 without a prefix cache.
-
-    Raises
-    ------
-    InputError
-        A cache without hits, hits without a cache, an unknown class, or no share from 0 to 1.
-    """
+    """Return the share of the prompt tokens of each class that is found again."""
     engines = [system] if isinstance(system, Engine) else [one for one, _ in system.pools.values()]
     cached = any(one.prefix_cache for one in engines)
     if hits is None and cached:
@@ -67,8 +47,9 @@ def check_hits(
             "prompts is found again: pass hits=, the share of prompt tokens (by class: "
             "llmq.model.prefix.endless_hits(trace); 0 where prompts share nothing), or leave "
             "prefix_cache out",
-            field="hits", value=None,
-        )  # fmt: skip
+            field="hits",
+            value=None,
+        )
     given = hits if isinstance(hits, Mapping) else dict.fromkeys(mix, 0 if hits is None else hits)
     for name, share in given.items():
         if name not in mix:
@@ -81,8 +62,9 @@ def check_hits(
             raise InputError(
                 f"hits of class {name!r} must be a share of its prompt tokens, from 0 to 1, got "
                 f"{share!r}",
-                field="hits", value=share,
-            )  # fmt: skip
+                field="hits",
+                value=share,
+            )
     if any(given.values()) and not cached:
         raise InputError(
             "hits= is for engines with prefix_cache=True, and none has it", field="hits"
@@ -92,24 +74,6 @@ def check_hits(
 
 def reused(need: Demand, request: RequestClass, share: Fraction, lag: int, area: str) -> Demand:
     """Return the least that is left of a request.
-
-    Parameters
-    ----------
-    need : Demand
-        Of a request that finds nothing.
-    request : RequestClass
-        The class.
-    share : fractions.Fraction
-        Part of the prompt tokens that is found.
-    lag : int
-        Iterations from the end of the prefill to the first token.
-    area : {"chunked", "wait", "decode_only"}
-        KV area convention.
-
-    Returns
-    -------
-    Demand
-        The same if nothing is found.
 
     Examples
     --------
@@ -133,24 +97,20 @@ def reused(need: Demand, request: RequestClass, share: Fraction, lag: int, area:
         tail = as_fraction(float(square.astype(float) @ law.weights)) / 2
     first, then = rest * (area != "decode_only"), int(steps.min()) * rest + tail
     return replace(
-        need, prompt=rest, chunks=rest / need.chunk, area=first + then,
-        prefill_area=first, decode_area=then, prefill_memory=first, decode_memory=then,
+        need,
+        prompt=rest,
+        chunks=rest / need.chunk,
+        area=first + then,
+        prefill_area=first,
+        decode_area=then,
+        prefill_memory=first,
+        decode_memory=then,
         work=rest**2 / 2,
-    )  # fmt: skip
+    )
 
 
 def said_of_hits(hits: Mapping[str, Fraction]) -> str:
     """Say how much is found again.
-
-    Parameters
-    ----------
-    hits : mapping of str to Fraction
-        By class.
-
-    Returns
-    -------
-    str
-        A few words.
 
     Examples
     --------

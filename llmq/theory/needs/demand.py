@@ -128,9 +128,13 @@ class Demand:
             return replace(self, decodes=_ZERO, decode_area=_ZERO, decode_memory=_ZERO)
         if phases == "decode":
             return replace(
-                self, prompt=_ZERO, chunks=_ZERO, prefill_area=_ZERO, prefill_memory=_ZERO,
+                self,
+                prompt=_ZERO,
+                chunks=_ZERO,
+                prefill_area=_ZERO,
+                prefill_memory=_ZERO,
                 work=_ZERO,
-            )  # fmt: skip
+            )
         return self
 
     def attention(self, law: BatchTime, phases: str = "both") -> Fraction:

@@ -46,21 +46,14 @@ _MOST = 200_000  # configurations that are enumerated
 class TwoPhase:
     """Batches of prefill and decode tokens.
 
-    Parameters
-    ----------
-    token_budget : int
-        Most tokens.
-    slots : int, optional
-        Most decodes, one less beside prefill tokens; no limit if not given.
-
     Examples
     --------
     >>> TwoPhase(8, slots=3).fault((5, 3))
     '3 decodes and a prefill need 4 slots of 3'
     """
 
-    token_budget: int
-    slots: int | None = None
+    token_budget: int  # most tokens
+    slots: int | None = None  # most decodes, one less beside prefill tokens; no limit if not given
 
     def __post_init__(self) -> None:
         _check_budget(self.token_budget)
@@ -73,18 +66,7 @@ class TwoPhase:
         return ("prefill", "decode")
 
     def fault(self, batch: Configuration) -> str:
-        """Say why a configuration is not allowed.
-
-        Parameters
-        ----------
-        batch : tuple of int
-            Prefill and decode tokens.
-
-        Returns
-        -------
-        str
-            Empty if it is allowed.
-        """
+        """Say why a configuration is not allowed."""
         x, y = batch
         if min(x, y) < 0 or x + y < 1:
             return f"{batch} is not a batch of at least one token"
@@ -98,16 +80,6 @@ class TwoPhase:
 
     def columns(self, law: BatchTime) -> tuple[Timed, ...]:
         """Return the configurations that can be optimal, with their times.
-
-        Parameters
-        ----------
-        law : BatchTime
-            Time by total tokens.
-
-        Returns
-        -------
-        tuple of (configuration, Fraction)
-            Seconds of each.
 
         Examples
         --------
@@ -127,19 +99,6 @@ class TwoPhase:
 class Knapsack:
     """Batches of named buffers under linear budgets.
 
-    Parameters
-    ----------
-    token_budget : int
-        Most tokens in all.
-    buffers : tuple of str
-        Names of the entries.
-    steps : tuple of int
-        Each count is a multiple of its step.
-    rows : tuple of (tuple of int, int)
-        Further budgets: weights of a token of each buffer, at least 0, and the capacity.
-    labels : tuple of str
-        What each of these budgets is of; ``memory`` for all if not given.
-
     Examples
     --------
     >>> small = Knapsack(4, ("prefill", "decode"), (2, 1), (((1, 3), 6),))
@@ -147,10 +106,13 @@ class Knapsack:
     [(0, 1), (0, 2), (2, 0), (2, 1), (4, 0)]
     """
 
-    token_budget: int
-    buffers: tuple[str, ...]
-    steps: tuple[int, ...]
+    token_budget: int  # most tokens in all
+    buffers: tuple[str, ...]  # names of the entries
+    steps: tuple[int, ...]  # each count is a multiple of its step
+    # further budgets: weights of a token of each buffer, at least 0, and the capacity; (tuple
+    # of int, int)
     rows: tuple[tuple[tuple[int, ...], int], ...] = ()
+    # what each of these budgets is of; ``memory`` for all if not given
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -177,18 +139,7 @@ class Knapsack:
                 )
 
     def fault(self, batch: Configuration) -> str:
-        """Say why a configuration is not allowed.
-
-        Parameters
-        ----------
-        batch : tuple of int
-            Tokens of each buffer.
-
-        Returns
-        -------
-        str
-            Empty if it is allowed.
-        """
+        """Say why a configuration is not allowed."""
         if min(batch) < 0 or sum(batch) < 1:
             return f"{batch} is not a batch of at least one token"
         if sum(batch) > self.token_budget:
@@ -201,18 +152,7 @@ class Knapsack:
         return ""
 
     def enumerate(self) -> Iterator[Configuration]:
-        """Yield every configuration but the empty one, in lexicographic order.
-
-        Yields
-        ------
-        tuple of int
-            Tokens of each buffer.
-
-        Raises
-        ------
-        InputError
-            More than 200,000.
-        """
+        """Yield every configuration but the empty one, in lexicographic order."""
         every = self._extend((), self.token_budget, [c for _, c in self.rows])
         for i, batch in enumerate(itertools.islice(every, 1, None)):
             if i >= _MOST:
@@ -234,36 +174,13 @@ class Knapsack:
             yield from self._extend((*head, x), tokens - x, left)
 
     def columns(self, law: BatchTime) -> tuple[Timed, ...]:
-        """Return all configurations with their times.
-
-        Parameters
-        ----------
-        law : BatchTime
-            Time by total tokens.
-
-        Returns
-        -------
-        tuple of (configuration, Fraction)
-            Seconds of each.
-        """
+        """Return all configurations with their times."""
         time = {n: time_of(law, n) for n in range(1, self.token_budget + 1)}
         return tuple((batch, time[sum(batch)]) for batch in self.enumerate())
 
 
 def lower_hull(law: BatchTime, low: int, high: int) -> list[tuple[int, Fraction]]:
     """Return the vertices of the largest convex function below the times of ``low, ..., high``.
-
-    Parameters
-    ----------
-    law : BatchTime
-        The law; its token part counts.
-    low, high : int
-        Batch sizes, both included.
-
-    Returns
-    -------
-    list of (int, Fraction)
-        Batch size and seconds, ascending.
 
     Examples
     --------
@@ -310,18 +227,6 @@ def _turn(a: tuple[int, Any], b: tuple[int, Any], c: tuple[int, Any]) -> Any:
 
 def time_of(law: BatchTime, tokens: int) -> Fraction:
     """Return the token time of a batch, exactly.
-
-    Parameters
-    ----------
-    law : BatchTime
-        The law; its token part counts.
-    tokens : int
-        Tokens in the batch.
-
-    Returns
-    -------
-    fractions.Fraction
-        Seconds.
 
     Examples
     --------

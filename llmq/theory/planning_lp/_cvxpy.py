@@ -32,52 +32,22 @@ __all__ = ["FloatOptimum", "planning_cvxpy"]
 
 @dataclass(frozen=True, slots=True)
 class FloatOptimum:
-    """Optimal flows and batches with their prices, in floats.
+    """Optimal flows and batches with their prices, in floats."""
 
-    Parameters
-    ----------
-    status : LPStatus
-        Values are meaningful only if optimal.
-    load : float
-        Least fraction of every pool's time.
-    flows : mapping of (str, tuple of str) to float
-        Requests per second by class and route.
-    batches : mapping of (str, tuple of int) to float
-        Iterations per second by pool and configuration.
-    prices : mapping of str to float
-        Load per request per second, by class.
-    weights : mapping of str to float
-        Price of an engine-second in each pool.
-    token_prices : mapping of (str, str) to float
-        By pool and buffer.
-    limit_prices : mapping of (str, str) to float
-        By pool and limit.
-    """
-
-    status: LPStatus
-    load: float
+    status: LPStatus  # values are meaningful only if optimal
+    load: float  # least fraction of every pool's time
+    # requests per second by class and route; (str, tuple of str)
     flows: Mapping[tuple[str, Route], float]
+    # iterations per second by pool and configuration; (str, tuple of int)
     batches: Mapping[tuple[str, Configuration], float]
-    prices: Mapping[str, float]
-    weights: Mapping[str, float]
-    token_prices: Mapping[tuple[str, str], float]
-    limit_prices: Mapping[tuple[str, str], float]
+    prices: Mapping[str, float]  # load per request per second, by class
+    weights: Mapping[str, float]  # price of an engine-second in each pool
+    token_prices: Mapping[tuple[str, str], float]  # by pool and buffer; (str, str)
+    limit_prices: Mapping[tuple[str, str], float]  # by pool and limit; (str, str)
 
 
 def planning_cvxpy(problem: PlanningProblem, columns: Columns | None = None) -> FloatOptimum:
     """State the problem in cvxpy and solve it.
-
-    Parameters
-    ----------
-    problem : PlanningProblem
-        The problem.
-    columns : mapping of str to sequence of (configuration, Fraction), optional
-        Configurations of each pool; all that can be optimal if not given.
-
-    Returns
-    -------
-    FloatOptimum
-        Primal and dual values of cvxpy.
 
     Examples
     --------
@@ -137,9 +107,10 @@ def planning_cvxpy(problem: PlanningProblem, columns: Columns | None = None) -> 
             (h, k): _dual(row) / problem.pools[h].batches.token_budget  # type: ignore[union-attr]
             for (h, k), row in tokens.items()
         },
-        limit_prices={(h, k): _dual(row) / problem.pools[h].limits[k]
-                      for (h, k), row in limits.items()},
-    )  # fmt: skip
+        limit_prices={
+            (h, k): _dual(row) / problem.pools[h].limits[k] for (h, k), row in limits.items()
+        },
+    )
 
 
 def _dual(row: Any) -> float:

@@ -43,21 +43,14 @@ Ints = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """Answer of a pricing problem.
+    """Answer of a pricing problem."""
 
-    Parameters
-    ----------
-    found : tuple of (configuration, Fraction, Fraction)
-        Configurations with their seconds and reduced values, the most valuable first.
-    ratio : fractions.Fraction or None
-        Value over price of time is at most this for every configuration; None if time is free.
-    complete : bool
-        Whether the first configuration is surely the best.
-    """
-
+    # configurations with their seconds and reduced values, the most valuable first;
+    # (configuration, Fraction, Fraction)
     found: tuple[tuple[Configuration, Fraction, Fraction], ...]
+    # value over price of time is at most this for every configuration; None if time is free
     ratio: Fraction | None
-    complete: bool
+    complete: bool  # whether the first configuration is surely the best
 
 
 def price_knapsack(
@@ -69,26 +62,6 @@ def price_knapsack(
     most_steps: int = 50_000,
 ) -> Priced:
     """Return configurations with large reduced values.
-
-    Parameters
-    ----------
-    batches : Knapsack
-        The set.
-    law : BatchTime
-        Time by total tokens.
-    prices : sequence of Fraction
-        Of a token of each buffer, at least 0.
-    weight : fractions.Fraction
-        Of a second.
-    fixed : fractions.Fraction
-        Value of any iteration: the limits.
-    most_steps : int
-        Branches that are looked at.
-
-    Returns
-    -------
-    Priced
-        At least one configuration, and a bound for all.
 
     Examples
     --------
@@ -160,11 +133,17 @@ class _Search:
         """Whether another buffer is always at least as good."""
         for i, price in enumerate(self.whole):
             same = (price, self.weights[i], self.batches.steps[i]) == (
-                self.whole[j], self.weights[j], self.batches.steps[j],
-            )  # fmt: skip
-            if i != j and not (same and i > j) and price >= self.whole[j] and all(
-                a <= b for a, b in zip(self.weights[i], self.weights[j], strict=True)
-            ) and self.batches.steps[j] % self.batches.steps[i] == 0:  # fmt: skip
+                self.whole[j],
+                self.weights[j],
+                self.batches.steps[j],
+            )
+            if (
+                i != j
+                and not (same and i > j)
+                and price >= self.whole[j]
+                and all(a <= b for a, b in zip(self.weights[i], self.weights[j], strict=True))
+                and self.batches.steps[j] % self.batches.steps[i] == 0
+            ):
                 return True
         return False
 

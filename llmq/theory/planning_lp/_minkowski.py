@@ -43,59 +43,24 @@ Priced = tuple[Vector, str]
 
 @dataclass(frozen=True, slots=True)
 class PoolPolytope:
-    """Rates that one engine of a pool carries.
+    """Rates that one engine of a pool carries."""
 
-    Parameters
-    ----------
-    engines : int
-        How many there are.
-    bounds : tuple of (tuple of Fraction, str)
-        Engine-seconds per request of each class of the problem, 0 for those it does not serve, and
-        the resource that the bound prices.
-    corners : tuple of tuple of Fraction
-        Vertices that no other exceeds class by class.
-    whole : tuple of tuple of int
-        The corners times ``unit``.
-    unit : int
-        Their common denominator.
-    """
-
-    engines: int
+    engines: int  # how many there are
+    # engine-seconds per request of each class of the problem, 0 for those it does not serve,
+    # and the resource that the bound prices; (tuple of Fraction, str)
     bounds: tuple[Priced, ...]
-    corners: tuple[Vector, ...]
-    whole: tuple[tuple[int, ...], ...]
-    unit: int
+    corners: tuple[Vector, ...]  # vertices that no other exceeds class by class
+    whole: tuple[tuple[int, ...], ...]  # the corners times ``unit``
+    unit: int  # their common denominator
 
     def worth(self, prices: Vector) -> tuple[Fraction, Vector]:
-        """Value of an engine-second and the rates that attain it.
-
-        Parameters
-        ----------
-        prices : tuple of Fraction
-            Of a request of each class.
-
-        Returns
-        -------
-        tuple of Fraction and tuple of Fraction
-            The value and a vertex.
-        """
+        """Value of an engine-second and the rates that attain it."""
         whole, unit = integers(prices)
         value, best = max((sum(map(mul, whole, xs)), i) for i, xs in enumerate(self.whole))
         return Fraction(value, unit * self.unit), self.corners[best]
 
     def resource(self, prices: Vector) -> str:
-        """Resource that binds where an engine serves what the prices favour.
-
-        Parameters
-        ----------
-        prices : tuple of Fraction
-            Of a request of each class.
-
-        Returns
-        -------
-        str
-            Of the tightest bound in the middle of the best corners.
-        """
+        """Resource that binds where an engine serves what the prices favour."""
         whole, _ = integers(prices)
         values = [sum(map(mul, whole, xs)) for xs in self.whole]
         ties = [c for c, value in zip(self.corners, values, strict=True) if value == max(values)]
@@ -104,40 +69,14 @@ class PoolPolytope:
 
 
 def single_stops(problem: PlanningProblem) -> bool:
-    """Say whether every request stays in one pool.
-
-    Parameters
-    ----------
-    problem : PlanningProblem
-        The problem.
-
-    Returns
-    -------
-    bool
-        Whether every route has one stop.
-    """
+    """Say whether every request stays in one pool."""
     return all(len(route) == 1 for routes in problem.routes.values() for route in routes)
 
 
 def pool_polytope(
     pool: Pool, served: Sequence[bool], columns: Sequence[tuple[Configuration, Fraction]]
 ) -> PoolPolytope:
-    """Return the rates that one engine of a pool carries.
-
-    Parameters
-    ----------
-    pool : Pool
-        The pool.
-    served : sequence of bool
-        Whether it serves the class, for each class of the problem; in the order of its needs.
-    columns : sequence of (configuration, Fraction)
-        Its configurations with their seconds.
-
-    Returns
-    -------
-    PoolPolytope
-        Bounds and vertices that no other exceeds class by class.
-    """
+    """Return the rates that one engine of a pool carries."""
     sizes = [Fraction(c) for c in pool.limits.values()]
     rows = [(*(x / t for x in batch), *(c / t for c in sizes)) for batch, t in columns]
     found: dict[Vector, str] = {}
@@ -175,24 +114,7 @@ def _spread(values: Vector, served: Sequence[bool]) -> Vector:
 
 
 def scarce(pool: Pool, tokens: Mapping[str, Fraction], limits: Mapping[str, Fraction]) -> str:
-    """Name the resource that prices of a pool pay for.
-
-    Parameters
-    ----------
-    pool : Pool
-        The pool.
-    tokens : mapping of str to Fraction
-        Price of a token of each buffer.
-    limits : mapping of str to Fraction
-        Price of a unit of each limit.
-
-    Returns
-    -------
-    {"memory", "slots", "tokens", "compute", "link"}
-        The limit that costs most in an iteration; where none costs anything, the shared slots if a
-        decode costs more than a prompt token, the token budget if only full batches are the best,
-        else compute.
-    """
+    """Name the resource that prices of a pool pay for."""
     if pool.law is None or pool.batches is None:
         return "link"
     paid = {name: pool.limits[name] * price for name, price in limits.items() if price}
@@ -209,25 +131,7 @@ def scarce(pool: Pool, tokens: Mapping[str, Fraction], limits: Mapping[str, Frac
 def fleet_polytope(
     problem: PlanningProblem, pools: Sequence[PoolPolytope]
 ) -> tuple[list[Vector], list[Vector]]:
-    """Return the facets and the vertices of a fleet.
-
-    Parameters
-    ----------
-    problem : PlanningProblem
-        Every request stays in one pool.
-    pools : sequence of PoolPolytope
-        What one engine of each pool carries.
-
-    Returns
-    -------
-    tuple of list of tuple of Fraction
-        Prices ``w`` of the facets ``w . x <= 1``, and vertices but the origin, ascending.
-
-    Raises
-    ------
-    InputError
-        Too many classes and facets to enumerate.
-    """
+    """Return the facets and the vertices of a fleet."""
     n = len(problem.rates)
 
     def support(prices: Vector) -> tuple[Fraction, Vector]:

@@ -47,24 +47,13 @@ Timed = tuple[Configuration, Fraction]
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Result of column generation.
+    """Result of column generation."""
 
-    Parameters
-    ----------
-    optimum : Optimum
-        Optimal over the configurations that were made.
-    bound : fractions.Fraction
-        The least load over all configurations is at least this; equal to the load if complete.
-    rounds : int
-        Restricted problems that were solved.
-    columns : int
-        Configurations that were made.
-    """
-
-    optimum: Optimum
+    optimum: Optimum  # optimal over the configurations that were made
+    # the least load over all configurations is at least this; equal to the load if complete
     bound: Fraction
-    rounds: int
-    columns: int
+    rounds: int  # restricted problems that were solved
+    columns: int  # configurations that were made
 
     @property
     def complete(self) -> bool:
@@ -74,23 +63,6 @@ class Generation:
 
 def generate_columns(problem: PlanningProblem, most_rounds: int = 200) -> Generation:
     """Solve a planning problem without listing its configurations.
-
-    Parameters
-    ----------
-    problem : PlanningProblem
-        The problem.
-    most_rounds : int
-        Stop after so many restricted problems, with a bound.
-
-    Returns
-    -------
-    Generation
-        Exact if complete.
-
-    Raises
-    ------
-    InputError
-        ``most_rounds`` is below 1.
 
     Examples
     --------
@@ -185,24 +157,6 @@ def price_batch(
     fixed: Fraction = _ZERO,
 ) -> tuple[Configuration, Fraction, Fraction]:
     """Return the configuration with the largest reduced value.
-
-    Parameters
-    ----------
-    batches : TwoPhase or Knapsack
-        The set.
-    law : BatchTime
-        Time by total tokens.
-    prices : sequence of Fraction
-        Of a token of each buffer, at least 0.
-    weight : fractions.Fraction
-        Of a second.
-    fixed : fractions.Fraction
-        Value of any iteration: the limits.
-
-    Returns
-    -------
-    tuple of configuration, Fraction, Fraction
-        Tokens, seconds and reduced value.
 
     Examples
     --------

@@ -46,9 +46,17 @@ from llmq.theory.linear._lp import LinearProgram, solve
 from llmq.theory.planning_lp._configurations import Configuration, Knapsack, TwoPhase
 
 __all__ = [
-    "Columns", "LinkRules", "Need", "Optimum", "PlanningProblem", "Pool", "Route", "Rules",
-    "build_program", "optimise",
-]  # fmt: skip
+    "Columns",
+    "LinkRules",
+    "Need",
+    "Optimum",
+    "PlanningProblem",
+    "Pool",
+    "Route",
+    "Rules",
+    "build_program",
+    "optimise",
+]
 
 Route: TypeAlias = tuple[str, ...]
 Key: TypeAlias = tuple[object, ...]
@@ -58,89 +66,44 @@ _ZERO, _ONE = Fraction(0), Fraction(1)
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How the needs of a class follow from its lengths.
+    """How the needs of a class follow from its lengths."""
 
-    Parameters
-    ----------
-    chunk : int
-        Most prompt tokens in one iteration.
-    lag : int
-        Iterations from the end of the prefill to the first token, 0 or 1.
-    area : {"chunked", "wait", "decode_only"}
-        KV area convention.
-    phases : {"both", "prefill", "decode"}
-        What the pool does.
-    block : int
-        Tokens of a KV block: memory is taken in whole ones.
-    """
-
-    chunk: int
-    lag: int
-    area: str
-    phases: str = "both"
-    block: int = 1
+    chunk: int  # most prompt tokens in one iteration
+    lag: int  # iterations from the end of the prefill to the first token, 0 or 1
+    area: str  # KV area convention
+    phases: str = "both"  # what the pool does
+    block: int = 1  # tokens of a KV block: memory is taken in whole ones
 
 
 @dataclass(frozen=True, slots=True)
 class LinkRules:
-    """How the seconds of a link follow from the lengths of a class.
+    """How the seconds of a link follow from the lengths of a class."""
 
-    Parameters
-    ----------
-    per_token : fractions.Fraction
-        Seconds for each prompt token of a request that decodes; the others never cross.
-    lag : int
-        As in :class:`Rules`: an output of one token is a decode only with lag 1.
-    """
-
+    # seconds for each prompt token of a request that decodes; the others never cross
     per_token: Fraction
-    lag: int
+    lag: int  # as in :class:`Rules`: an output of one token is a decode only with lag 1
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one request asks of a pool.
+    """What one request asks of a pool."""
 
-    Parameters
-    ----------
-    tokens : mapping of str to Fraction
-        Tokens by buffer.
-    seconds : fractions.Fraction
-        Engine time beside the token time: attention.
-    limits : mapping of str to Fraction
-        Slot-iterations, KV token-iterations.
-    """
-
-    tokens: Mapping[str, Fraction]
-    seconds: Fraction = _ZERO
+    tokens: Mapping[str, Fraction]  # tokens by buffer
+    seconds: Fraction = _ZERO  # engine time beside the token time: attention
+    # slot-iterations, KV token-iterations
     limits: Mapping[str, Fraction] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Equal engines, or a station that only takes time (a link).
+    """Equal engines, or a station that only takes time (a link)."""
 
-    Parameters
-    ----------
-    engines : int
-        How many.
-    law : BatchTime, optional
-        Time of an iteration; none for a link.
-    batches : TwoPhase or Knapsack, optional
-        What an iteration may hold; none for a link.
-    limits : mapping of str to int
-        Capacity of one iteration: ``slots``, ``memory``.
-    needs : mapping of str to Need
-        By class.
-    rules : Rules or LinkRules, optional
-        How needs follow from lengths; none where they were given.
-    """
-
-    engines: int
-    law: BatchTime | None
-    batches: TwoPhase | Knapsack | None
-    limits: Mapping[str, int]
-    needs: Mapping[str, Need]
+    engines: int  # how many
+    law: BatchTime | None  # time of an iteration; none for a link
+    batches: TwoPhase | Knapsack | None  # what an iteration may hold; none for a link
+    limits: Mapping[str, int]  # capacity of one iteration: ``slots``, ``memory``
+    needs: Mapping[str, Need]  # by class
+    # how needs follow from lengths; none where they were given
     rules: Rules | LinkRules | None = None
 
     def __post_init__(self) -> None:
@@ -163,27 +126,16 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class PlanningProblem:
-    """Pools, rates and routes.
+    """Pools, rates and routes."""
 
-    Parameters
-    ----------
-    pools : mapping of str to Pool
-        By name.
-    rates : mapping of str to Fraction
-        Requests per second by class.
-    routes : mapping of str to tuple of tuple of str
-        Pools that a request of a class visits, one tuple for each choice.
-    lengths : mapping of str to RequestClass
-        Classes whose needs can be recomputed exactly.
-    scope : {"settings", "hardware"}
-        Whether token budgets, slots and chunks are those of the engines, or free. Certificates say
-        so, and the checker tests it.
-    """
-
-    pools: Mapping[str, Pool]
-    rates: Mapping[str, Fraction]
+    pools: Mapping[str, Pool]  # by name
+    rates: Mapping[str, Fraction]  # requests per second by class
+    # pools that a request of a class visits, one tuple for each choice
     routes: Mapping[str, tuple[Route, ...]]
+    # classes whose needs can be recomputed exactly
     lengths: Mapping[str, RequestClass] = field(default_factory=dict)
+    # whether token budgets, slots and chunks are those of the engines, or free. Certificates
+    # say so, and the checker tests it
     scope: str = "settings"
 
     def __post_init__(self) -> None:
@@ -200,13 +152,7 @@ class PlanningProblem:
                         raise InputError(f"pool {pool!r} does not say what class {name!r} needs")
 
     def columns(self) -> dict[str, tuple[tuple[Configuration, Fraction], ...]]:
-        """Return the configurations of each pool that can be optimal.
-
-        Returns
-        -------
-        dict of str to tuple of (configuration, Fraction)
-            With their seconds; complete for an exact optimum.
-        """
+        """Return the configurations of each pool that can be optimal."""
         return {
             name: pool.batches.columns(pool.law)
             for name, pool in self.pools.items()
@@ -216,65 +162,30 @@ class PlanningProblem:
 
 @dataclass(frozen=True, slots=True)
 class Optimum:
-    """Optimal flows and batches with their prices; exact.
+    """Optimal flows and batches with their prices; exact."""
 
-    Parameters
-    ----------
-    load : fractions.Fraction
-        Least fraction of every pool's time.
-    flows : mapping of (str, tuple of str) to Fraction
-        Requests per second by class and route, positive ones.
-    batches : mapping of (str, tuple of int) to Fraction
-        Iterations per second by pool and configuration, positive ones.
-    prices : mapping of str to Fraction
-        Load per request per second, by class.
-    weights : mapping of str to Fraction
-        Price of an engine-second in each pool; weights times engines sum to 1 where load > 0.
-    token_prices : mapping of (str, str) to Fraction
-        By pool and buffer.
-    limit_prices : mapping of (str, str) to Fraction
-        By pool and limit.
-    kind : Kind
-        ``exact``: the least load of the planning problem. From a region, the region's kind: what
-        that load says about the engines.
-    assumptions : tuple of str
-        What it rests on.
-    source : str
-        Where the problem is from.
-    pivots : int
-        Simplex steps after the float basis.
-    """
-
-    load: Fraction
+    load: Fraction  # least fraction of every pool's time
+    # requests per second by class and route, positive ones; (str, tuple of str)
     flows: Mapping[tuple[str, Route], Fraction]
+    # iterations per second by pool and configuration, positive ones; (str, tuple of int)
     batches: Mapping[tuple[str, Configuration], Fraction]
-    prices: Mapping[str, Fraction]
+    prices: Mapping[str, Fraction]  # load per request per second, by class
+    # price of an engine-second in each pool; weights times engines sum to 1 where load > 0
     weights: Mapping[str, Fraction]
-    token_prices: Mapping[tuple[str, str], Fraction]
-    limit_prices: Mapping[tuple[str, str], Fraction]
+    token_prices: Mapping[tuple[str, str], Fraction]  # by pool and buffer; (str, str)
+    limit_prices: Mapping[tuple[str, str], Fraction]  # by pool and limit; (str, str)
+    # ``exact``: the least load of the planning problem. From a region, the region's kind:
+    # what that load says about the engines
     kind: Kind
-    assumptions: tuple[str, ...]
-    source: str
-    pivots: int = 0
+    assumptions: tuple[str, ...]  # what it rests on
+    source: str  # where the problem is from
+    pivots: int = 0  # simplex steps after the float basis
 
 
 def build_program(
     problem: PlanningProblem, columns: Columns
 ) -> tuple[LinearProgram, list[Key], list[Key]]:
-    """Write the problem as a linear programme over given configurations.
-
-    Parameters
-    ----------
-    problem : PlanningProblem
-        The problem.
-    columns : mapping of str to sequence of (configuration, Fraction)
-        Configurations of each pool.
-
-    Returns
-    -------
-    tuple of LinearProgram, list, list
-        The programme, what its columns are and what its rows are.
-    """
+    """Write the problem as a linear programme over given configurations."""
     rows: list[Key] = [("class", name) for name in problem.rates]
     for name, pool in problem.pools.items():
         rows += [("tokens", name, buffer) for buffer in pool.buffers]
@@ -318,23 +229,7 @@ def _flow_column(
 def optimise(
     problem: PlanningProblem, columns: Columns | None = None, solver: str = "auto"
 ) -> Optimum:
-    """Solve the problem in rationals.
-
-    Parameters
-    ----------
-    problem : PlanningProblem
-        The problem.
-    columns : mapping of str to sequence of (configuration, Fraction), optional
-        Configurations of each pool; all that can be optimal if not given.
-    solver : {"auto", "simplex", "highs"}
-        Who finds the basis, see :func:`llmq.theory.linear._lp.solve`; the result is exact in any
-        case.
-
-    Returns
-    -------
-    Optimum
-        Optimal over the given configurations.
-    """
+    """Solve the problem in rationals."""
     program, keys, rows = build_program(problem, problem.columns() if columns is None else columns)
     return _read(problem, solve_exact(program, solve(program, solver)), keys, rows)
 
@@ -350,12 +245,14 @@ def _read(
     # Idle classes too get the price of their cheapest route; for the others it is the dual already.
     prices = {
         name: min(
-            sum((_cost(problem.pools[h].needs[name], h, tokens, limits, weights[h]) for h in route),
-                _ZERO)
+            sum(
+                (_cost(problem.pools[h].needs[name], h, tokens, limits, weights[h]) for h in route),
+                _ZERO,
+            )
             for route in problem.routes[name]
         )
         for name in problem.rates
-    }  # fmt: skip
+    }
     return Optimum(
         load=found.value,
         flows={key[1:]: v for key, v in primal.items() if key[0] == "flow"},  # type: ignore[misc]

@@ -50,9 +50,17 @@ from llmq.theory.planning_lp._configurations import TwoPhase
 from llmq.units import format_count
 
 __all__ = [
-    "assumptions", "check_fits", "has_one_pool", "is_exact", "no_bound", "one_pool",
-    "outer_facets", "request_prices", "shared_facets", "shares_slot",
-]  # fmt: skip
+    "assumptions",
+    "check_fits",
+    "has_one_pool",
+    "is_exact",
+    "no_bound",
+    "one_pool",
+    "outer_facets",
+    "request_prices",
+    "shared_facets",
+    "shares_slot",
+]
 
 _ZERO = Fraction(0)
 # Vertices of three prices: beyond so many batches the bound for an affine law has to do.
@@ -60,36 +68,12 @@ _MOST_BATCHES = 150
 
 
 def shares_slot(engine: Engine) -> bool:
-    """Say whether all prompts of an engine together take one of a limited number of slots.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-
-    Returns
-    -------
-    bool
-        By its conventions and its slot limit.
-    """
+    """Say whether all prompts of an engine together take one of a limited number of slots."""
     return engine.max_seqs is not None and engine.conventions.prefill_slots == "one"
 
 
 def outer_facets(engine: Engine, demands: Sequence[Demand]) -> tuple[Facet, ...]:
-    """Return the bounds of Theorem U: every chunk of a prompt takes a slot.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-    demands : sequence of Demand
-        What a request of each class costs.
-
-    Returns
-    -------
-    tuple of Facet
-        Dominated ones included.
-    """
+    """Return the bounds of Theorem U: every chunk of a prompt takes a slot."""
     slot = None if engine.max_seqs is None else Fraction(1, engine.max_seqs)
     each = None if slot is None else Prices(_ZERO, slot, chunk=slot)
     return _by_iterations(engine, demands, each)
@@ -109,39 +93,13 @@ def _by_iterations(
 
 
 def no_bound(engine: Engine, demands: Sequence[Demand]) -> Facet:
-    """Return the only bound where tokens take no time: attention.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-    demands : sequence of Demand
-        What a request of each class costs.
-
-    Returns
-    -------
-    Facet
-        Its weights may all be 0.
-    """
+    """Return the only bound where tokens take no time: attention."""
     free = Prices(_ZERO, _ZERO)
     return facet("compute", free, free, _needs(demands), _attention(engine, demands))
 
 
 def shared_facets(engine: Engine, demands: Sequence[Demand]) -> tuple[Facet, ...]:
-    """Return the bounds where all prompts share one slot.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine, with a slot limit.
-    demands : sequence of Demand
-        What a request of each class costs.
-
-    Returns
-    -------
-    tuple of Facet
-        Dominated ones included; the largest is the least load of the planning problem.
-    """
+    """Return the bounds where all prompts share one slot."""
     budget, slots = engine.token_budget, engine.max_seqs or 1
     memory = 0 if engine.kv_tokens is None else int(engine.kv_room)
     batches = TwoPhase(budget, slots).columns(engine.law)
@@ -185,19 +143,6 @@ def request_prices(
 ) -> npt.NDArray[np.float64]:
     """Return what single requests cost under each bound of an engine.
 
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-    prompt, output : ndarray of int, shape (n,)
-        Tokens of each request.
-
-    Returns
-    -------
-    ndarray, shape (bounds, n)
-        Engine-seconds. The mean over requests is the weight of their class in
-        :func:`outer_facets`, or in :func:`shared_facets` where all prompts share one slot.
-
     Examples
     --------
     >>> from llmq.model.time.batchtime import BatchTime
@@ -226,48 +171,22 @@ def request_prices(
 
 
 def has_one_pool(system: Engine | Fleet) -> bool:
-    """Say whether all engines are alike and do both phases.
-
-    Parameters
-    ----------
-    system : Engine or Fleet
-        What serves.
-
-    Returns
-    -------
-    bool
-        True for an engine, and for one pool without a role.
-    """
+    """Say whether all engines are alike and do both phases."""
     return isinstance(system, Engine) or (
         len(system.pools) == 1 and set(system.roles.values()) <= {"both"}
     )
 
 
 def one_pool(system: Engine | Fleet) -> tuple[Engine, int]:
-    """Return the engine of a fleet with one pool, and how many of it.
-
-    Parameters
-    ----------
-    system : Engine or Fleet
-        One engine counts as a pool of one.
-
-    Returns
-    -------
-    tuple of Engine and int
-        The engine and its number.
-
-    Raises
-    ------
-    InputError
-        Several pools, or a pool that does only prefill or decode: they need a routing problem.
-    """
+    """Return the engine of a fleet with one pool, and how many of it."""
     if isinstance(system, Engine):
         return system, 1
     if not has_one_pool(system):
         what = (
-            f"has {len(system.pools)} pools" if len(system.pools) > 1
+            f"has {len(system.pools)} pools"
+            if len(system.pools) > 1
             else f"has a pool that only does {next(iter(system.roles.values()))}"
-        )  # fmt: skip
+        )
         raise InputError(
             f"the fleet {what}, and the closed form is for one pool of equal engines: use "
             "method='auto' or 'configurations'",
@@ -278,19 +197,7 @@ def one_pool(system: Engine | Fleet) -> tuple[Engine, int]:
 
 
 def is_exact(engine: Engine) -> bool:
-    """Say whether the outer bound is reached.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-
-    Returns
-    -------
-    bool
-        No memory limit, no slot limit but one that all prompts share, and KV reads that cost
-        nothing or do not depend on how prompts are chunked and mixed.
-    """
+    """Say whether the outer bound is reached."""
     law = engine.law
     free_reads = max(law.per_kv, law.per_kv_mixed) == 0
     fixed_reads = engine.conventions.area != "chunked" and law.per_kv == law.per_kv_mixed
@@ -299,22 +206,7 @@ def is_exact(engine: Engine) -> bool:
 
 
 def check_fits(engine: Engine, name: str, need: Demand) -> None:
-    """Refuse a class whose largest request cannot be held.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-    name : str
-        The class.
-    need : Demand
-        Its demand.
-
-    Raises
-    ------
-    InputError
-        The peak exceeds the KV memory.
-    """
+    """Refuse a class whose largest request cannot be held."""
     blocks = -(-need.peak // engine.kv_block)
     if blocks > engine.kv_blocks:
         raise InputError(
@@ -322,8 +214,10 @@ def check_fits(engine: Engine, name: str, need: Demand) -> None:
             f"tokens ({blocks} blocks of {engine.kv_block}), the engine has "
             f"{format_count(engine.kv_tokens or 0)} ({engine.kv_blocks} blocks); raise kv_tokens "
             "(more GPUs per engine, quantised KV) or bound the lengths",
-            klass=name, peak=need.peak, capacity=engine.kv_tokens,
-        )  # fmt: skip
+            klass=name,
+            peak=need.peak,
+            capacity=engine.kv_tokens,
+        )
 
 
 def assumptions(
@@ -333,26 +227,7 @@ def assumptions(
     demands: Sequence[Demand],
     engines: int,
 ) -> tuple[str, ...]:
-    """Return what the bounds rest on, in words.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine, at its settings.
-    limits : {"settings", "hardware"}
-        What the bound counts.
-    hits : mapping of str to Fraction
-        Share of the prompt tokens that is found again.
-    demands : sequence of Demand
-        What a request of each class costs.
-    engines : int
-        How many engines.
-
-    Returns
-    -------
-    tuple of str
-        Sentences.
-    """
+    """Return what the bounds rest on, in words."""
     rules, law = engine.conventions, engine.law
     slots = engine.max_seqs if limits == "settings" else None
     first = "at the end of the prefill" if rules.lag == 0 else "one iteration after the prefill"

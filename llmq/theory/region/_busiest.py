@@ -51,36 +51,16 @@ LONG = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of a trace.
+    """A stretch of a trace."""
 
-    Parameters
-    ----------
-    start, end : float
-        Seconds after the first arrival.
-    requests : int
-        Requests that arrive in it.
-    due : float
-        Engines that its demand takes, whatever the policy.
-    """
-
+    # start, end: seconds after the first arrival
     start: float
     end: float
-    requests: int
-    due: float
+    requests: int  # requests that arrive in it
+    due: float  # engines that its demand takes, whatever the policy
 
     def cut(self, trace: Trace) -> tuple[Trace, dict[str, float]]:
-        """Return what arrives in the window, and how often.
-
-        Parameters
-        ----------
-        trace : Trace
-            The trace whose window it is.
-
-        Returns
-        -------
-        tuple of Trace and dict
-            The requests, and those of each class that occurs over the length of the window.
-        """
+        """Return what arrives in the window, and how often."""
         came = trace.arrival - trace.arrival[0]
         part = trace.take((came >= self.start) & (came <= self.end))
         counts = np.bincount(part.klass, minlength=len(part.classes)) / (self.end - self.start)
@@ -104,18 +84,6 @@ def _clock(seconds: float) -> str:
 def usual(trace: Trace, engine: Engine) -> Floats:
     """Return how long requests may take that keep up: ten times what they take alone.
 
-    Parameters
-    ----------
-    trace : Trace
-        The requests.
-    engine : Engine
-        Where they run.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        Seconds, from full iterations for the prompt and one iteration for each further token.
-
     Examples
     --------
     >>> from llmq.model.time.batchtime import BatchTime
@@ -132,18 +100,6 @@ def usual(trace: Trace, engine: Engine) -> Floats:
 
 def latest(trace: Trace, slo: SLO) -> Floats:
     """Return how long each request may take, from its arrival to its last token.
-
-    Parameters
-    ----------
-    trace : Trace
-        The requests.
-    slo : SLO
-        The targets of a request.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        Seconds; infinite where the targets do not say.
 
     Examples
     --------
@@ -162,27 +118,6 @@ def latest(trace: Trace, slo: SLO) -> Floats:
 
 def busiest(trace: Trace, engine: Engine, stay: Floats, misses: int = 0) -> Window:
     """Find the window whose demand takes the most engines.
-
-    Parameters
-    ----------
-    trace : Trace
-        The requests.
-    engine : Engine
-        One engine, as it runs.
-    stay : ndarray, shape (n,)
-        Seconds that each request may take; finite.
-    misses : int
-        Requests that may take longer.
-
-    Returns
-    -------
-    Window
-        The whole trace where no window takes more.
-
-    Raises
-    ------
-    InputError
-        All requests come at one time, or a stay is not finite.
 
     Examples
     --------
@@ -215,24 +150,6 @@ def busiest(trace: Trace, engine: Engine, stay: Floats, misses: int = 0) -> Wind
 
 def demanded(trace: Trace, engine: Engine, stay: Floats, window: Window, misses: int = 0) -> float:
     """Return how many engines the demand of a window takes.
-
-    Parameters
-    ----------
-    trace : Trace
-        The requests.
-    engine : Engine
-        Another engine than the one whose busiest window it is.
-    stay : ndarray, shape (n,)
-        Seconds that each request may take.
-    window : Window
-        Where to look.
-    misses : int
-        Requests that may take longer.
-
-    Returns
-    -------
-    float
-        Engines, whatever the policy.
 
     Examples
     --------

@@ -56,9 +56,13 @@ from llmq.theory.region._certificate_record import (
 from llmq.theory.region._pools import routing_said
 
 __all__ = [
-    "Certificate", "canonical_digest", "certify_problem", "certify_region", "load_certificate",
+    "Certificate",
+    "canonical_digest",
+    "certify_problem",
+    "certify_region",
+    "load_certificate",
     "problem_record",
-]  # fmt: skip
+]
 
 Claim: TypeAlias = Literal["auto", "unstable", "stable_rate", "optimal_load"]
 _PARTS = {"unstable": ("dual",), "stable_rate": ("primal",), "optimal_load": ("dual", "primal")}
@@ -92,27 +96,8 @@ class Planned(Protocol):
 
 
 def certify_region(region: Planned, rates: Rates, claim: Claim = "auto") -> Certificate:
-    """Certify what rates mean for a region; :func:`llmq.theory.region._certify.certify` says more.
-
-    Parameters
-    ----------
-    region : Planned
-        A region with its planning problem.
-    rates : mapping of str to float or Fraction
-        Requests per second by class; 0.1 is 1/10.
-    claim : {"auto", "unstable", "stable_rate", "optimal_load"}
-        ``auto``: unstable above 1, else the optimal load.
-
-    Returns
-    -------
-    Certificate
-        Exact, with problem data and digest.
-
-    Raises
-    ------
-    InputError
-        The claim is not true, the rates are all 0 or bad, or ``stable_rate`` where the planning
-        problem is only a bound.
+    """Certify what rates mean for a region; :func:`llmq.theory.region._certify.certify` says
+    more.
     """
     if claim == "stable_rate" and region.kind is not Kind.EXACT:
         raise InputError(
@@ -145,30 +130,7 @@ def certify_problem(
     optimum: Optimum | None = None,
     says: Sequence[str] = (),
 ) -> Certificate:
-    """Certify the optimum of a planning problem.
-
-    Parameters
-    ----------
-    problem : PlanningProblem
-        The problem.
-    claim : {"auto", "unstable", "stable_rate", "optimal_load"}
-        ``auto``: unstable above 1, else the optimal load.
-    optimum : Optimum, optional
-        Its solution; computed if not given.
-    says : sequence of str
-        What the problem leaves out: repeated by the checker beside the claim, not proved.
-
-    Returns
-    -------
-    Certificate
-        Exact, with problem data and digest.
-
-    Raises
-    ------
-    InputError
-        The claim is not true, all rates are 0, or ``stable_rate`` of a problem that is only a
-        bound.
-    """
+    """Certify the optimum of a planning problem."""
     found = optimise(problem) if optimum is None else optimum
     if not found.load:
         raise InputError("all rates are 0: there is nothing to certify")
@@ -206,18 +168,7 @@ def _relaxed(problem: PlanningProblem) -> str:
 
 
 def problem_record(problem: PlanningProblem) -> dict[str, Any]:
-    """Write a planning problem as certificates do.
-
-    Parameters
-    ----------
-    problem : PlanningProblem
-        The problem.
-
-    Returns
-    -------
-    dict
-        JSON-safe: scope, classes and pools.
-    """
+    """Write a planning problem as certificates do."""
     classes: dict[str, Any] = {}
     for name, rate in problem.rates.items():
         routes = [list(route) for route in problem.routes[name]]
@@ -242,13 +193,14 @@ def _pool(pool: Pool) -> dict[str, Any]:
         "limits": dict(pool.limits),
         "needs": {
             name: {
-                "tokens": ratios(need.tokens), "seconds": ratio(need.seconds),
+                "tokens": ratios(need.tokens),
+                "seconds": ratio(need.seconds),
                 "limits": ratios(need.limits),
             }
             for name, need in pool.needs.items()
         },
         "rules": None if rules is None else _rules(rules),
-    }  # fmt: skip
+    }
 
 
 def _rules(rules: Rules | LinkRules) -> dict[str, Any]:
@@ -265,8 +217,12 @@ def _dual(problem: PlanningProblem, found: Optimum) -> dict[str, Any]:
         tokens[pool][buffer] = ratio(price)
     for (pool, limit), price in found.limit_prices.items():
         limits[pool][limit] = ratio(price)
-    return {"prices": ratios(found.prices), "weights": ratios(found.weights), "tokens": tokens,
-            "limits": limits}  # fmt: skip
+    return {
+        "prices": ratios(found.prices),
+        "weights": ratios(found.weights),
+        "tokens": tokens,
+        "limits": limits,
+    }
 
 
 def _primal(problem: PlanningProblem, found: Optimum) -> dict[str, Any]:

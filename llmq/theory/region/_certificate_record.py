@@ -175,29 +175,18 @@ def seal(
 ) -> Certificate:
     """Return a certificate with digest and seal.
 
-    Parameters
-    ----------
-    claim : str
-        What is proved.
-    problem : mapping of str to object
-        The data that the claim is about, JSON-safe and without floats.
-    load : fractions.Fraction, optional
-        The load, where the claim is about one.
-    **parts
-        The proof, JSON-safe and without floats.
-
-    Returns
-    -------
-    Certificate
-        Ready to save.
-
     Examples
     --------
     >>> seal("unstable", {"rate": ratio(0.5)}, Fraction(3, 2)).body["load"]
     '3/2'
     """
-    body = {"format": FORMAT, "claim": claim, "digest": canonical_digest(problem),
-            "problem": problem, **parts}  # fmt: skip
+    body = {
+        "format": FORMAT,
+        "claim": claim,
+        "digest": canonical_digest(problem),
+        "problem": problem,
+        **parts,
+    }
     if load is not None:
         body["load"] = ratio(load)
     return Certificate(claim, load, {**body, "seal": canonical_digest(body)})
@@ -223,16 +212,6 @@ def canonical_digest(value: object) -> str:
 def ratio(value: Fraction | float) -> str:
     """Write a rational.
 
-    Parameters
-    ----------
-    value : Fraction or float
-        A float means the decimal it prints as.
-
-    Returns
-    -------
-    str
-        ``"p/q"`` in lowest terms.
-
     Examples
     --------
     >>> ratio(0.025), ratio(3)
@@ -243,52 +222,19 @@ def ratio(value: Fraction | float) -> str:
 
 
 def ratios(values: Mapping[str, Fraction]) -> dict[str, str]:
-    """Write several rationals.
-
-    Parameters
-    ----------
-    values : mapping of str to Fraction
-        By name.
-
-    Returns
-    -------
-    dict of str to str
-        ``"p/q"`` by name.
-    """
+    """Write several rationals."""
     return {key: ratio(value) for key, value in values.items()}
 
 
 def law_record(law: BatchTime) -> dict[str, Any]:
-    """Write a law of iteration time.
-
-    Parameters
-    ----------
-    law : BatchTime
-        The law; its floats mean the decimals they print as.
-
-    Returns
-    -------
-    dict
-        JSON-safe, every field of the law.
-    """
+    """Write a law of iteration time."""
     numbers = {name: ratio(getattr(law, name)) for name in (*_SECONDS, *_ATTENTION)}
     grid = {"tokens": list(law.tokens), "seconds": [ratio(t) for t in law.seconds]}
     return {"form": law.form, "tile": law.tile, **numbers, **grid}
 
 
 def batches_record(batches: TwoPhase | Knapsack) -> dict[str, Any]:
-    """Write which batches an engine can run.
-
-    Parameters
-    ----------
-    batches : TwoPhase or Knapsack
-        The set of configurations.
-
-    Returns
-    -------
-    dict
-        JSON-safe.
-    """
+    """Write which batches an engine can run."""
     if isinstance(batches, TwoPhase):
         kind: dict[str, Any] = {"kind": "two_phase", "slots": batches.slots}
     else:

@@ -159,13 +159,19 @@ def disaggregate(
         raise InfeasibleError(
             f"{gpus} GPUs do not hold a prefill engine of {prefill.gpus} and a decode engine of "
             f"{decode.gpus}; at least {prefill.gpus + decode.gpus} do",
-            gpus=gpus, needed=prefill.gpus + decode.gpus,
-        )  # fmt: skip
+            gpus=gpus,
+            needed=prefill.gpus + decode.gpus,
+        )
     best = max(splits, key=lambda s: min(s[0] * mu_p, s[1] * mu_d))
     whole = gpus / (prefill.gpus / mu_p + decode.gpus / mu_d)
     return Disaggregation(
-        prefill=best[0], decode=best[1], exact_rate=min(best[0] * mu_p, best[1] * mu_d),
-        exact_fractional_rate=whole, prefill_rate=mu_p, decode_rate=mu_d, residents=residents,
+        prefill=best[0],
+        decode=best[1],
+        exact_rate=min(best[0] * mu_p, best[1] * mu_d),
+        exact_fractional_rate=whole,
+        prefill_rate=mu_p,
+        decode_rate=mu_d,
+        residents=residents,
         kind=Kind.EXACT if _is_exact(prefill, decode) else Kind.APPROXIMATION,
         assumptions=(
             f"conventions {prefill.conventions.name}, {decode.conventions.name}; no prefix reuse",
@@ -173,7 +179,7 @@ def disaggregate(
             "full prefill batches; as many residents of mean context as fit decode together",
         ),
         source="theory core 1.9 [DIS]",
-    )  # fmt: skip
+    )
 
 
 def _is_exact(prefill: Engine, decode: Engine) -> bool:

@@ -143,14 +143,16 @@ def exclusive_cycle(engine: Engine, request: RequestClass) -> ExclusiveCycle:
         cut = done
     start = seen[cut]
     return ExclusiveCycle(
-        sum(times[start:], _ZERO), sum(n for _, n in batches[start:]), tuple(batches[start:]),
+        sum(times[start:], _ZERO),
+        sum(n for _, n in batches[start:]),
+        tuple(batches[start:]),
         kind=Kind.EXACT,
         assumptions=(
             f"conventions {engine.conventions.name}; no prefix reuse",
             "one class of fixed lengths, room kept for whole requests, a queue that never empties",
         ),
         source="arXiv 2504.07347, section 4 [XC]",
-    )  # fmt: skip
+    )
 
 
 def _prefill(engine: Engine, s: int, cut: int, parts: list[int]) -> Fraction:

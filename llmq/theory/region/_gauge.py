@@ -190,8 +190,9 @@ class StabilityRegion(abc.ABC):
         raise UndecidedError(
             f"only a bracket is known here: these rates use at least {low:.4g} of the capacity, "
             f"and the schedules that were tried need {high:.4g}. {lower}",
-            low=low, high=high,
-        )  # fmt: skip
+            low=low,
+            high=high,
+        )
 
     def prices(self, rates: Rates) -> dict[str, float]:
         """Return what a request of each class costs at these rates.

@@ -67,73 +67,33 @@ _KINDS = 40  # of prompts and of outputs
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What a request of each class asks of a paced mix with one chunk size.
+    """What a request of each class asks of a paced mix with one chunk size."""
 
-    Parameters
-    ----------
-    largest : tuple of float
-        Most tokens of a request in one iteration.
-    slots : tuple of float
-        Slot-iterations.
-    area : tuple of float
-        KV tokens times iterations, in whole blocks.
-    attention : tuple of float
-        Seconds of attention.
-    """
-
-    largest: Floats
-    slots: Floats
-    area: Floats
-    attention: Floats
+    largest: Floats  # most tokens of a request in one iteration
+    slots: Floats  # slot-iterations
+    area: Floats  # KV tokens times iterations, in whole blocks
+    attention: Floats  # seconds of attention
 
 
 @dataclass(frozen=True, slots=True)
 class InnerBound:
-    """Fraction of the capacity that explicit schedules need; below 1 they are enough.
+    """Fraction of the capacity that explicit schedules need; below 1 they are enough."""
 
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-    gang : tuple of float
-        Seconds of a request of each class, run beside others of its kind.
-    fixed : tuple of bool
-        Whether all requests of a class are alike, so that it can join a paced mix.
-    tokens : tuple of float
-        Tokens of a request of each class.
-    peaks : tuple of int
-        Most KV that a request of each class holds, in whole blocks, tokens.
-    schedules : tuple of Schedule
-        One for each chunk size that is tried; zeros for classes that are not fixed.
-    caps : tuple of tuple
-        Batch sizes, the seconds of such a batch, and intercept and slope of a line above the curve
-        up to there.
-    others : tuple of InnerBound
-        Of the same engine at other settings; the best counts.
-    """
-
-    engine: Engine
-    gang: Floats
+    engine: Engine  # the engine
+    gang: Floats  # seconds of a request of each class, run beside others of its kind
+    # whether all requests of a class are alike, so that it can join a paced mix
     fixed: tuple[bool, ...]
-    tokens: Floats
-    peaks: tuple[int, ...]
+    tokens: Floats  # tokens of a request of each class
+    peaks: tuple[int, ...]  # most KV that a request of each class holds, in whole blocks, tokens
+    # one for each chunk size that is tried; zeros for classes that are not fixed
     schedules: tuple[Schedule, ...]
+    # batch sizes, the seconds of such a batch, and intercept and slope of a line above the
+    # curve up to there
     caps: tuple[Cap, ...]
-    others: tuple[InnerBound, ...] = ()
+    others: tuple[InnerBound, ...] = ()  # of the same engine at other settings; the best counts
 
     def load(self, rates: Sequence[float]) -> float:
-        """Return the load of the best schedule.
-
-        Parameters
-        ----------
-        rates : sequence of float, shape (n_classes,)
-            Requests per second on one engine.
-
-        Returns
-        -------
-        float
-            Fraction of the engine's time; at or above 1 this bound says nothing.
-        """
+        """Return the load of the best schedule."""
         return min(self._own(rates), *(other.load(rates) for other in self.others), math.inf)
 
     def _own(self, rates: Sequence[float]) -> float:
@@ -169,24 +129,7 @@ def inner_bound(
     limits: Limits = "settings",
     phases: str = "both",
 ) -> InnerBound:
-    """Return the loads that explicit schedules of an engine carry.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-    mix : mapping of str to RequestClass
-        Classes, each of which fits the memory.
-    limits : {"settings", "hardware"}
-        Schedules at the engine's settings, or also those that need a larger budget or more slots.
-    phases : {"both", "prefill", "decode"}
-        What the engine does of a request.
-
-    Returns
-    -------
-    InnerBound
-        The bound.
-    """
+    """Return the loads that explicit schedules of an engine carry."""
     if limits == "hardware":
         free = inner_bound(tried(engine), mix, phases=phases)
         return replace(free, others=(inner_bound(engine, mix, phases=phases),))
@@ -291,8 +234,7 @@ def _cut(
         area = area + steps * (prompt + received) + steps * (steps + 1) / 2
         attention = read * area + law.per_work * prompt**2 / 2
         largest = np.maximum(np.minimum(prompt, size), np.minimum(steps, 1))
-        rows.append((largest, slots, area + (engine.kv_block - 1) * slots,
-                     attention))  # fmt: skip
+        rows.append((largest, slots, area + (engine.kv_block - 1) * slots, attention))
     return np.swapaxes(np.asarray(rows), 0, 1)
 
 

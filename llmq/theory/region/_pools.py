@@ -40,9 +40,14 @@ from llmq.theory.region._bounds import check_fits, is_exact, shares_slot
 from llmq.units import as_fraction
 
 __all__ = [
-    "LINK", "ONE_POOL", "engine_pool", "fleet_assumptions", "need_of", "planning_problem",
+    "LINK",
+    "ONE_POOL",
+    "engine_pool",
+    "fleet_assumptions",
+    "need_of",
+    "planning_problem",
     "routing_said",
-]  # fmt: skip
+]
 
 Mix: TypeAlias = Mapping[str, RequestClass]
 LINK = "link"
@@ -58,22 +63,6 @@ def need_of(
     request: RequestClass, engine: Engine, phases: str = "both", hits: Fraction = _NOTHING
 ) -> Need:
     """Return what one request asks of an engine.
-
-    Parameters
-    ----------
-    request : RequestClass
-        The class.
-    engine : Engine
-        The engine.
-    phases : {"both", "prefill", "decode"}
-        What the engine does of it.
-    hits : fractions.Fraction
-        Share of the prompt tokens that the engine finds in its prefix cache.
-
-    Returns
-    -------
-    Need
-        Tokens, seconds of attention, slots and KV area.
 
     Examples
     --------
@@ -98,24 +87,7 @@ def need_of(
 def engine_pool(
     engine: Engine, needs: Mapping[str, Need], engines: int = 1, phases: str = "both"
 ) -> Pool:
-    """Return the pool of equal engines.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-    needs : mapping of str to Need
-        What the classes it may serve ask of it.
-    engines : int
-        How many.
-    phases : {"both", "prefill", "decode"}
-        What it does.
-
-    Returns
-    -------
-    Pool
-        For a :class:`~llmq.theory.planning_lp._static.PlanningProblem`.
-    """
+    """Return the pool of equal engines."""
     shared = shares_slot(engine)
     limits = {}
     if engine.max_seqs is not None and not shared:
@@ -136,32 +108,7 @@ def planning_problem(
     limits: Limits = "settings",
     hits: Hits = None,
 ) -> PlanningProblem:
-    """Return the planning problem of an engine or a fleet.
-
-    Parameters
-    ----------
-    system : Engine or Fleet
-        What serves.
-    mix : mapping of str to RequestClass
-        Who arrives.
-    rates : mapping of str to Fraction, optional
-        Requests per second by class; 1 each if not given.
-    limits : {"settings", "hardware"}
-        As in :func:`llmq.stability_region`.
-    hits : float, mapping of str to float, optional
-        As in :func:`llmq.stability_region`.
-
-    Returns
-    -------
-    PlanningProblem
-        Its routes lead only through pools that can hold the largest request of a class.
-
-    Raises
-    ------
-    InputError
-        Empty mix, or a class that no pool can serve, with the reason; a pool whose hardware has no
-        bound.
-    """
+    """Return the planning problem of an engine or a fleet."""
     if not isinstance(mix, Mapping) or not mix:
         raise InputError(
             "a planning problem needs at least one request class: pass {name: RequestClass(...)}"
@@ -205,11 +152,12 @@ def planning_problem(
         dict.fromkeys(mix, Fraction(1)) if rates is None else dict(rates),
         routes,
         {
-            n: request for n, request in mix.items()
+            n: request
+            for n, request in mix.items()
             if not shares[n] and _is_listed(request, max(_blocks(pools)))
         },
         limits,
-    )  # fmt: skip
+    )
 
 
 def _check_names(fleet: Fleet) -> None:
@@ -250,20 +198,7 @@ def _routes(fleet: Fleet, request: RequestClass, pools: tuple[str, ...]) -> tupl
 
 
 def routing_said(fleet: Fleet, mix: Mix) -> list[str]:
-    """Say what routes the planning problem leaves out.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The fleet.
-    mix : mapping of str to RequestClass
-        The classes.
-
-    Returns
-    -------
-    list of str
-        Sentences; none for one pool.
-    """
+    """Say what routes the planning problem leaves out."""
     roles = [fleet.roles.get(pool, "both") for pool in fleet.pools]
     said = []
     if len(roles) > 1 and "both" in roles:
@@ -310,26 +245,7 @@ def fleet_assumptions(
     limits: str,
     hits: Mapping[str, Fraction],
 ) -> tuple[str, ...]:
-    """Return what the region of a fleet rests on, in words.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The fleet.
-    mix : mapping of str to RequestClass
-        The classes.
-    problem : PlanningProblem
-        Its planning problem.
-    limits : {"settings", "hardware"}
-        What the bound counts.
-    hits : mapping of str to Fraction
-        Share of the prompt tokens that is found again.
-
-    Returns
-    -------
-    tuple of str
-        Sentences.
-    """
+    """Return what the region of a fleet rests on, in words."""
     names = dict.fromkeys(engine.conventions.name for engine, _ in fleet.pools.values())
     said = [
         f"conventions {', '.join(names)}; {said_of_hits(hits)}",

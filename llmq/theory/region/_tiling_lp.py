@@ -30,45 +30,27 @@ Mix: TypeAlias = Mapping[str, RequestClass]
 @checked(record=True)
 @dataclass(frozen=True, slots=True)
 class TilingPlan:
-    """Configurations that carry given rates in the least time.
+    """Configurations that carry given rates in the least time."""
 
-    Parameters
-    ----------
-    load : float
-        Fraction of the engines' time.
-    batches : mapping of (str, tuple of int) to float
-        Iterations per second by pool and (prefill, decode) tokens of an iteration.
-    primal, dual : fractions.Fraction
-        Both objectives, exactly; equal.
-    prices : mapping of (str, str) to float
-        Load per token per second, by pool and phase.
-    limit_prices : mapping of (str, str) to float
-        Load per KV token-iteration (``memory``) or slot-iteration (``slots``) per second, by pool
-        and limit.
-    weights : mapping of str to float
-        Load per second of attention per second, by pool. Prices times what the requests need of
-        each sum to the load.
-    status : LPStatus
-        How the programme ended.
-    kind : Kind
-        ``exact`` or ``outer_bound``.
-    assumptions : tuple of str
-        What the load rests on.
-    source : str
-        Where the region is from.
-    """
-
-    load: float
+    load: float  # fraction of the engines' time
+    # iterations per second by pool and (prefill, decode) tokens of an iteration; (str, tuple
+    # of int)
     batches: Mapping[tuple[str, Configuration], float]
+    # primal, dual: both objectives, exactly; equal
     primal: Fraction
     dual: Fraction
+    # load per token per second, by pool and phase; (str, str)
     prices: Mapping[tuple[str, str], float]
+    # load per KV token-iteration (``memory``) or slot-iteration (``slots``) per second, by
+    # pool and limit; (str, str)
     limit_prices: Mapping[tuple[str, str], float]
+    # load per second of attention per second, by pool. Prices times what the requests need of
+    # each sum to the load
     weights: Mapping[str, float]
-    status: LPStatus
-    kind: Kind
-    assumptions: tuple[str, ...]
-    source: str
+    status: LPStatus  # how the programme ended
+    kind: Kind  # ``exact`` or ``outer_bound``
+    assumptions: tuple[str, ...]  # what the load rests on
+    source: str  # where the region is from
 
 
 @checked

@@ -107,10 +107,12 @@ def best_batch(law: BatchTime, token_budget: int) -> BestBatch:
         raise InputError(f"best_batch needs a BatchTime, got {type(law).__name__}", value=law)
     tokens, time = envelope(law, token_budget).best
     return BestBatch(
-        tokens, time, kind=Kind.EXACT,
+        tokens,
+        time,
+        kind=Kind.EXACT,
         assumptions=("nothing but the token budget binds", "attention takes no time"),
         source="vertex of the lower convex envelope [BB]",
-    )  # fmt: skip
+    )
 
 
 @checked(record=True)
@@ -180,7 +182,10 @@ def waves(rows: int, columns: int, tile: tuple[int, int], processors: int) -> Wa
     rounds = -(-tiles // processors)
     wanted = Fraction(rows * columns, rounds * processors * high * wide)
     return Waves(
-        tiles, rounds, wanted, kind=Kind.EXACT,
+        tiles,
+        rounds,
+        wanted,
+        kind=Kind.EXACT,
         assumptions=("all tiles take the same time", "a wave starts when the one before has ended"),
         source="NVIDIA, matrix multiplication background [WV]",
-    )  # fmt: skip
+    )

@@ -131,14 +131,18 @@ def full_memory_cycle(
             if not ended:
                 break
             return FullMemoryCycle(
-                times[now] - times[start], ended, now - start, evicted, lost,
+                times[now] - times[start],
+                ended,
+                now - start,
+                evicted,
+                lost,
                 kind=Kind.EXACT,
                 assumptions=(
                     f"conventions {engine.conventions.name}; one class of fixed lengths",
                     "the queue never empties; rank by tokens left; evicted KV is computed again",
                 ),
                 source="cycle at full memory [RCC]",
-            )  # fmt: skip
+            )
         times.append(times[-1] + memory.step())
         sums.append((memory.ended, memory.evicted, memory.lost))
     raise InputError(f"no cycle in which requests end within {most} iterations", value=most)

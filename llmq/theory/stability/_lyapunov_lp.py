@@ -172,14 +172,18 @@ def two_station(
     epsilon = solved.primal[-1]
     _check(net, weights, epsilon)
     return TwoStation(
-        epsilon=epsilon, weights=weights, classes=classes, stations=stations, loads=net.loads(),
+        epsilon=epsilon,
+        weights=weights,
+        classes=classes,
+        stations=stations,
+        loads=net.loads(),
         kind=Kind.EXACT,
         assumptions=(
             "fluid model of two stations, fixed routing, work-conserving policies",
             "epsilon = 0: some such policy is not stable (cited converse, two stations only)",
         ),
         source=_SOURCE,
-    )  # fmt: skip
+    )
 
 
 def _program(net: _Network) -> LinearProgram:
@@ -231,16 +235,20 @@ def _columns(**given: Values) -> tuple[tuple[Hashable, ...], list[list[Any]]]:
             raise InputError(
                 f"{name} needs one value for each of the {len(classes)} classes {classes}, "
                 f"got {values!r}",
-                field=name, value=values,
-            )  # fmt: skip
+                field=name,
+                value=values,
+            )
         columns.append([values[k] for k in classes])
     return classes, columns
 
 
 def _network(
-    classes: tuple[Hashable, ...], station: list[Any], service: list[Any], successor: list[Any],
+    classes: tuple[Hashable, ...],
+    station: list[Any],
+    service: list[Any],
+    successor: list[Any],
     arrivals: list[Any],
-) -> tuple[tuple[Hashable, ...], _Network]:  # fmt: skip
+) -> tuple[tuple[Hashable, ...], _Network]:
     stations = tuple(dict.fromkeys(station))
     if len(stations) != 2:
         raise InputError(
@@ -271,6 +279,7 @@ def _number(name: str, value: Any, least: int | None = None) -> Fraction:
     if number < 0 or (least is not None and number <= least):
         raise InputError(
             f"{name} must be a number {'>= 0' if least is None else '> 0'}, got {value!r}",
-            field=name, value=value,
-        )  # fmt: skip
+            field=name,
+            value=value,
+        )
     return number

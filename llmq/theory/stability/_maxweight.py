@@ -158,18 +158,19 @@ def maxweight(
         for name, (rate, mean, square) in streams.items()
     }
     return MaxWeight(
-        slack=slack, second_moment=second, at_decisions=ends,
-        backlog=ends + max(t for _, t in columns) * sum(rates) / 2, batches=used,
-        problem={
-            "law": law_record(law), "batches": batches_record(batches), "arrivals": written
-        },
+        slack=slack,
+        second_moment=second,
+        at_decisions=ends,
+        backlog=ends + max(t for _, t in columns) * sum(rates) / 2,
+        batches=used,
+        problem={"law": law_record(law), "batches": batches_record(batches), "arrivals": written},
         kind=Kind.OUTER_BOUND,
         assumptions=(
             "Poisson arrivals from outside to each buffer, independent of each other",
             "batches maximise Q . x / t(x), missing tokens are padding",
         ),
         source="quadratic Lyapunov function with frames of different length",
-    )  # fmt: skip
+    )
 
 
 def _stream(name: str, rate: float, tokens: Lengths | int) -> tuple[Fraction, Fraction, Fraction]:

@@ -32,43 +32,30 @@ _MOST_LENGTHS = 200_000  # pairs of lengths that a certificate lists
 
 @dataclass(frozen=True, slots=True)
 class ClassMoments:
-    """Arrivals, moments and extreme sizes of the requests of a class.
+    """Arrivals, moments and extreme sizes of the requests of a class."""
 
-    Parameters
-    ----------
-    rate : fractions.Fraction
-        Requests per second.
-    mean, square : fractions.Fraction
-        First two moments of the tokens of a request, prompt and decodes.
-    prompt_most, prompt_unit : int
-        Most prompt tokens, and the largest number that divides every prompt.
-    decodes_most : int
-        Most decodes.
-    lengths : mapping or None
-        Lists of lengths, where all weigh the same and they are not too many.
-    """
-
-    rate: Fraction
+    rate: Fraction  # requests per second
+    # mean, square: first two moments of the tokens of a request, prompt and decodes
     mean: Fraction
     square: Fraction
+    # prompt_most, prompt_unit: most prompt tokens, and the largest number that divides every
+    # prompt
     prompt_most: int
     prompt_unit: int
-    decodes_most: int
+    decodes_most: int  # most decodes
+    # lists of lengths, where all weigh the same and they are not too many
     lengths: Mapping[str, Any] | None
 
     def record(self) -> dict[str, Any]:
-        """Write the class for a certificate.
-
-        Returns
-        -------
-        dict
-            JSON-safe, without floats.
-        """
+        """Write the class for a certificate."""
         written: dict[str, Any] = {
-            "rate": ratio(self.rate), "tokens": ratio(self.mean),
-            "tokens_squared": ratio(self.square), "prompt_most": self.prompt_most,
-            "prompt_unit": self.prompt_unit, "decodes_most": self.decodes_most,
-        }  # fmt: skip
+            "rate": ratio(self.rate),
+            "tokens": ratio(self.mean),
+            "tokens_squared": ratio(self.square),
+            "prompt_most": self.prompt_most,
+            "prompt_unit": self.prompt_unit,
+            "decodes_most": self.decodes_most,
+        }
         return written if self.lengths is None else {**written, "lengths": self.lengths}
 
 
@@ -76,25 +63,6 @@ def class_moments(
     mix: Mapping[str, RequestClass], rates: Rates, lag: int
 ) -> dict[str, ClassMoments]:
     """Return moments and sizes of every class that arrives.
-
-    Parameters
-    ----------
-    mix : mapping of str to RequestClass
-        The classes.
-    rates : mapping of str to float or Fraction
-        Requests per second by class.
-    lag : {0, 1}
-        Whether the first output token takes a decode of its own.
-
-    Returns
-    -------
-    dict of str to ClassMoments
-        Classes of a positive rate.
-
-    Raises
-    ------
-    InputError
-        A class that the mix does not have, a rate that is no number >= 0, or no positive rate.
 
     Examples
     --------
@@ -116,18 +84,6 @@ def length_moments(
     law: Lengths, values: npt.NDArray[Any] | None = None
 ) -> tuple[Fraction, Fraction]:
     """Return the first two moments of a law of lengths.
-
-    Parameters
-    ----------
-    law : Lengths
-        The law.
-    values : ndarray of int, optional
-        Other values with the weights of the law.
-
-    Returns
-    -------
-    tuple of fractions.Fraction
-        Mean and mean square; float weights are taken at their binary value and normalised.
 
     Examples
     --------
@@ -151,9 +107,14 @@ def _moments(request: RequestClass, rate: Fraction, lag: int) -> ClassMoments:
         _, square = length_moments(prompt, prompt.values + decodes)
     weighted = prompt.weights is not None or output.weights is not None
     pairs = len(decodes) * (1 if request.paired else len(prompt.values))
-    listed = None if weighted or pairs > _MOST_LENGTHS else {
-        "prompt": prompt.values.tolist(), "output": output.values.tolist(),
-        "paired": request.paired,
-    }  # fmt: skip
+    listed = (
+        None
+        if weighted or pairs > _MOST_LENGTHS
+        else {
+            "prompt": prompt.values.tolist(),
+            "output": output.values.tolist(),
+            "paired": request.paired,
+        }
+    )
     unit = math.gcd(*map(int, prompt.values))
     return ClassMoments(rate, s1 + d1, square, prompt.high, unit, int(decodes.max()), listed)

@@ -186,15 +186,18 @@ def agent_load(
     busiest = max(loads, key=lambda station: loads[station][0])
     exact = all(kind is Kind.EXACT for kind in kinds)
     return AgentLoad(
-        stations=loads, bottleneck=busiest, binding=binds[busiest],
-        feed_forward=is_feed_forward(agents), kind=Kind.EXACT if exact else Kind.OUTER_BOUND,
+        stations=loads,
+        bottleneck=busiest,
+        binding=binds[busiest],
+        feed_forward=is_feed_forward(agents),
+        kind=Kind.EXACT if exact else Kind.OUTER_BOUND,
         assumptions=(
             "every call is made once by every agent; calls share no cache",
             "load below 1 at every station is necessary; enough for work-conserving policies "
             "where no call returns upstream",
         ),
         source="traffic equations and stability regions (Dai et al., 2504.07347, section 5) [AG]",
-    )  # fmt: skip
+    )
 
 
 @checked
@@ -321,8 +324,11 @@ def two_station_network(
             successor[key] = call_class(name, after[0]) if after else None
             arrivals[key] = Fraction(0) if made.after else as_fraction(rates.get(name, 0))
     return {
-        "station": station, "mean_service": service, "successor": successor, "arrivals": arrivals,
-    }  # fmt: skip
+        "station": station,
+        "mean_service": service,
+        "successor": successor,
+        "arrivals": arrivals,
+    }
 
 
 def _full_rate(name: str, engine: Engine) -> Fraction:

@@ -115,8 +115,15 @@ def exit_priority_case(
     agents = {x + y: Agent.chain((x, short), (y, long)) for x, y in ("ab", "ba")}
     rates, stations = dict.fromkeys(agents, law.rate(load)), {"a": engine, "b": engine}
     return AgentCase(
-        agents=agents, engines=stations, policy="exit-first priority", rates=rates,
-        load=as_fraction(load), growth=law.growth(load), critical_load=law.critical_load,
-        lyapunov=every_policy(agents, stations, rates), kind=law.kind,
-        assumptions=law.assumptions, source=law.source,
-    )  # fmt: skip
+        agents=agents,
+        engines=stations,
+        policy="exit-first priority",
+        rates=rates,
+        load=as_fraction(load),
+        growth=law.growth(load),
+        critical_load=law.critical_load,
+        lyapunov=every_policy(agents, stations, rates),
+        kind=law.kind,
+        assumptions=law.assumptions,
+        source=law.source,
+    )

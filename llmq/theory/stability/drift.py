@@ -157,13 +157,17 @@ class Drift:
             Claim ``linear_foster``.
         """
         numbers = {
-            "batch_time": ratio(self.batch_time), "level": self.level,
-            "arrivals": ratio(self.arrivals), "variance": ratio(self.variance),
-            "drift": ratio(self.epsilon), "mean_backlog": ratio(self.mean_backlog),
+            "batch_time": ratio(self.batch_time),
+            "level": self.level,
+            "arrivals": ratio(self.arrivals),
+            "variance": ratio(self.variance),
+            "drift": ratio(self.epsilon),
+            "mean_backlog": ratio(self.mean_backlog),
             "return": {
-                "above": self.above, "seconds_per_token": ratio(self.batch_time / self.epsilon)
+                "above": self.above,
+                "seconds_per_token": ratio(self.batch_time / self.epsilon),
             },
-        }  # fmt: skip
+        }
         return seal("linear_foster", self.problem, self.load, foster=numbers)
 
     def __str__(self) -> str:
@@ -171,16 +175,24 @@ class Drift:
         rows = (
             ("full batch", f"{self.batch} tokens in {format_seconds(float(self.batch_time), 4)}"),
             ("load", f"{float(self.load):.4g}"),
-            ("arrivals", f"{float(self.arrivals):.6g} tokens per full batch, variance "
-                         f"{float(self.variance):.4g} tokens^2"),
-            ("drift", f"-{float(self.epsilon):.6g} tokens per full batch "
-                      f"(-{self.rate:.4g} tokens/s)"),
+            (
+                "arrivals",
+                f"{float(self.arrivals):.6g} tokens per full batch, variance "
+                f"{float(self.variance):.4g} tokens^2",
+            ),
+            (
+                "drift",
+                f"-{float(self.epsilon):.6g} tokens per full batch (-{self.rate:.4g} tokens/s)",
+            ),
             ("level", f"{self.level} tokens: above it every batch is full"),
             ("backlog", f"at most {float(self.mean_backlog):.6g} tokens in the long-run mean"),
-            ("emptying", f"a backlog of {twice} tokens is down to the level within "
-                         f"{format_seconds(float(self.emptying_time(twice)), 4)} on average"),
+            (
+                "emptying",
+                f"a backlog of {twice} tokens is down to the level within "
+                f"{format_seconds(float(self.emptying_time(twice)), 4)} on average",
+            ),
             ("assumes", "; ".join(self.assumptions)),
-        )  # fmt: skip
+        )
         return "\n".join(f"{name:<11}{words}" for name, words in rows)
 
 
@@ -250,13 +262,20 @@ def constants(
     variance = time * sum(one.rate * one.square for one in classes.values())
     level = _level(policy, batch, chunk, classes)
     return Drift(
-        policy=policy, batch=batch, batch_time=time, load=arrivals / batch, arrivals=arrivals,
-        variance=variance, epsilon=batch - arrivals, level=level,
+        policy=policy,
+        batch=batch,
+        batch_time=time,
+        load=arrivals / batch,
+        arrivals=arrivals,
+        variance=variance,
+        epsilon=batch - arrivals,
+        level=level,
         mean_backlog=level + 2 * arrivals + variance / (2 * (batch - arrivals)),
         problem=_record(engine, policy, batch, chunk, classes),
-        kind=Kind.OUTER_BOUND, assumptions=_assumptions(engine, policy, batch),
+        kind=Kind.OUTER_BOUND,
+        assumptions=_assumptions(engine, policy, batch),
         source="lemma S1 (theory core 3.4); Dai et al. 2504.07347, Bari et al. 2508.01002",
-    )  # fmt: skip
+    )
 
 
 def _longest(engine: Engine, batch: int, classes: Mapping[str, ClassMoments]) -> Fraction:
@@ -293,8 +312,9 @@ def _check_room(
         raise InputError(
             f"max_seqs={engine.max_seqs} may bind: {batch} requests may be needed for a full batch "
             f"of {batch} tokens; use max_seqs >= {batch} or None, or a smaller token budget",
-            field="max_seqs", value=engine.max_seqs,
-        )  # fmt: skip
+            field="max_seqs",
+            value=engine.max_seqs,
+        )
     # One more than the last decode holds: the place of the token it writes.
     peak = 1 + max(one.prompt_most + one.decodes_most for one in classes.values())
     need = batch * -(-peak // engine.kv_block)
@@ -304,8 +324,9 @@ def _check_room(
             f"kv_tokens={engine.kv_tokens} may bind: {batch} requests of {peak} tokens must fit "
             f"beside 1 % kept free, {tokens} tokens; use at least as many or None, shorter "
             "requests, or a smaller batch (with memory limits stability_region gives a bracket)",
-            field="kv_tokens", value=engine.kv_tokens,
-        )  # fmt: skip
+            field="kv_tokens",
+            value=engine.kv_tokens,
+        )
     for name, one in classes.items() if policy == "rad" else ():
         if one.prompt_unit % batch:
             raise InputError(
@@ -313,7 +334,7 @@ def _check_room(
                 f"{name!r} are not: round them up (padding) or choose a tile that divides "
                 f"{one.prompt_unit}",
                 value=one.prompt_unit,
-            )  # fmt: skip
+            )
 
 
 def _level(policy: str, batch: int, chunk: int, classes: Mapping[str, ClassMoments]) -> int:
@@ -374,7 +395,12 @@ def _record(
     if engine.kv_tokens is not None:
         memory = {"tokens": engine.kv_tokens, "block": engine.kv_block}
     return {
-        "policy": policy, "law": law_record(engine.law), "batch": batch, "chunk": chunk,
-        "slots": engine.max_seqs, "memory": memory, "lag": engine.conventions.lag,
+        "policy": policy,
+        "law": law_record(engine.law),
+        "batch": batch,
+        "chunk": chunk,
+        "slots": engine.max_seqs,
+        "memory": memory,
+        "lag": engine.conventions.lag,
         "classes": {name: one.record() for name, one in classes.items()},
-    }  # fmt: skip
+    }

@@ -71,12 +71,13 @@ def certify_network(station: Any, mean_service: Any, successor: Any, arrivals: A
     _check_names(found.stations, "stations")
     classes = {
         str(k): {
-            "station": str(station[k]), "service": ratio(mean_service[k]),
+            "station": str(station[k]),
+            "service": ratio(mean_service[k]),
             "next": None if successor[k] is None else str(successor[k]),
             "arrivals": ratio(arrivals[k]),
         }
         for k in found.classes
-    }  # fmt: skip
+    }
     weights = {
         str(i): {str(k): ratio(w) for k, w in zip(found.classes, row, strict=True)}
         for i, row in zip(found.stations, found.weights, strict=True)

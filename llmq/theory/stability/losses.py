@@ -57,9 +57,15 @@ from llmq.theory.region._bounds import shares_slot
 from llmq.theory.stability._losses_cycle import FullMemoryCycle, full_memory_cycle
 
 __all__ = [
-    "FullMemoryCycle", "PolicyLoad", "ThrashRates", "full_memory_cycle", "holding_load",
-    "ranked_load", "recompute_load", "thrash_rates",
-]  # fmt: skip
+    "FullMemoryCycle",
+    "PolicyLoad",
+    "ThrashRates",
+    "full_memory_cycle",
+    "holding_load",
+    "ranked_load",
+    "recompute_load",
+    "thrash_rates",
+]
 
 Mix = Mapping[str, RequestClass]
 
@@ -171,9 +177,12 @@ def recompute_load(
         for facet in facets
     ) + engine.per_swap * sum(x * y for x, y in zip(rate, moved, strict=True))
     return PolicyLoad(
-        load, region.load(rates), Kind.OUTER_BOUND,
-        ("every lost KV token is computed again", *region.assumptions), "recompute [RC]",
-    )  # fmt: skip
+        load,
+        region.load(rates),
+        Kind.OUTER_BOUND,
+        ("every lost KV token is computed again", *region.assumptions),
+        "recompute [RC]",
+    )
 
 
 def thrash_rates(engine: Engine, request: RequestClass) -> ThrashRates:
@@ -211,10 +220,13 @@ def thrash_rates(engine: Engine, request: RequestClass) -> ThrashRates:
     worst = count * float(engine.law.exact().curve(engine.token_budget)) + _reading(engine, need)
     best = stability_region(engine, {"request": request}).load({"request": 1.0})
     return ThrashRates(
-        min(1 / worst, 1 / best), 1 / best, count, Kind.APPROXIMATION,
+        min(1 / worst, 1 / best),
+        1 / best,
+        count,
+        Kind.APPROXIMATION,
         ("memory is full, and full of requests that advance in every iteration",),
         "full memory, budget filled with recomputation",
-    )  # fmt: skip
+    )
 
 
 def holding_load(engine: Engine, mix: Mix, rates: Rates) -> PolicyLoad:
@@ -326,20 +338,25 @@ def ranked_load(engine: Engine, mix: Mix, rates: Rates) -> PolicyLoad:
     spare = _spare(engine, max(kind.prompt.high for kind in mix.values()))
     base = law.base + 2 * engine.per_swap * memory
     weights = [
-        law.per_token * float(need.tokens) + _reading(engine, need)
+        law.per_token * float(need.tokens)
+        + _reading(engine, need)
         + base * (float(need.area) + engine.kv_block * float(need.slots)) / room
         + base * float(need.tokens) / spare
         for need in needs
-    ]  # fmt: skip
+    ]
     region = stability_region(engine, mix)
     rate = rate_vector(rates, region.classes)
     return PolicyLoad(
-        sum(x * w for x, w in zip(rate, weights, strict=True)), region.load(rates),
+        sum(x * w for x, w in zip(rate, weights, strict=True)),
+        region.load(rates),
         Kind.INNER_BOUND,
-        ("memory is dealt out anew in each iteration, in order of a rank", "KV goes to the host",
-         "whole prompts in one iteration; Poisson arrivals, bounded lengths"),
+        (
+            "memory is dealt out anew in each iteration, in order of a rank",
+            "KV goes to the host",
+            "whole prompts in one iteration; Poisson arrivals, bounded lengths",
+        ),
         "ranked policies with swap [RANK]",
-    )  # fmt: skip
+    )
 
 
 def _spare(engine: Engine, prompt: int) -> float:
@@ -349,8 +366,9 @@ def _spare(engine: Engine, prompt: int) -> float:
         raise InputError(
             f"ranked_load is for whole prompts: one of {prompt} tokens exceeds token_budget "
             f"{budget}; raise the budget",
-            field="token_budget", value=budget,
-        )  # fmt: skip
+            field="token_budget",
+            value=budget,
+        )
     # No iteration has more tokens than the memory holds.
     return math.inf if budget >= engine.kv_room else budget - prompt + 1
 

@@ -167,13 +167,16 @@ def cyclic_agents(
     # The second hops of both types form a virtual station: 2 lambda m2 < 1.
     critical = min(Fraction(1), (first + second) / (2 * second))
     return CyclicAgents(
-        first_work=first, second_work=second, critical_load=critical, kind=Kind.EXACT,
+        first_work=first,
+        second_work=second,
+        critical_load=critical,
+        kind=Kind.EXACT,
         assumptions=(
             "fluid model, full iterations of one length, both types at one rate",
             "priority to the last hop for growth(load)",
         ),
         source="Dai et al., 2504.07347, section 5.4 (theory core O15) [G1] [PL]",
-    )  # fmt: skip
+    )
 
 
 def _tokens(name: str, value: int) -> int:

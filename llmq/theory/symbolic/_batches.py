@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from sympy import Expr
 
 __all__ = [
-    "bailey", "birth_death", "bulk", "bulk_accessible", "decode_fluid", "decode_occupancy",
-    "decode_slots", "inoue",
-]  # fmt: skip
+    "bailey",
+    "birth_death",
+    "bulk",
+    "bulk_accessible",
+    "decode_fluid",
+    "decode_occupancy",
+    "decode_slots",
+    "inoue",
+]
 
 _DECODES = ("Poisson arrivals", "decodes only, iterations linear in the batch")
 
 
 def decode_occupancy() -> Formulas:
     """Return the law of a decoding engine without a slot limit: negative binomial.
-
-    Returns
-    -------
-    Formulas
-        ``load``, ``mean``, ``variance``, ``pmf`` and ``cdf`` at ``n``, ``p_empty``, ``sojourn``,
-        ``tbt_mean``.
 
     Examples
     --------
@@ -68,19 +68,18 @@ def decode_occupancy() -> Formulas:
             "tbt_mean": ("E[TBT]", (c + a) / (1 - work)),
         },
         kind=Kind.APPROXIMATION,
-        assumptions=(*_DECODES, "any law of the output length",
-                     "exact for processor sharing: requests join and leave at any time"),
-        source="Cohen 1979; theory core 5.2", load=work,
-    )  # fmt: skip
+        assumptions=(
+            *_DECODES,
+            "any law of the output length",
+            "exact for processor sharing: requests join and leave at any time",
+        ),
+        source="Cohen 1979; theory core 5.2",
+        load=work,
+    )
 
 
 def decode_slots() -> Formulas:
     """Return the law of a decoding engine with a slot limit and a queue.
-
-    Returns
-    -------
-    Formulas
-        ``load``, ``capacity``, ``p_empty``, ``mean``, ``sojourn``, ``slot_wait``, ``tbt_mean``.
 
     Examples
     --------
@@ -118,20 +117,15 @@ def decode_slots() -> Formulas:
             "slot_wait": ("E[W]", queue / lam),
             "tbt_mean": ("E[TBT]", c + a * batch),
         },
-        kind=Kind.APPROXIMATION, assumptions=(*_DECODES, "geometric output lengths"),
-        source="theory core 5.2", load=ratio,
-    )  # fmt: skip
+        kind=Kind.APPROXIMATION,
+        assumptions=(*_DECODES, "geometric output lengths"),
+        source="theory core 5.2",
+        load=ratio,
+    )
 
 
 def decode_fluid() -> Formulas:
     r"""Return the fluid point of an engine that only decodes.
-
-    Returns
-    -------
-    Formulas
-        ``load``, ``drift`` at ``n``, ``mean``, ``iteration``, ``relaxation`` (minus the inverse of
-        the derivative of the drift at the mean), and ``excess``: by how much the stationary mean
-        of the stochastic engine is larger.
 
     Examples
     --------
@@ -154,19 +148,13 @@ def decode_fluid() -> Formulas:
         },
         kind=Kind.ASYMPTOTIC,
         assumptions=("decode only, no slot or memory limit", "fluid limit: many requests"),
-        source="theory core 2.6", load=work,
-    )  # fmt: skip
+        source="theory core 2.6",
+        load=work,
+    )
 
 
 def inoue() -> Formulas:
     """Return the delay of a server that takes all who wait.
-
-    Returns
-    -------
-    Formulas
-        ``load``, ``batch_mean``, ``batch_second_moment``, ``wait`` (service included) and
-        ``utilisation`` with ``p_none``, the probability of no arrival during a batch; and the
-        bounds ``phi0``, ``phi1`` and ``bound`` of the wait, which need no ``p_none``.
 
     Examples
     --------
@@ -183,8 +171,11 @@ def inoue() -> Formulas:
     busy = alpha * mean + tau
     phi0 = (alpha + tau) / (2 * (1 - rho)) * (1 + 2 * x + (1 - x) / (1 + rho))
     phi1 = sympy.Rational(3, 2) * tau / (1 - rho) + alpha / 2 * (rho + 2) / (1 - rho**2)
-    bounds = {"phi0": (r"\phi_{0}", phi0), "phi1": (r"\phi_{1}", phi1),
-              "bound": (r"\phi", sympy.Min(phi0, phi1))}  # fmt: skip
+    bounds = {
+        "phi0": (r"\phi_{0}", phi0),
+        "phi1": (r"\phi_{1}", phi1),
+        "bound": (r"\phi", sympy.Min(phi0, phi1)),
+    }
     return family(
         "inoue",
         {
@@ -197,8 +188,9 @@ def inoue() -> Formulas:
         },
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals", "the server takes all who wait", "no largest batch"),
-        source="Inoue, arXiv 1912.06322, eq. 36; theory core 1.8 [Q1]", load=rho,
-    )  # fmt: skip
+        source="Inoue, arXiv 1912.06322, eq. 36; theory core 1.8 [Q1]",
+        load=rho,
+    )
 
 
 def _bulk_equation() -> tuple[Expr, ...]:
@@ -211,11 +203,6 @@ def _bulk_equation() -> tuple[Expr, ...]:
 
 def bulk() -> Formulas:
     """Return the law of exponential batches that arrivals may not join.
-
-    Returns
-    -------
-    Formulas
-        ``equation`` (0 at ``root``), ``p_idle``, ``queue_mean``, ``mean``, ``wait``, ``sojourn``.
 
     Examples
     --------
@@ -230,11 +217,6 @@ def bulk() -> Formulas:
 
 def bulk_accessible() -> Formulas:
     """Return the law of exponential batches that arrivals may join.
-
-    Returns
-    -------
-    Formulas
-        As :func:`bulk`.
 
     Examples
     --------
@@ -260,17 +242,13 @@ def _bulk(name: str, equation: Expr, mean: Expr, waiting: Expr, idle: Expr, load
         },
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals", "exponential batch time, the same for every size"),
-        source="Bailey; Medhi; theory core 1.8 [BK]", load=load,
-    )  # fmt: skip
+        source="Bailey; Medhi; theory core 1.8 [BK]",
+        load=load,
+    )
 
 
 def bailey() -> Formulas:
     """Return the queue left at the end of a slot that serves at most ``batch`` requests.
-
-    Returns
-    -------
-    Formulas
-        ``queue_mean`` and ``p_empty``.
 
     Examples
     --------
@@ -290,17 +268,13 @@ def bailey() -> Formulas:
         {"queue_mean": ("E[Q]", mean), "p_empty": ("P(Q = 0)", (b - m) * sympy.exp(m + logs))},
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals, independent between slots", "equal slots"),
-        source="Bailey 1954; theory core 1.8 [B1]", load=m / b,
-    )  # fmt: skip
+        source="Bailey 1954; theory core 1.8 [B1]",
+        load=m / b,
+    )
 
 
 def birth_death() -> Formulas:
     """Return the times of llm-inferno's averaged engine with ``n`` requests in the batch.
-
-    Returns
-    -------
-    Formulas
-        ``step``: what one request more adds to an iteration; ``time``: of ``n`` requests together.
 
     Examples
     --------
@@ -316,4 +290,4 @@ def birth_death() -> Formulas:
         kind=Kind.APPROXIMATION,
         assumptions=("every request of mean size", "prompt in one iteration"),
         source="llm-inferno queue-analysis (June 2026); theory core O26",
-    )  # fmt: skip
+    )

@@ -85,39 +85,21 @@ def family(
     load: Expr | None = None,
     arguments: tuple[str, ...] | None = None,
 ) -> Formulas:
-    """Make formulas that share their symbols, kind, assumptions and source.
-
-    Parameters
-    ----------
-    name : str
-        What they describe.
-    fields : mapping of str to tuple
-        By name: letter (LaTeX), expression and, where it differs, the kind.
-    kind : Kind
-        How the values may be used.
-    assumptions : tuple of str
-        What they rest on.
-    source : str
-        Where they are from.
-    load : sympy.Expr, optional
-        They mean something where it is below 1.
-    arguments : tuple of str, optional
-        Names that may be given; those of the symbols if not given.
-
-    Returns
-    -------
-    Formulas
-        In the order given.
-    """
+    """Make formulas that share their symbols, kind, assumptions and source."""
     parts = [field[1] for field in fields.values()] + ([] if load is None else [load])
     names = arguments or tuple(sorted({str(s) for part in parts for s in part.free_symbols}))
     members = {
         key: Formula(
-            name=key.replace("_", " "), letter=letter, expression=expression, arguments=names,
-            kind=special[0] if special else kind, assumptions=assumptions, source=source,
+            name=key.replace("_", " "),
+            letter=letter,
+            expression=expression,
+            arguments=names,
+            kind=special[0] if special else kind,
+            assumptions=assumptions,
+            source=source,
             # The load itself may be asked for outside the domain of the others.
             load=None if expression == load else load,
         )
         for key, (letter, expression, *special) in fields.items()
-    }  # fmt: skip
+    }
     return Formulas(name, members)

@@ -144,10 +144,11 @@ class Formula:
         new = {str(s) for value in chosen.values() for s in value.free_symbols}
         extra = tuple(sorted(new - set(self.arguments)))
         return replace(
-            self, expression=self.expression.xreplace(chosen).doit(),
+            self,
+            expression=self.expression.xreplace(chosen).doit(),
             arguments=self.arguments + extra,
             load=None if self.load is None else self.load.xreplace(chosen),
-        )  # fmt: skip
+        )
 
     @checked
     def exact(self, **values: Any) -> Fraction:
@@ -175,8 +176,9 @@ class Formula:
         if not done.expression.is_Rational:
             raise InputError(
                 f"the {self.name} has no rational value here ({done.expression}): call the "
-                "formula for a float", value=str(done.expression),
-            )  # fmt: skip
+                "formula for a float",
+                value=str(done.expression),
+            )
         if done.load is not None:
             check_stable(f"the {self.name}", float(done.load), "lower the rates")
         return Fraction(int(done.expression.p), int(done.expression.q))
@@ -231,8 +233,9 @@ class Formula:
         if not math.isfinite(result):
             raise InputError(
                 f"the {self.name} has no value here: it divides by a value of 0, or its terms "
-                "exceed what floats can hold (try exact, or the numeric law)", value=values,
-            )  # fmt: skip
+                "exceed what floats can hold (try exact, or the numeric law)",
+                value=values,
+            )
         return float(result)
 
     @checked
@@ -264,10 +267,11 @@ class Formula:
         (variable,) = self._variable(name)
         self._check_smooth(name, variable)
         return replace(
-            self, name=f"derivative of the {self.name} in {name}",
+            self,
+            name=f"derivative of the {self.name} in {name}",
             letter=rf"\frac{{\partial {self.letter}}}{{\partial {letter(name)}}}",
             expression=differentiate(self.expression, variable),
-        )  # fmt: skip
+        )
 
     @checked
     def difference(self, name: str, by: Any = 1) -> Formula:
@@ -299,10 +303,11 @@ class Formula:
         (variable,) = self._variable(name)
         step = self._variable(by)[0] if isinstance(by, str) else exactly(name, by)
         return replace(
-            self, name=f"change of the {self.name} with {name}",
+            self,
+            name=f"change of the {self.name} with {name}",
             letter=rf"\Delta_{{{letter(name)}}} {self.letter}",
             expression=subtract(self.expression, variable, variable + step),
-        )  # fmt: skip
+        )
 
     def _variable(self, name: str) -> tuple[Symbol, ...]:
         self._check_names((name,))
@@ -315,8 +320,9 @@ class Formula:
         if any(variable in corner.free_symbols for corner in corners):
             raise InputError(
                 f"the {self.name} has corners in {name} (a maximum or a rounding): differentiate "
-                "one of its facets, or use difference() for one unit more", value=name,
-            )  # fmt: skip
+                "one of its facets, or use difference() for one unit more",
+                value=name,
+            )
         sums = self.expression.atoms(sympy.Sum)
         if any(variable in bound.free_symbols for s in sums for bound in s.limits[0][1:]):
             raise InputError(
@@ -335,8 +341,9 @@ class Formula:
                 )
 
     def _check_complete(self, values: Mapping[str, Any]) -> None:
-        needed = {str(s) for e in (self.expression, self.load) if e is not None
-                  for s in e.free_symbols}  # fmt: skip
+        needed = {
+            str(s) for e in (self.expression, self.load) if e is not None for s in e.free_symbols
+        }
         if missing := sorted(needed - set(values)):
             raise InputError(
                 f"the {self.name} needs {', '.join(missing)} as well", value=tuple(missing)

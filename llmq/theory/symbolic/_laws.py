@@ -26,16 +26,32 @@ from llmq.theory.symbolic._wait import nested_wait, wait
 __all__ = ["LAWS", "law"]
 
 _ONE: dict[str, Callable[[], Formulas]] = {
-    "demand": demands, "decode_occupancy": decode_occupancy, "decode_slots": decode_slots,
-    "decode_fluid": decode_fluid, "nested_wait": nested_wait, "kv_occupancy": kv_occupancy,
-    "nie": nie, "mg1": mg1, "md1": md1, "erlang_c": erlang_c, "halfin_whitt": halfin_whitt,
-    "jsq": jsq, "inoue": inoue, "bulk": bulk, "bulk_accessible": bulk_accessible,
-    "bailey": bailey, "birth_death": birth_death, "tile": tile, "rad": rad, "rad_lp": rad_lp,
+    "demand": demands,
+    "decode_occupancy": decode_occupancy,
+    "decode_slots": decode_slots,
+    "decode_fluid": decode_fluid,
+    "nested_wait": nested_wait,
+    "kv_occupancy": kv_occupancy,
+    "nie": nie,
+    "mg1": mg1,
+    "md1": md1,
+    "erlang_c": erlang_c,
+    "halfin_whitt": halfin_whitt,
+    "jsq": jsq,
+    "inoue": inoue,
+    "bulk": bulk,
+    "bulk_accessible": bulk_accessible,
+    "bailey": bailey,
+    "birth_death": birth_death,
+    "tile": tile,
+    "rad": rad,
+    "rad_lp": rad_lp,
     "static_split": static_split,
-}  # fmt: skip
+}
 _BY_CLASS: dict[str, Callable[[tuple[str, ...]], Formulas]] = {
-    "wait": wait, "priced_workload": priced_workload,
-}  # fmt: skip
+    "wait": wait,
+    "priced_workload": priced_workload,
+}
 LAWS: tuple[str, ...] = (*_ONE, *_BY_CLASS)
 
 

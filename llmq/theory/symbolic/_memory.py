@@ -37,21 +37,7 @@ __all__ = ["demands", "kv_occupancy", "nie", "request_demand"]
 def request_demand(
     prompt: Expr, output: Expr, chunk: Expr, block: Expr, conventions: Conventions
 ) -> dict[str, Expr]:
-    """Return what a request asks for.
-
-    Parameters
-    ----------
-    prompt, output, chunk, block : sympy.Expr
-        Prompt and output tokens, most prompt tokens in an iteration, and tokens of a KV block.
-    conventions : Conventions
-        First token and KV area.
-
-    Returns
-    -------
-    dict of str to sympy.Expr
-        ``tokens``, ``slots``, ``area``, ``least_area``, ``held``, ``decodes``, ``work``,
-        ``prompt`` and ``peak``.
-    """
+    """Return what a request asks for."""
     import sympy
 
     steps = output - 1 + conventions.lag
@@ -67,24 +53,24 @@ def request_demand(
         rounded = sympy.ceiling(least / block)
     ends, begins = (
         block * (q + 1) * (x - block * q / 2)
-        for x in (prompt + steps, prompt) for q in (sympy.floor(x / block),)
-    )  # fmt: skip
+        for x in (prompt + steps, prompt)
+        for q in (sympy.floor(x / block),)
+    )
     return {
-        "tokens": prompt + steps, "slots": n + steps, "area": first + decode,
-        "least_area": least + decode, "held": block * rounded + ends - begins,
-        "decodes": steps, "prompt": prompt, "work": prompt**2 / 2,
+        "tokens": prompt + steps,
+        "slots": n + steps,
+        "area": first + decode,
+        "least_area": least + decode,
+        "held": block * rounded + ends - begins,
+        "decodes": steps,
+        "prompt": prompt,
+        "work": prompt**2 / 2,
         "peak": prompt + steps,
-    }  # fmt: skip
+    }
 
 
 def demands() -> Formulas:
     """Return what a request asks for, under the conventions of the theory.
-
-    Returns
-    -------
-    Formulas
-        ``tokens``, ``slots``, ``area``, ``least_area``, ``held``, ``work``, ``peak``. Engines that
-        emit the first token at the end of the prefill need one decode less: ``subs(output=...)``.
 
     Examples
     --------
@@ -93,23 +79,26 @@ def demands() -> Formulas:
     """
     prompt, output, chunk, block = symbols("prompt", "output", "chunk", "kv_block")
     need = request_demand(prompt, output, chunk, block, THEORY)
-    letters = {"tokens": "v", "slots": "k", "area": "g", "least_area": "g_{min}",
-               "held": r"\bar g", "work": "W", "peak": "s_{max}"}  # fmt: skip
+    letters = {
+        "tokens": "v",
+        "slots": "k",
+        "area": "g",
+        "least_area": "g_{min}",
+        "held": r"\bar g",
+        "work": "W",
+        "peak": "s_{max}",
+    }
     return family(
-        "demand", {name: (letter, need[name]) for name, letter in letters.items()},
-        kind=Kind.EXACT, assumptions=("conventions: theory", "no prefix reuse"),
+        "demand",
+        {name: (letter, need[name]) for name, letter in letters.items()},
+        kind=Kind.EXACT,
+        assumptions=("conventions: theory", "no prefix reuse"),
         source="theory core 2.4 [U1]",
-    )  # fmt: skip
+    )
 
 
 def kv_occupancy() -> Formulas:
     r"""Return mean and variance of the KV memory that independent decodes hold.
-
-    Returns
-    -------
-    Formulas
-        ``mean``, ``variance``, and ``safe_memory``: the square-root rule
-        :math:`\lambda g + z \sqrt{\lambda \sum_j (s + j)^2}`; ``rate`` in requests per iteration.
 
     Examples
     --------
@@ -131,20 +120,17 @@ def kv_occupancy() -> Formulas:
             "safe_memory": ("M", mean + z * sympy.sqrt(variance), Kind.APPROXIMATION),
         },
         kind=Kind.EXACT,
-        assumptions=("Poisson arrivals per iteration, served at once", "fixed lengths",
-                     "unlimited memory, no prefix reuse"),
+        assumptions=(
+            "Poisson arrivals per iteration, served at once",
+            "fixed lengths",
+            "unlimited memory, no prefix reuse",
+        ),
         source="compound Poisson; theory core 5.3 [KV]",
-    )  # fmt: skip
+    )
 
 
 def nie() -> Formulas:
     """Return the rates that KV memory carries at a given iteration time.
-
-    Returns
-    -------
-    Formulas
-        ``rate`` (no policy is stable above), ``stable_rate`` (every memory-filling one is below),
-        ``largest_share`` and ``replicas`` for an arrival rate.
 
     Examples
     --------
@@ -166,4 +152,4 @@ def nie() -> Formulas:
         kind=Kind.APPROXIMATION,
         assumptions=("one representative iteration time", "no prefix reuse"),
         source="Nie, Si and Zhou, arXiv 2605.04595, Theorems 4.1 and 4.2",
-    )  # fmt: skip
+    )

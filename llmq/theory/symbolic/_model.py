@@ -35,39 +35,18 @@ _DEMANDS = ("tokens", "slots", "area", "held", "decodes", "prompt", "work")
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Equal engines and request classes in symbols.
+    """Equal engines and request classes in symbols."""
 
-    Parameters
-    ----------
-    classes : tuple of str
-        Request classes.
-    form : {"affine", "tiled", "roofline"}
-        Law of the iteration time.
-    attention : bool
-        Whether prefill attention takes time of its own.
-    lengths : bool
-        Whether demands are written in prompt, output and chunk.
-    conventions : Conventions
-        How tokens, memory and slots are counted then.
-    least : bool
-        Whether the area is then the least of any policy, or that of full chunks first.
-    """
-
-    classes: tuple[str, ...]
-    form: Form = "affine"
-    attention: bool = False
-    lengths: bool = False
-    conventions: Conventions = THEORY
+    classes: tuple[str, ...]  # request classes
+    form: Form = "affine"  # law of the iteration time
+    attention: bool = False  # whether prefill attention takes time of its own
+    lengths: bool = False  # whether demands are written in prompt, output and chunk
+    conventions: Conventions = THEORY  # how tokens, memory and slots are counted then
+    # whether the area is then the least of any policy, or that of full chunks first
     least: bool = True
 
     def pieces(self) -> dict[str, tuple[Expr, Expr]]:
-        """Return intercept and slope of each piece of the token curve.
-
-        Returns
-        -------
-        dict of str to tuple of sympy.Expr
-            By the suffix of its facets.
-        """
+        """Return intercept and slope of each piece of the token curve."""
         c, a = symbols("base", "per_token")
         if self.form == "affine":
             return {"": (c, a)}
@@ -78,18 +57,7 @@ class Model:
         return {"": (c, a + step / tile), "_first_tile": (c + step, a)}
 
     def demand(self, klass: str) -> dict[str, Expr]:
-        """Return what a request asks for.
-
-        Parameters
-        ----------
-        klass : str
-            Its class.
-
-        Returns
-        -------
-        dict of str to sympy.Expr
-            ``tokens``, ``slots``, ``area``, ``held``, ``decodes``, ``prompt``, ``work``.
-        """
+        """Return what a request asks for."""
         if not self.lengths:
             return {field: symbols(f"{field}_{klass}")[0] for field in _DEMANDS}
         s, o, chunk, block = symbols(f"prompt_{klass}", f"output_{klass}", "chunk", "kv_block")
@@ -97,74 +65,31 @@ class Model:
         return need | {"area": need["least_area" if self.least else "area"]}
 
     def total(self, field: str, flow: str = "rate") -> Expr:
-        """Return the demand per unit of time of all classes.
-
-        Parameters
-        ----------
-        field : str
-            One of those of :meth:`demand`.
-        flow : {"rate", "share"}
-            What the classes are weighed with.
-
-        Returns
-        -------
-        sympy.Expr
-            Rates times demands.
-        """
+        """Return the demand per unit of time of all classes."""
         return sum(symbols(f"{flow}_{k}")[0] * self.demand(k)[field] for k in self.classes)
 
     def count(self, resource: str, flow: str = "rate") -> Expr:
-        """Return the iterations per unit of time that a resource makes necessary.
-
-        Parameters
-        ----------
-        resource : {"tokens", "slots", "memory"}
-            What an iteration has so much of.
-        flow : {"rate", "share"}
-            What the classes are weighed with.
-
-        Returns
-        -------
-        sympy.Expr
-            Iterations per unit of time, of all engines.
-        """
+        """Return the iterations per unit of time that a resource makes necessary."""
         import sympy
 
         budget, tile, seqs, memory = symbols("token_budget", "tile", "max_seqs", "kv_tokens")
         if self.form == "tiled":
             budget = tile * sympy.floor(budget / tile)
         field, limit = {
-            "tokens": ("tokens", budget), "slots": ("slots", seqs), "memory": ("held", memory)
-        }[resource]  # fmt: skip
+            "tokens": ("tokens", budget),
+            "slots": ("slots", seqs),
+            "memory": ("held", memory),
+        }[resource]
         return self.total(field, flow) / limit
 
     def busy(self, slope: Expr, flow: str = "rate") -> Expr:
-        """Return the time of tokens and attention per unit of time.
-
-        Parameters
-        ----------
-        slope : sympy.Expr
-            Time of a token.
-        flow : {"rate", "share"}
-            What the classes are weighed with.
-
-        Returns
-        -------
-        sympy.Expr
-            Engine time, of all engines.
-        """
+        """Return the time of tokens and attention per unit of time."""
         read, work = symbols("per_kv", "per_work")
         busy = slope * self.total("tokens", flow) + read * self.total("area", flow)
         return busy + work * self.total("work", flow) if self.attention else busy
 
     def arguments(self) -> tuple[str, ...]:
-        """Return the names of all symbols that a formula of the region may have.
-
-        Returns
-        -------
-        tuple of str
-            In alphabetical order.
-        """
+        """Return the names of all symbols that a formula of the region may have."""
         demands = ("prompt", "output") if self.lengths else _DEMANDS
         each = [f"{stem}_{k}" for k in self.classes for stem in ("rate", "share", *demands)]
         shared = ["per_kv", *_LIMITS[:-1], "engines"]
@@ -178,29 +103,7 @@ class Model:
         rates: Mapping[str, float],
         engines: int,
     ) -> dict[str, Fraction]:
-        """Return the values of the symbols for an engine and a traffic.
-
-        Parameters
-        ----------
-        engine : Engine
-            With a law of this form, and all three budgets.
-        mix : mapping of str to RequestClass
-            The classes.
-        rates : mapping of str to float
-            Requests per second.
-        engines : int
-            How many engines.
-
-        Returns
-        -------
-        dict of str to fractions.Fraction
-            By name.
-
-        Raises
-        ------
-        InputError
-            Another law, other classes, or an engine without a slot or memory limit.
-        """
+        """Return the values of the symbols for an engine and a traffic."""
         self._check(engine, mix)
         vector = [as_fraction(rate) for rate in rate_vector(rates, self.classes)]
         names = (*FORMS[self.form], "per_kv", "per_work")
@@ -222,8 +125,9 @@ class Model:
             return {f"{key}_{name}": as_fraction(value) for key, value in pair.items()}
         need = demand(request, engine)
         least = {"area": need.least_area, "held": need.memory}
-        fields = {field: least[field] if field in least else getattr(need, field)
-                  for field in _DEMANDS}  # fmt: skip
+        fields = {
+            field: least[field] if field in least else getattr(need, field) for field in _DEMANDS
+        }
         return {f"{field}_{name}": value for field, value in fields.items()}
 
     def _check(self, engine: Engine, mix: Mapping[str, RequestClass]) -> None:
@@ -235,8 +139,9 @@ class Model:
         if law.form != self.form:
             raise InputError(
                 f"this region is of {self.form} laws, the engine's is {law.form}: make it with "
-                f"region(classes, law={law.form!r})", value=law.form,
-            )  # fmt: skip
+                f"region(classes, law={law.form!r})",
+                value=law.form,
+            )
         if law.per_kv != law.per_kv_mixed:
             raise InputError("the formulas have one rate of KV reads, the law has two", value=law)
         if law.per_work and not self.attention:

@@ -91,29 +91,24 @@ NOTATION: dict[str, tuple[str, str]] = {
     "prefills": ("n_{c}", "prefills in a cycle of RAD, at most"),
 }
 _BY_CLASS = (
-    "rate", "share", "prompt", "output", "tokens", "slots", "area", "held", "decodes", "work",
-    "price", "square",
-)  # fmt: skip
+    "rate",
+    "share",
+    "prompt",
+    "output",
+    "tokens",
+    "slots",
+    "area",
+    "held",
+    "decodes",
+    "work",
+    "price",
+    "square",
+)
 
 
 @checked
 def letter(name: str) -> str:
     r"""Return the letter of a quantity.
-
-    Parameters
-    ----------
-    name : str
-        A name of :data:`NOTATION`, perhaps with the name of a class behind it.
-
-    Returns
-    -------
-    str
-        LaTeX.
-
-    Raises
-    ------
-    InputError
-        A name without a meaning.
 
     Examples
     --------
@@ -162,18 +157,6 @@ def symbols(*names: str) -> tuple[Symbol, ...]:
 @checked
 def typeset(expression: Expr, letters: dict[Symbol, str]) -> str:
     """Write an expression in LaTeX.
-
-    Parameters
-    ----------
-    expression : sympy.Expr
-        Any expression.
-    letters : dict of sympy.Symbol to str
-        LaTeX of its symbols; others print their name.
-
-    Returns
-    -------
-    str
-        The same on every machine; what is subtracted stands behind what is added.
 
     Examples
     --------

@@ -23,11 +23,6 @@ _FCFS = ("Poisson arrivals", "one server, first come first served")
 def mg1() -> Formulas:
     r"""Return the mean delay of an M/G/1 queue.
 
-    Returns
-    -------
-    Formulas
-        ``utilisation``, ``wait``, ``sojourn``, ``queue_mean``.
-
     Examples
     --------
     >>> print(mg1().wait.latex())
@@ -44,19 +39,15 @@ def mg1() -> Formulas:
             "sojourn": ("E[T]", wait + mean),
             "queue_mean": ("E[Q]", lam * wait),
         },
-        kind=Kind.EXACT, assumptions=(*_FCFS, "independent service times"),
-        source="Pollaczek-Khinchine; theory core 1.8 [MG1]", load=rho,
-    )  # fmt: skip
+        kind=Kind.EXACT,
+        assumptions=(*_FCFS, "independent service times"),
+        source="Pollaczek-Khinchine; theory core 1.8 [MG1]",
+        load=rho,
+    )
 
 
 def md1() -> Formulas:
     """Return the waiting-time law of an M/D/1 queue.
-
-    Returns
-    -------
-    Formulas
-        ``utilisation``, ``wait``, ``sojourn``, ``cdf`` at ``x``, ``decay`` of the tail, and
-        ``far_tail``, the exponential it tends to.
 
     Examples
     --------
@@ -84,18 +75,15 @@ def md1() -> Formulas:
             "decay": (r"\eta", decay),
             "far_tail": ("P(W > x)", far, Kind.ASYMPTOTIC),
         },
-        kind=Kind.EXACT, assumptions=(*_FCFS, "equal service times"),
-        source="Erlang; theory core 1.8 [MD1]", load=rho,
-    )  # fmt: skip
+        kind=Kind.EXACT,
+        assumptions=(*_FCFS, "equal service times"),
+        source="Erlang; theory core 1.8 [MD1]",
+        load=rho,
+    )
 
 
 def erlang_c() -> Formulas:
     """Return the delay of a common queue; times in mean service times.
-
-    Returns
-    -------
-    Formulas
-        ``utilisation``, ``blocking`` (Erlang B), ``p_wait``, ``wait``, ``tail`` at ``x``.
 
     Examples
     --------
@@ -120,17 +108,13 @@ def erlang_c() -> Formulas:
         },
         kind=Kind.EXACT,
         assumptions=("Poisson arrivals", "exponential service", "one queue, equal servers"),
-        source="Erlang; theory core 1.8 [EC]", load=a / c,
-    )  # fmt: skip
+        source="Erlang; theory core 1.8 [EC]",
+        load=a / c,
+    )
 
 
 def halfin_whitt() -> Formulas:
     """Return square-root staffing.
-
-    Returns
-    -------
-    Formulas
-        ``servers`` and ``p_wait``, in the slack.
 
     Examples
     --------
@@ -151,17 +135,11 @@ def halfin_whitt() -> Formulas:
         kind=Kind.ASYMPTOTIC,
         assumptions=("Poisson arrivals", "exponential service", "load -> infinity, slack fixed"),
         source="Halfin and Whitt 1981; theory core 1.8",
-    )  # fmt: skip
+    )
 
 
 def jsq() -> Formulas:
     """Return the delay of joining the shortest of ``d >= 2`` queues, for many servers.
-
-    Returns
-    -------
-    Formulas
-        ``sojourn`` in mean service times, and ``tail``: the share of servers with at least ``n``
-        requests.
 
     Examples
     --------
@@ -177,25 +155,19 @@ def jsq() -> Formulas:
         "jsq",
         {"sojourn": ("E[T]", total), "tail": ("P(N \\geq n)", rho ** ((d**n - 1) / (d - 1)))},
         kind=Kind.ASYMPTOTIC,
-        assumptions=("Poisson arrivals", "exponential service, equal servers",
-                     "number of servers -> infinity", "d >= 2"),
-        source="Mitzenmacher; Vvedenskaya et al.; theory core 1.9", load=rho,
-    )  # fmt: skip
+        assumptions=(
+            "Poisson arrivals",
+            "exponential service, equal servers",
+            "number of servers -> infinity",
+            "d >= 2",
+        ),
+        source="Mitzenmacher; Vvedenskaya et al.; theory core 1.9",
+        load=rho,
+    )
 
 
 def priced_workload(classes: tuple[str, ...]) -> Formulas:
     """Return the delay near saturation from the prices of the binding facet.
-
-    Parameters
-    ----------
-    classes : tuple of str
-        Request classes; ``price_...`` and ``square_...`` are first and second moments of the
-        engine time that the facet charges.
-
-    Returns
-    -------
-    Formulas
-        ``load``, ``wait`` and ``tail`` at ``x``.
 
     Examples
     --------
@@ -217,7 +189,12 @@ def priced_workload(classes: tuple[str, ...]) -> Formulas:
             "tail": ("P(W > x)", load * sympy.exp(-load * x / wait)),
         },
         kind=Kind.ASYMPTOTIC,
-        assumptions=("Poisson arrivals", "one resource binds (complete resource pooling)",
-                     "load -> 1", "first come first served by work"),
-        source="theory core 5.1", load=load,
-    )  # fmt: skip
+        assumptions=(
+            "Poisson arrivals",
+            "one resource binds (complete resource pooling)",
+            "load -> 1",
+            "first come first served by work",
+        ),
+        source="theory core 5.1",
+        load=load,
+    )

@@ -48,13 +48,6 @@ _SECONDARY = "2508.01002, reconstructed from secondary sources"
 def tile() -> Formulas:
     """Return the token rates of batches under tiles, beside a constant.
 
-    Returns
-    -------
-    Formulas
-        ``rate`` of batches of ``batch_tokens``; ``whole`` of the whole tiles of the budget;
-        ``filled`` of all of it; ``best``; ``loss`` of filling the budget; ``ragged_pays``: filling
-        is better if and only if it is positive.
-
     Examples
     --------
     >>> law = tile()
@@ -87,17 +80,11 @@ def tile() -> Formulas:
         kind=Kind.EXACT,
         assumptions=("only the token budget binds", "at least one tile in the budget"),
         source="Lemma T1; theory core 2.3; 2504.07347 [T1]",
-    )  # fmt: skip
+    )
 
 
 def rad() -> Formulas:
     """Return RAD's bounds on the rate.
-
-    Returns
-    -------
-    Formulas
-        ``token_time``, ``request_time``, ``load`` (above 1 nothing is stable), ``capacity``
-        (Theorem 1), and ``cycle_capacity``: a rate that RAD with ``prefills`` in a cycle carries.
 
     Examples
     --------
@@ -117,25 +104,24 @@ def rad() -> Formulas:
             "load": (r"\rho", lam * time / engines),
             "capacity": (r"\lambda^{*}", engines / time),
             "cycle_capacity": (
-                r"\lambda_{n_c}", engines * cycle / (cycle * time + o * step), Kind.INNER_BOUND
+                r"\lambda_{n_c}",
+                engines * cycle / (cycle * time + o * step),
+                Kind.INNER_BOUND,
             ),
         },
         kind=Kind.OUTER_BOUND,
-        assumptions=("no attention terms, no constant term", "prompts are whole tiles",
-                     "memory for a tile of requests", "requests split at random"),
+        assumptions=(
+            "no attention terms, no constant term",
+            "prompts are whole tiles",
+            "memory for a tile of requests",
+            "requests split at random",
+        ),
         source=_SECONDARY,
-    )  # fmt: skip
+    )
 
 
 def rad_lp() -> Formulas:
     """Return throughput and token prices of one engine that mixes prefill and decode.
-
-    Returns
-    -------
-    Formulas
-        L1 ``full_batch`` and ``token_price``; L2 ``affine``, and where the cap on decodes binds
-        ``capped``, ``prefill_price``, ``decode_price``; L3 ``tiles``. Prices in requests per
-        token.
 
     Examples
     --------
@@ -164,21 +150,17 @@ def rad_lp() -> Formulas:
             "tiles": (r"\Lambda_{3}", 1 / ((step / width + a) * v)),
         },
         kind=Kind.EXACT,
-        assumptions=("fluid: batches of any composition", "no attention terms",
-                     "L1 and L3: no cap on decodes binds"),
+        assumptions=(
+            "fluid: batches of any composition",
+            "no attention terms",
+            "L1 and L3: no cap on decodes binds",
+        ),
         source="static planning, L1 to L3 of the RAD notes [SP]",
-    )  # fmt: skip
+    )
 
 
 def static_split() -> Formulas:
     r"""Return what a static split of engines into prefill and decode loses.
-
-    Returns
-    -------
-    Formulas
-        ``dynamic``; ``fixed`` with ``prefill_engines`` for prefill, and its ``fixed_loss``;
-        ``balance``, the split that would lose nothing (:math:`x`); ``static``, the best whole
-        split; its ``loss`` and the ``loss_bound``.
 
     Examples
     --------
@@ -220,7 +202,10 @@ def static_split() -> Formulas:
             "loss_bound": (r"\ell_{max}", 1 / n, Kind.OUTER_BOUND),
         },
         kind=Kind.EXACT,
-        assumptions=("equal engines, either phase on any", "work that can be divided",
-                     "no cost of a transfer"),
+        assumptions=(
+            "equal engines, either phase on any",
+            "work that can be divided",
+            "no cost of a transfer",
+        ),
         source="section 4 of the RAD notes; theory core 1.9 [SP]",
-    )  # fmt: skip
+    )

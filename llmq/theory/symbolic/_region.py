@@ -53,9 +53,11 @@ __all__ = ["SymbolicRegion", "region"]
 
 _RESOURCES = ("tokens", "slots", "memory")
 _MORE: dict[str, tuple[str, int | str]] = {
-    "token": ("token_budget", 1), "slot": ("max_seqs", 1), "kv_block": ("kv_tokens", "kv_block"),
+    "token": ("token_budget", 1),
+    "slot": ("max_seqs", 1),
+    "kv_block": ("kv_tokens", "kv_block"),
     "gpu": ("engines", 1),
-}  # fmt: skip
+}
 _RULES = ("no prefix reuse", "requests split evenly over equal engines")
 # Where prompts share a slot Theorem U's count is too large; `stability_region` has the right one.
 _SLOTS = ("slots facet: every prompt chunk takes a slot of its own (prefill_slots='per_request')",)
@@ -150,8 +152,11 @@ class SymbolicRegion:
         ...     tokens_chat=640, area_chat=1, engines=2)
         Fraction(2, 31)
         """
-        whole = _load(self.model, "share") if facet is None else _facets(
-            self.model, "share")[facet].expression  # fmt: skip
+        whole = (
+            _load(self.model, "share")
+            if facet is None
+            else _facets(self.model, "share")[facet].expression
+        )
         return _bounds(self.model, "capacity", {"capacity": (r"\Lambda", 1 / whole)})["capacity"]
 
     @checked
@@ -262,10 +267,13 @@ class SymbolicRegion:
 
 def _bounds(model: Model, name: str, fields: Mapping[str, tuple[Any, ...]]) -> Formulas:
     return family(
-        name, fields, kind=Kind.OUTER_BOUND,
-        assumptions=("bound for every policy (Theorem U)", *_RULES, *_SLOTS), source="theorem-u",
+        name,
+        fields,
+        kind=Kind.OUTER_BOUND,
+        assumptions=("bound for every policy (Theorem U)", *_RULES, *_SLOTS),
+        source="theorem-u",
         arguments=model.arguments(),
-    )  # fmt: skip
+    )
 
 
 # Expressions do not change: each is built once.
@@ -318,10 +326,14 @@ def _equilibrium(model: Model) -> Formulas:
         fields[f"decoding_{klass}"] = ("n^{*}", flow * need[klass]["decodes"])
         fields[f"prefill_{klass}"] = ("X^{*}", flow * need[klass]["prompt"])
     return family(
-        "equilibrium", fields, kind=Kind.ASYMPTOTIC,
+        "equilibrium",
+        fields,
+        kind=Kind.ASYMPTOTIC,
         assumptions=("fluid limit: many requests on a fast engine", *_RULES),
-        source="theory core 2.6", load=_load(model), arguments=model.arguments(),
-    )  # fmt: skip
+        source="theory core 2.6",
+        load=_load(model),
+        arguments=model.arguments(),
+    )
 
 
 @checked

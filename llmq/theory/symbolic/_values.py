@@ -24,25 +24,7 @@ _TERMS = 64
 
 
 def exactly(name: str, value: Any) -> Expr:
-    """Return a value as an expression, a number as a rational.
-
-    Parameters
-    ----------
-    name : str
-        What it is, for the error.
-    value : int, Fraction, float, Formula or sympy.Expr
-        A float stands for the decimal that Python prints: 0.1 is 1/10.
-
-    Returns
-    -------
-    sympy.Expr
-        A Rational for a number.
-
-    Raises
-    ------
-    InputError
-        Not a finite number >= 0, nor an expression.
-    """
+    """Return a value as an expression, a number as a rational."""
     import sympy
 
     inner = getattr(value, "expression", value)
@@ -51,32 +33,15 @@ def exactly(name: str, value: Any) -> Expr:
     if not _is_number(value):
         raise InputError(
             f"{name} must be a finite number >= 0 or an expression, got {value!r}",
-            field=name, value=value,
-        )  # fmt: skip
+            field=name,
+            value=value,
+        )
     number = as_fraction(value)
     return sympy.Rational(number.numerator, number.denominator)
 
 
 def floating(name: str, value: Any) -> Any:
-    """Return a value as a Python number or an array of floats.
-
-    Parameters
-    ----------
-    name : str
-        What it is, for the error.
-    value : float, Fraction or array_like
-        Numbers >= 0.
-
-    Returns
-    -------
-    int, float or ndarray
-        Integers stay integers outside arrays.
-
-    Raises
-    ------
-    InputError
-        Not finite numbers >= 0.
-    """
+    """Return a value as a Python number or an array of floats."""
     if _is_number(value):
         return int(value) if isinstance(value, int | np.integer) else float(value)
     try:
@@ -86,8 +51,9 @@ def floating(name: str, value: Any) -> Any:
     if isinstance(value, bool | str) or not bool(np.all(np.isfinite(array) & (array >= 0))):
         raise InputError(
             f"{name} must be a finite number >= 0 or an array of them, got {value!r}",
-            field=name, value=value,
-        )  # fmt: skip
+            field=name,
+            value=value,
+        )
     return array
 
 
@@ -97,20 +63,7 @@ def _is_number(value: Any) -> bool:
 
 
 def evaluate(expression: Expr, given: Mapping[str, Any]) -> Any:
-    """Compute an expression in floats.
-
-    Parameters
-    ----------
-    expression : sympy.Expr
-        Its symbols have names of the notation.
-    given : mapping of str to number or ndarray
-        Values; those that the expression does not need are left aside.
-
-    Returns
-    -------
-    float or ndarray
-        Broadcast over the arrays; nan where it divides by 0 or overflows.
-    """
+    """Compute an expression in floats."""
     needed = tuple(sorted({str(s) for s in expression.free_symbols}))
     values = [given[name] for name in needed]
     function, scalar = _compiled(expression, needed)
@@ -166,10 +119,11 @@ def _printer() -> Any:
     from sympy.printing.numpy import SciPyPrinter
 
     class Printer(SciPyPrinter):  # type: ignore[misc]
-        """Spell symbols safely (renaming them in the expression would be slow), and roundings too.
-
-        A law has a coefficient called floor, which would hide the function.
+        """Spell symbols safely (renaming them in the expression would be slow), and
+        roundings too.
         """
+
+        # A law has a coefficient called floor, which would hide the function.
 
         def _print_Symbol(self, symbol: Symbol) -> str:
             return (
@@ -201,20 +155,7 @@ def _cut(total: Any) -> Any:
 
 @functools.lru_cache(maxsize=512)
 def differentiate(expression: Expr, variable: Symbol) -> Expr:
-    """Differentiate, and tidy the result.
-
-    Parameters
-    ----------
-    expression : sympy.Expr
-        Without corners in the variable.
-    variable : sympy.Symbol
-        The variable.
-
-    Returns
-    -------
-    sympy.Expr
-        The derivative; a rational function over one denominator.
-    """
+    """Differentiate, and tidy the result."""
     import sympy
 
     return _tidy(sympy.diff(expression, variable))
@@ -222,22 +163,7 @@ def differentiate(expression: Expr, variable: Symbol) -> Expr:
 
 @functools.lru_cache(maxsize=512)
 def subtract(expression: Expr, variable: Symbol, after: Expr) -> Expr:
-    """Subtract an expression from itself at another place.
-
-    Parameters
-    ----------
-    expression : sympy.Expr
-        Any expression.
-    variable : sympy.Symbol
-        What changes.
-    after : sympy.Expr
-        Its new value.
-
-    Returns
-    -------
-    sympy.Expr
-        The change.
-    """
+    """Subtract an expression from itself at another place."""
     return _tidy(expression.xreplace({variable: after}) - expression)
 
 

@@ -23,17 +23,6 @@ __all__ = ["nested_wait", "wait"]
 def wait(classes: tuple[str, ...]) -> Formulas:
     """Return the fluid equilibrium of WAIT.
 
-    Parameters
-    ----------
-    classes : tuple of str
-        Request classes.
-
-    Returns
-    -------
-    Formulas
-        ``area_rate``, ``memory``, ``interval``, ``throughput``, ``count_...`` by class, and
-        ``load`` of a memory ``kv_tokens``.
-
     Examples
     --------
     >>> rest = wait(("a", "b"))
@@ -55,20 +44,17 @@ def wait(classes: tuple[str, ...]) -> Formulas:
     for klass, (rate, _, _) in zip(classes, columns, strict=True):
         fields[f"count_{klass}"] = ("n^{*}", rate * interval)
     return family(
-        "wait", fields, kind=Kind.EXACT,
+        "wait",
+        fields,
+        kind=Kind.EXACT,
         assumptions=("fluid equations of WAIT: prefill is one stage", "fixed lengths"),
-        source="WAIT, 2504.11320 (theory core 1.5) [W1]", load=d1 * area,
-    )  # fmt: skip
+        source="WAIT, 2504.11320 (theory core 1.5) [W1]",
+        load=d1 * area,
+    )
 
 
 def nested_wait() -> Formulas:
     """Return the decay of the queue before a segment of Nested WAIT, and the memory it needs.
-
-    Returns
-    -------
-    Formulas
-        ``equation`` (0 at ``theta``), ``hoeffding`` (not above ``theta``), and ``stock``: KV tokens
-        for those that wait before the segment.
 
     Examples
     --------
@@ -91,4 +77,4 @@ def nested_wait() -> Formulas:
         kind=Kind.INNER_BOUND,
         assumptions=("p < n2 / n1 < 1", "requests go on independently", "sufficient only"),
         source="Nested WAIT, 2504.11320 (theory core 1.5)",
-    )  # fmt: skip
+    )

@@ -23,31 +23,75 @@ FOLDER = Path(llmq.calibrate.__file__).parent / "catalogue"
 # calibration table 3c: m, s, o, b, e_dec, e_mix, f, in and out of sample MAPE %.
 ROOFLINES = {
     ("llama-3.1-8b/a100", 1): (
-        0.011, 1.02e-5, 0.00858, 4.73e-5, 8.51e-8, 8.11e-8, 5.29e-9, 2.4, 2.4),
-    ("qwen3-32b/a100", 2): (
-        0.0243, 3.2e-5, 0.0191, 1.26e-4, 9.01e-8, 9.28e-8, 3.65e-9, 2.7, 2.7),
-    ("llama-3.1-70b/a100", 4): (
-        0.0277, 8.23e-5, 0.0212, 1.65e-4, 5.93e-8, 6.26e-8, 0.0, 1.4, 1.5),
+        0.011,
+        1.02e-5,
+        0.00858,
+        4.73e-5,
+        8.51e-8,
+        8.11e-8,
+        5.29e-9,
+        2.4,
+        2.4,
+    ),
+    ("qwen3-32b/a100", 2): (0.0243, 3.2e-5, 0.0191, 1.26e-4, 9.01e-8, 9.28e-8, 3.65e-9, 2.7, 2.7),
+    ("llama-3.1-70b/a100", 4): (0.0277, 8.23e-5, 0.0212, 1.65e-4, 5.93e-8, 6.26e-8, 0.0, 1.4, 1.5),
     ("llama-3.1-8b/h100", 1): (
-        0.00603, 9.51e-6, 0.00113, 1.82e-5, 4.12e-8, 4.36e-8, 7.31e-10, 2.4, 2.4),
-    ("qwen3-32b/h100", 2): (
-        0.0132, 2.54e-5, 0.0046, 5.03e-5, 4.19e-8, 4.61e-8, 2.2e-9, 2.2, 2.2),
+        0.00603,
+        9.51e-6,
+        0.00113,
+        1.82e-5,
+        4.12e-8,
+        4.36e-8,
+        7.31e-10,
+        2.4,
+        2.4,
+    ),
+    ("qwen3-32b/h100", 2): (0.0132, 2.54e-5, 0.0046, 5.03e-5, 4.19e-8, 4.61e-8, 2.2e-9, 2.2, 2.2),
     ("llama-3.1-70b/h100", 4): (
-        0.0147, 4.07e-5, 0.00834, 6.48e-5, 2.64e-8, 2.87e-8, 1.91e-9, 1.4, 1.4),
+        0.0147,
+        4.07e-5,
+        0.00834,
+        6.48e-5,
+        2.64e-8,
+        2.87e-8,
+        1.91e-9,
+        1.4,
+        1.4,
+    ),
     ("llama-3.1-8b/rtxpro6000", 1): (
-        0.0111, 2.02e-5, 0.00583, 3.74e-5, 8.99e-8, 1.74e-7, 1.53e-9, 3.3, 3.3),
-}  # fmt: skip
+        0.0111,
+        2.02e-5,
+        0.00583,
+        3.74e-5,
+        8.99e-8,
+        1.74e-7,
+        1.53e-9,
+        3.3,
+        3.3,
+    ),
+}
 COEFFICIENTS = (
-    "floor", "floor_per_token", "base", "per_token", "per_kv", "per_kv_mixed", "per_work",
-)  # fmt: skip
+    "floor",
+    "floor_per_token",
+    "base",
+    "per_token",
+    "per_kv",
+    "per_kv_mixed",
+    "per_work",
+)
 
 
 def test_a10_the_catalogue_has_the_defaults_of_the_server():
     """As vLLM 0.32's API server sets them: vllm/engine/arg_utils.py, get_batch_defaults."""
     wanted = {
-        "b200": (16_384, 1024), "gb200": (16_384, 1024), "h100": (8192, 1024),
-        "h200": (8192, 1024), "rtxpro6000": (8192, 1024), "a100": (2048, 256), "l40s": (2048, 256),
-    }  # fmt: skip
+        "b200": (16_384, 1024),
+        "gb200": (16_384, 1024),
+        "h100": (8192, 1024),
+        "h200": (8192, 1024),
+        "rtxpro6000": (8192, 1024),
+        "a100": (2048, 256),
+        "l40s": (2048, 256),
+    }
     # Settings of a paper, which their files say.
     own = {"mistral-7b/rtx6000ada": (512, 128), "deepseek-r1-distill-qwen-32b/h100": (2048, 256)}
     seen = set()
@@ -87,11 +131,14 @@ def test_entries_are_the_calibrated_rooflines(name: str, tp: int) -> None:
 
 # Memory by hand: GPU bytes, model, and 16-bit weights as the sum of the model's matrices.
 MEMORY = {
-    ("llama-3.1-8b/a100", 1): 80e9, ("llama-3.1-8b/h100", 1): 80e9,
-    ("qwen3-32b/a100", 2): 80e9, ("qwen3-32b/h100", 2): 80e9,
-    ("llama-3.1-70b/a100", 4): 80e9, ("llama-3.1-70b/h100", 4): 80e9,
+    ("llama-3.1-8b/a100", 1): 80e9,
+    ("llama-3.1-8b/h100", 1): 80e9,
+    ("qwen3-32b/a100", 2): 80e9,
+    ("qwen3-32b/h100", 2): 80e9,
+    ("llama-3.1-70b/a100", 4): 80e9,
+    ("llama-3.1-70b/h100", 4): 80e9,
     ("llama-3.1-8b/rtxpro6000", 1): 96e9,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("name", "tp"), MEMORY)
@@ -171,9 +218,17 @@ LAWS = [
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.form)
 def test_engine_files_round_trip(law: BatchTime, tmp_path: Path) -> None:
     engine = Engine(
-        law, token_budget=77, kv_tokens=12345, kv_block=8, prefill_chunk=32, conventions=THEORY,
-        name='odd "name" \\ \n µ', gpus=3, source="here", assumptions=("one", "two, and three"),
-    )  # fmt: skip
+        law,
+        token_budget=77,
+        kv_tokens=12345,
+        kv_block=8,
+        prefill_chunk=32,
+        conventions=THEORY,
+        name='odd "name" \\ \n µ',
+        gpus=3,
+        source="here",
+        assumptions=("one", "two, and three"),
+    )
     path = write_engine(engine, tmp_path / "own.toml", gpu="g", model="m")
     assert read_engine(path) == load_engine(str(path)) == load_engine(path, tp=3) == engine
     assert [p.name for p in tmp_path.iterdir()] == ["own.toml"]
@@ -227,7 +282,7 @@ per_token = 1e-5
         ("[tp.1.law]", '[tp.1.fit]\nin_sample="a"\nout_of_sample=1\n[tp.1.law]', "a finite number"),
         ("[tp.1]\nkv_tokens = 1600\n", "", ""),
     ],
-)  # fmt: skip
+)
 def test_bad_engine_files(old: str, new: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     assert old in GOOD

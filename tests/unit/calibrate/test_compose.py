@@ -79,12 +79,23 @@ def test_steps_outside_the_tables_are_dropped_not_extrapolated() -> None:
 
 # Parameters as the models' cards state them, in thousands of millions.
 CARDS = {
-    "Llama-2-7B": 6.74, "Llama-2-70B": 68.98, "Llama-3-8B": 8.03, "Llama-3.1-8B": 8.03,
-    "Llama-3.1-70B": 70.55, "Mistral-7B": 7.24, "Qwen3-32B": 32.76,
-    "DeepSeek-R1-Distill-Qwen-32B": 32.76, "CodeLlama-34B": 33.74,
-    "Llama-3.1-405B": 405.85, "Qwen3-8B": 8.19, "Qwen3-14B": 14.77, "Mixtral-8x7B": 46.70,
-    "Mixtral-8x22B": 140.6, "Qwen3-30B-A3B": 30.53, "Qwen3-235B-A22B": 235.1,
-}  # fmt: skip
+    "Llama-2-7B": 6.74,
+    "Llama-2-70B": 68.98,
+    "Llama-3-8B": 8.03,
+    "Llama-3.1-8B": 8.03,
+    "Llama-3.1-70B": 70.55,
+    "Mistral-7B": 7.24,
+    "Qwen3-32B": 32.76,
+    "DeepSeek-R1-Distill-Qwen-32B": 32.76,
+    "CodeLlama-34B": 33.74,
+    "Llama-3.1-405B": 405.85,
+    "Qwen3-8B": 8.19,
+    "Qwen3-14B": 14.77,
+    "Mixtral-8x7B": 46.70,
+    "Mixtral-8x22B": 140.6,
+    "Qwen3-30B-A3B": 30.53,
+    "Qwen3-235B-A22B": 235.1,
+}
 
 
 @pytest.mark.parametrize("shape", GEOMETRIES, ids=lambda shape: shape.name)

@@ -35,9 +35,13 @@ def iterations(law: BatchTime, count: int = 1500) -> Profile:
     steps = draw_steps(count, rng=3)
     mixed = steps.chunk > 0
     return Profile(
-        tokens=steps.tokens, kv=steps.kv, work=steps.work, prefill=steps.chunk,
-        seconds=law(steps.tokens, steps.kv, steps.work, mixed=mixed), scope="iteration",
-    )  # fmt: skip
+        tokens=steps.tokens,
+        kv=steps.kv,
+        work=steps.work,
+        prefill=steps.chunk,
+        seconds=law(steps.tokens, steps.kv, steps.work, mixed=mixed),
+        scope="iteration",
+    )
 
 
 @pytest.mark.parametrize("name", LAWS)

@@ -33,9 +33,13 @@ def noisy(law: BatchTime, seed: int, count: int = 600, noise: float = 0.02) -> P
     exact = law(steps.tokens, steps.kv, steps.work, mixed=steps.chunk > 0)
     seconds = exact * np.random.default_rng(seed).normal(1.0, noise, count)
     return Profile(
-        tokens=steps.tokens, kv=steps.kv, work=steps.work, prefill=steps.chunk, seconds=seconds,
+        tokens=steps.tokens,
+        kv=steps.kv,
+        work=steps.work,
+        prefill=steps.chunk,
+        seconds=seconds,
         scope="iteration",
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("form", LAWS)
@@ -112,9 +116,13 @@ def test_a_good_roofline_may_be_preferred_to_a_table() -> None:
         BatchTime.roofline(floor=8e-3, base=1e-3, per_token=1.8e-5, **ATTENTION), 5, 3000
     )
     bent = Profile(
-        tokens=profile.tokens, kv=profile.kv, work=profile.work, prefill=profile.prefill,
-        seconds=profile.seconds * (1 + 0.05 * np.sin(profile.tokens / 300)), scope="iteration",
-    )  # fmt: skip
+        tokens=profile.tokens,
+        kv=profile.kv,
+        work=profile.work,
+        prefill=profile.prefill,
+        seconds=profile.seconds * (1 + 0.05 * np.sin(profile.tokens / 300)),
+        scope="iteration",
+    )
     free = calibrate(bent)
     assert free.form == "table"
     assert calibrate(bent, enough=0.001).form == "table"

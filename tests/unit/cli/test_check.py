@@ -67,9 +67,11 @@ def test_exit_codes(run, good, false, tmp_path):
     assert run("false.json")[0] == 4
     assert "false.json: rejected: " in run("false.json")[1]
     for name, reason in (
-        ("none.json", "No such file"), ("bad.json", "not JSON"), ("bytes.json", "utf-8"),
+        ("none.json", "No such file"),
+        ("bad.json", "not JSON"),
+        ("bytes.json", "utf-8"),
         (".", "Is a directory"),
-    ):  # fmt: skip
+    ):
         code, out, err = run("good.json", name)
         assert (code, err) == (2, "")
         assert f"{name}: unreadable: " in out
@@ -189,8 +191,9 @@ def test_a5_fleets_are_compared_pool_by_pool(run, tmp_path):
     from llmq.theory.region._certify import certify
 
     names = ("llama-3.1-8b/h100", "llama-3.1-8b/a100")
-    fleet = llmq.Fleet({name: (llmq.load_engine(name), n) for name, n in zip(names, (2, 3),
-                        strict=True)})  # fmt: skip
+    fleet = llmq.Fleet(
+        {name: (llmq.load_engine(name), n) for name, n in zip(names, (2, 3), strict=True)}
+    )
     certify(fleet, {"requests": llmq.RequestClass(1000, 100)}, {"requests": 20}).save(
         tmp_path / "fleet.json"
     )

@@ -25,9 +25,19 @@ H100 = ["--engine", "llama-3.1-8b/h100"]
 CONV = ["--workload", "azure-conv"]
 FEW = ["--requests", "200", "--replications", "4"]
 PLAN = [
-    "plan", *CONV, *H100, "--ttft", "500ms", "--tpot", "50ms", "--quantile", "0.9", *FEW,
-    "--rate", "60",
-]  # fmt: skip
+    "plan",
+    *CONV,
+    *H100,
+    "--ttft",
+    "500ms",
+    "--tpot",
+    "50ms",
+    "--quantile",
+    "0.9",
+    *FEW,
+    "--rate",
+    "60",
+]
 CONFIG = """\
 [traffic]
 rate = "30/s"
@@ -111,8 +121,9 @@ def test_plan_says_the_answer_first_and_then_why(run):
 
 
 def test_plan_json(run):
-    code, out, err = run(*PLAN, "--json", "--engine", "llama-3.1-8b/a100", "--policy", "sarathi",
-                         "--policy", "vllm")  # fmt: skip
+    code, out, err = run(
+        *PLAN, "--json", "--engine", "llama-3.1-8b/a100", "--policy", "sarathi", "--policy", "vllm"
+    )
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert found["verdict"] == "feasible"
@@ -351,9 +362,13 @@ def test_lists(run):
 @pytest.mark.parametrize("json_too", [[], ["--json"]])
 def test_the_same_bytes_twice(run, folder, json_too):
     for words in (
-        ["plan", "plan.toml"], ["region", *CONV, *H100], ["simulate", *CONV, *H100, *FEW],
-        ["calibrate", "steps.csv"], ["engines"], ["workloads"],
-    ):  # fmt: skip
+        ["plan", "plan.toml"],
+        ["region", *CONV, *H100],
+        ["simulate", *CONV, *H100, *FEW],
+        ["calibrate", "steps.csv"],
+        ["engines"],
+        ["workloads"],
+    ):
         assert run(*words, *json_too)[1] == run(*words, *json_too)[1]
 
 
@@ -436,10 +451,14 @@ def test_a_reader_that_goes_away_is_no_error(more):
 def test_prefix_cache(run, folder):
     ids = [[1, 2], [1, 2], [3, 2], [1, 2, 4]]
     lines = [
-        {"timestamp": 10_000 * i, "input_length": 512 * len(names), "output_length": 4,
-         "hash_ids": names}
+        {
+            "timestamp": 10_000 * i,
+            "input_length": 512 * len(names),
+            "output_length": 4,
+            "hash_ids": names,
+        }
         for i, names in enumerate(ids)
-    ]  # fmt: skip
+    ]
     (folder / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = ["simulate", "--trace", "m.jsonl", *H100, "-q"]
     code, out, _ = run(*words, "--prefix-cache")

@@ -48,8 +48,9 @@ def test_c_an_unforeseen_error_is_one_line_and_a_report(name, work, monkeypatch,
     assert out == ""
     assert re.fullmatch(
         rf"llmq: error: unforeseen {name}: .*\. This is a fault of llmq; please report it with the "
-        rf"file {tmp_path}/llmq-error-\w+\.txt\n", err
-    )  # fmt: skip
+        rf"file {tmp_path}/llmq-error-\w+\.txt\n",
+        err,
+    )
     assert len(err) < 600
     assert "\x1b" not in err
     (report,) = tmp_path.iterdir()
@@ -97,8 +98,9 @@ def test_c_a_full_disk_is_one_line(words):
 def test_c_a_closed_stream_is_no_error(closed):
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$0" -m llmq engines {closed}>&-', sys.executable],
-        capture_output=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert bool(done.stdout) == (closed == 2)
 

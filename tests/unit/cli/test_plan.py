@@ -64,11 +64,14 @@ def test_b17_simulate_uses_every_engine(run):
     found = json.loads(out)
     assert (code, err, found["engines"]) == (0, "", 7)
     region = llmq.stability_region(
-        llmq.Fleet({
-            "h": (llmq.load_engine(H100[1]), 4), "a": (llmq.load_engine(A100[1]), 3),
-        }),
+        llmq.Fleet(
+            {
+                "h": (llmq.load_engine(H100[1]), 4),
+                "a": (llmq.load_engine(A100[1]), 3),
+            }
+        ),
         llmq.load_workload("azure-conv").mix,
-    )  # fmt: skip
+    )
     rates = llmq.load_workload("azure-conv", 40.0).rates
     assert found["load"] == pytest.approx(region.load_bracket(rates)[0], rel=1e-9)
     code, out, _ = run("compare", "sarathi", "vllm", *CONV, "--rate", "40", *FEW, *counts)
@@ -134,9 +137,22 @@ def test_d_options_replace_what_the_file_says(run, file):
     assert found["slo"]["ttft_s"] == 0.2
     assert f"--ttft 200ms instead of 1 s in {file}" in found["assumptions"]
     code, out, _ = run(
-        "plan", str(file), "--engine", A100[1], "--policy", "vllm", "--policy", "sarathi",
-        "--max-seqs", "64", "--tpot", "50ms", "--quantile", "0.8", "--json",
-    )  # fmt: skip
+        "plan",
+        str(file),
+        "--engine",
+        A100[1],
+        "--policy",
+        "vllm",
+        "--policy",
+        "sarathi",
+        "--max-seqs",
+        "64",
+        "--tpot",
+        "50ms",
+        "--quantile",
+        "0.8",
+        "--json",
+    )
     found = json.loads(out)
     assert [one["policy"] for one in found["candidates"]] == ["vllm", "sarathi"]
     assert {one["engine"] for one in found["candidates"]} == {A100[1]}

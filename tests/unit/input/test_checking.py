@@ -168,15 +168,24 @@ def verb(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"engine": "h100"},
-         "engine must be an Engine, got 'h100': write llmq.load_engine('h100')"),
-        ({"policy": "sarathi"},
-         "policy must be a Policy, got 'sarathi': write llmq.policies.parse('sarathi')"),
-        ({"policy": Sarathi}, "policy must be a Policy, got <class 'llmq.policies.sarathi.Sarathi'>"
-         ": write Sarathi(...), not the class itself"),
+        (
+            {"engine": "h100"},
+            "engine must be an Engine, got 'h100': write llmq.load_engine('h100')",
+        ),
+        (
+            {"policy": "sarathi"},
+            "policy must be a Policy, got 'sarathi': write llmq.policies.parse('sarathi')",
+        ),
+        (
+            {"policy": Sarathi},
+            "policy must be a Policy, got <class 'llmq.policies.sarathi.Sarathi'>"
+            ": write Sarathi(...), not the class itself",
+        ),
         ({"policy": {}}, "policy must be a Policy, got {}: llmq.policies.parse(text) makes one"),
-        ({"rates": {"chat": "3"}},
-         "rates['chat'] must be a number, got '3': write 3 without quotes"),
+        (
+            {"rates": {"chat": "3"}},
+            "rates['chat'] must be a number, got '3': write 3 without quotes",
+        ),
         ({"rates": {3: 3}}, "rates keys must be a text, got 3"),
         ({"rates": True}, "rates must be a number or a mapping (a dict), got True"),
         ({"names": "chat"}, "names must be a tuple, got 'chat': write ('chat',)"),
@@ -192,7 +201,7 @@ def verb(
         ({"call": 3}, "call must be a function, got 3"),
         ({"x": "3"}, "more['x'] must be a number, got '3': write 3 without quotes"),
     ],
-)  # fmt: skip
+)
 def test_c_every_argument_is_tested_against_its_annotation(arguments, words):
     with pytest.raises(InputError) as caught:
         verb(**arguments)
@@ -204,9 +213,21 @@ def test_c_every_argument_is_tested_against_its_annotation(arguments, words):
 def test_what_arrives():
     engine = Engine(BatchTime.affine(base=1, per_token=1))
     found = verb(
-        engine, Sarathi(), {"chat": np.float64(2)}, ["a"], (1.0, 2), np.array([1, 2]), [1, 2],
-        np.ones(2), "b", np.bool_(True), abs, Fraction(1, 3), 7, x=1,
-    )  # fmt: skip
+        engine,
+        Sarathi(),
+        {"chat": np.float64(2)},
+        ["a"],
+        (1.0, 2),
+        np.array([1, 2]),
+        [1, 2],
+        np.ones(2),
+        "b",
+        np.bool_(True),
+        abs,
+        Fraction(1, 3),
+        7,
+        x=1,
+    )
     assert found["engine"] is engine
     assert type(found["rates"]["chat"]) is float
     assert (found["names"], found["pair"]) == (("a",), (1, 2))

@@ -19,18 +19,29 @@ from llmq.units import as_fraction
 coefficient = st.integers(0, 10**6).map(lambda k: k / 10**9)
 positive = st.integers(1, 10**6).map(lambda k: k / 10**9)
 attention = {
-    "per_kv": coefficient, "per_kv_mixed": st.none() | coefficient, "per_work": coefficient,
-}  # fmt: skip
+    "per_kv": coefficient,
+    "per_kv_mixed": st.none() | coefficient,
+    "per_work": coefficient,
+}
 tiles = st.integers(1, 300)
 affine = st.builds(BatchTime.affine, base=positive, per_token=coefficient, **attention)
 tiled = st.builds(
-    BatchTime.tiled, base=positive, per_tile=coefficient, tile=tiles, per_token=coefficient,
+    BatchTime.tiled,
+    base=positive,
+    per_tile=coefficient,
+    tile=tiles,
+    per_token=coefficient,
     **attention,
-)  # fmt: skip
+)
 roofline = st.builds(
-    BatchTime.roofline, floor=positive, base=coefficient, per_token=coefficient,
-    floor_per_token=coefficient, tile=tiles, **attention,
-)  # fmt: skip
+    BatchTime.roofline,
+    floor=positive,
+    base=coefficient,
+    per_token=coefficient,
+    floor_per_token=coefficient,
+    tile=tiles,
+    **attention,
+)
 
 
 @st.composite
@@ -46,9 +57,10 @@ laws = st.one_of(affine, tiled, roofline, tables())
 
 def by_hand(law: BatchTime, n: int) -> Fraction:
     """The curves of the module docstring, written once more, from the definition."""
-    value = {name: as_fraction(getattr(law, name)) for name in (
-        "base", "per_token", "per_tile", "floor", "floor_per_token"
-    )}  # fmt: skip
+    value = {
+        name: as_fraction(getattr(law, name))
+        for name in ("base", "per_token", "per_tile", "floor", "floor_per_token")
+    }
     started = math.ceil(Fraction(n, law.tile))
     if law.form == "affine":
         return value["base"] + value["per_token"] * n

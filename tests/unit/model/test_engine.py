@@ -38,10 +38,14 @@ def test_counts_from_any_number_type_become_ints(number):
 @pytest.mark.parametrize(
     ("field", "unit"),
     [
-        ("token_budget", "token"), ("max_seqs", "request"), ("kv_tokens", "token"),
-        ("kv_block", "token"), ("prefill_chunk", "token"), ("gpus", "GPU"),
+        ("token_budget", "token"),
+        ("max_seqs", "request"),
+        ("kv_tokens", "token"),
+        ("kv_block", "token"),
+        ("prefill_chunk", "token"),
+        ("gpus", "GPU"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize(
     ("value", "words"),
     [

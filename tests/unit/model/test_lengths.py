@@ -49,8 +49,12 @@ def test_lognormal_against_scipy(mean, sigma, low, high):
     for order, moment in ((1, law.mean), (2, law.second_moment)):
         body, _ = integrate.quad(
             lambda x, order=order: float(np.clip(x, low, high)) ** order * ours.pdf(x),
-            0, 40 * high, limit=400, points=[low, high], epsabs=1e-8,
-        )  # fmt: skip
+            0,
+            40 * high,
+            limit=400,
+            points=[low, high],
+            epsabs=1e-8,
+        )
         # Rounding to whole tokens moves a moment by less than 1/2 token a value.
         slack = 0.5 if order == 1 else law.mean + 0.25
         assert abs(moment - body - high**order * ours.sf(40 * high)) < slack

@@ -53,75 +53,123 @@ def check(dialect, expected):
 
 
 def test_llmq_dialect():
-    check("llmq", {
-        "arrived": 5, "completed": 5, "duration_s": 6.5,
-        "ttft_mean_s": 1.15, "ttft_p50_s": 1, "ttft_p90_s": 2, "ttft_n": 5,
-        "tpot_mean_s": (2 / 3 + 1.5) / 4, "tpot_p50_s": 7 / 12, "tpot_n": 4,
-        "itl_mean_s": 0.575, "itl_p99_s": 1, "itl_n": 10,
-        "e2e_mean_s": 2.3, "e2e_p90_s": 3.3, "e2e_p99_s": 3.48,
-        "throughput_requests_per_s": 5 / 6.5, "throughput_tokens_per_s": 15 / 6.5,
-    })  # fmt: skip
+    check(
+        "llmq",
+        {
+            "arrived": 5,
+            "completed": 5,
+            "duration_s": 6.5,
+            "ttft_mean_s": 1.15,
+            "ttft_p50_s": 1,
+            "ttft_p90_s": 2,
+            "ttft_n": 5,
+            "tpot_mean_s": (2 / 3 + 1.5) / 4,
+            "tpot_p50_s": 7 / 12,
+            "tpot_n": 4,
+            "itl_mean_s": 0.575,
+            "itl_p99_s": 1,
+            "itl_n": 10,
+            "e2e_mean_s": 2.3,
+            "e2e_p90_s": 3.3,
+            "e2e_p99_s": 3.48,
+            "throughput_requests_per_s": 5 / 6.5,
+            "throughput_tokens_per_s": 15 / 6.5,
+        },
+    )
 
 
 def test_vllm_dialect():
-    check("vllm", {
-        "completed": 5, "duration_s": 6.5, "total_output_tokens": 15,
-        "request_throughput_per_s": 5 / 6.5, "output_throughput_tokens_per_s": 15 / 6.5,
-        "mean_ttft_ms": 1150, "median_ttft_ms": 1000, "std_ttft_ms": 1000 * math.sqrt(0.54),
-        "p90_ttft_ms": 2000,
-        # the request with one token is left out of the mean
-        "mean_tpot_ms": 1000 * (2 / 3 + 1.5) / 4, "median_tpot_ms": 1000 * 7 / 12,
-        "mean_itl_ms": 575, "median_itl_ms": 500, "p99_itl_ms": 1000,
-        "mean_e2el_ms": 2300, "median_e2el_ms": 2250, "p90_e2el_ms": 3300, "p99_e2el_ms": 3480,
-    })  # fmt: skip
+    check(
+        "vllm",
+        {
+            "completed": 5,
+            "duration_s": 6.5,
+            "total_output_tokens": 15,
+            "request_throughput_per_s": 5 / 6.5,
+            "output_throughput_tokens_per_s": 15 / 6.5,
+            "mean_ttft_ms": 1150,
+            "median_ttft_ms": 1000,
+            "std_ttft_ms": 1000 * math.sqrt(0.54),
+            "p90_ttft_ms": 2000,
+            # the request with one token is left out of the mean
+            "mean_tpot_ms": 1000 * (2 / 3 + 1.5) / 4,
+            "median_tpot_ms": 1000 * 7 / 12,
+            "mean_itl_ms": 575,
+            "median_itl_ms": 500,
+            "p99_itl_ms": 1000,
+            "mean_e2el_ms": 2300,
+            "median_e2el_ms": 2250,
+            "p90_e2el_ms": 3300,
+            "p99_e2el_ms": 3480,
+        },
+    )
 
 
 def test_guidellm_dialect():
-    check("guidellm", {
-        "request_totals.successful": 5,
-        "request_latency_s.mean": 2.3, "request_latency_s.percentiles.p90": 3.5,
-        "time_to_first_token_ms.mean": 1150, "time_to_first_token_ms.median": 1000,
-        "time_to_first_token_ms.std_dev": 1000 * math.sqrt(0.54),
-        "time_to_first_token_ms.percentiles.p10": 250,  # no interpolation
-        # (l - a)/n: 0.75, 0.5, 1.125, 7/6, 0.45 with weights 4, 1, 2, 3, 5
-        "time_per_output_token_ms.mean": 1000 * 11.5 / 15,
-        "time_per_output_token_ms.percentiles.p25": 450,
-        "time_per_output_token_ms.median": 750,
-        "time_per_output_token_ms.percentiles.p75": 1125,
-        "time_per_output_token_ms.percentiles.p90": 1000 * 7 / 6,
-        # 2/3, -, 0.25, 0.75, 0.5 with weights 3, 0, 1, 2, 4
-        "inter_token_latency_ms.mean": 575,
-        "inter_token_latency_ms.percentiles.p05": 250,
-        "inter_token_latency_ms.percentiles.p25": 500,
-        "inter_token_latency_ms.percentiles.p75": 2000 / 3,
-        "inter_token_latency_ms.percentiles.p90": 750,
-    })  # fmt: skip
+    check(
+        "guidellm",
+        {
+            "request_totals.successful": 5,
+            "request_latency_s.mean": 2.3,
+            "request_latency_s.percentiles.p90": 3.5,
+            "time_to_first_token_ms.mean": 1150,
+            "time_to_first_token_ms.median": 1000,
+            "time_to_first_token_ms.std_dev": 1000 * math.sqrt(0.54),
+            "time_to_first_token_ms.percentiles.p10": 250,  # no interpolation
+            # (l - a)/n: 0.75, 0.5, 1.125, 7/6, 0.45 with weights 4, 1, 2, 3, 5
+            "time_per_output_token_ms.mean": 1000 * 11.5 / 15,
+            "time_per_output_token_ms.percentiles.p25": 450,
+            "time_per_output_token_ms.median": 750,
+            "time_per_output_token_ms.percentiles.p75": 1125,
+            "time_per_output_token_ms.percentiles.p90": 1000 * 7 / 6,
+            # 2/3, -, 0.25, 0.75, 0.5 with weights 3, 0, 1, 2, 4
+            "inter_token_latency_ms.mean": 575,
+            "inter_token_latency_ms.percentiles.p05": 250,
+            "inter_token_latency_ms.percentiles.p25": 500,
+            "inter_token_latency_ms.percentiles.p75": 2000 / 3,
+            "inter_token_latency_ms.percentiles.p90": 750,
+        },
+    )
 
 
 def test_inference_perf_dialect():
-    check("inference-perf", {
-        "count": 5, "benchmark_time_s": 6.5, "requests_per_sec": 5 / 6.5,
-        "output_tokens_per_sec": 15 / 6.5,
-        "request_latency_s.mean": 2.3, "request_latency_s.median": 2.25,
-        "request_latency_s.min": 0.5, "request_latency_s.max": 3.5, "request_latency_s.p90": 3.3,
-        # the request with one token has no TTFT: 1, 2, 2, 0.25
-        "time_to_first_token_s.mean": 1.3125, "time_to_first_token_s.median": 1.5,
-        "time_per_output_token_s.mean": (2 / 3 + 1.5) / 4,
-        "normalized_time_per_output_token_s.mean": (0.75 + 0.5 + 1.125 + 7 / 6 + 0.45) / 5,
-        "inter_token_latency_s.mean": 0.575,
-    })  # fmt: skip
+    check(
+        "inference-perf",
+        {
+            "count": 5,
+            "benchmark_time_s": 6.5,
+            "requests_per_sec": 5 / 6.5,
+            "output_tokens_per_sec": 15 / 6.5,
+            "request_latency_s.mean": 2.3,
+            "request_latency_s.median": 2.25,
+            "request_latency_s.min": 0.5,
+            "request_latency_s.max": 3.5,
+            "request_latency_s.p90": 3.3,
+            # the request with one token has no TTFT: 1, 2, 2, 0.25
+            "time_to_first_token_s.mean": 1.3125,
+            "time_to_first_token_s.median": 1.5,
+            "time_per_output_token_s.mean": (2 / 3 + 1.5) / 4,
+            "normalized_time_per_output_token_s.mean": (0.75 + 0.5 + 1.125 + 7 / 6 + 0.45) / 5,
+            "inter_token_latency_s.mean": 0.575,
+        },
+    )
 
 
 def test_aiperf_dialect():
-    check("aiperf", {
-        "request_count": 5,
-        "request_latency_ms.avg": 2300, "request_latency_ms.p90": 3300,
-        "time_to_first_token_ms.avg": 1150, "time_to_first_token_ms.p10": 350,
-        "time_to_first_token_ms.std": 1000 * math.sqrt(0.54),
-        "inter_token_latency_ms.avg": 1000 * (2 / 3 + 1.5) / 4,  # TPOT elsewhere
-        "inter_token_latency_ms.p50": 1000 * 7 / 12,
-        "inter_chunk_latency_ms.avg": 575,  # ITL elsewhere
-    })  # fmt: skip
+    check(
+        "aiperf",
+        {
+            "request_count": 5,
+            "request_latency_ms.avg": 2300,
+            "request_latency_ms.p90": 3300,
+            "time_to_first_token_ms.avg": 1150,
+            "time_to_first_token_ms.p10": 350,
+            "time_to_first_token_ms.std": 1000 * math.sqrt(0.54),
+            "inter_token_latency_ms.avg": 1000 * (2 / 3 + 1.5) / 4,  # TPOT elsewhere
+            "inter_token_latency_ms.p50": 1000 * 7 / 12,
+            "inter_chunk_latency_ms.avg": 575,  # ITL elsewhere
+        },
+    )
     assert not any("per_output_token" in name for name in summary(LOG, "aiperf"))
 
 

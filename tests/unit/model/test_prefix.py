@@ -324,8 +324,9 @@ def test_one_cache_in_a_fleet_counts_wherever_it_stands():
     names = [[1, 2, 3, 100 + i] for i in range(60)]
     trace = trace_of(10.0 * np.arange(60), [32] * 60, [1] * 60, names)
     with_, without = (CHIP, 1), (CHIP.with_(prefix_cache=False), 1)
-    fleets = [llmq.Fleet(pools) for pools in ({"x": with_, "y": without},
-                                              {"x": without, "y": with_})]  # fmt: skip
+    fleets = [
+        llmq.Fleet(pools) for pools in ({"x": with_, "y": without}, {"x": without, "y": with_})
+    ]
     first_, second = (run(fleet, trace) for fleet in fleets)
     assert first_.verdict.load == second.verdict.load
     for done in (first_, second):
@@ -334,17 +335,19 @@ def test_one_cache_in_a_fleet_counts_wherever_it_stands():
 
 @pytest.mark.parametrize(
     ("call", "words"),
-    [(lambda t: llmq.simulate(CHIP, t, engine="calendar"), "'calendar' knows no prefix cache"),
-     (lambda t: llmq.simulate(CHIP, t, engine="vector"), "a prefix cache"),
-     (lambda t: llmq.simulate(CHIP, t, policies.PASCAL()), "policy 'pascal' swaps its victims"),
-     (lambda t: llmq.simulate(CHIP, t, policies.FCFS()), "policy 'fcfs' "),
-     (lambda t: llmq.simulate(CHIP.with_(kv_block=3), t), "kv_block that does"),
-     (lambda t: Prefix.of([[-1]], block=8), "names of prefix blocks must be >= 0"),
-     (lambda t: Prefix(np.array([1]), np.array([0, 2]), 8), "ascend from 0 to 1"),
-     (lambda t: Prefix.of([[1]], block=0), "at least 1 token"),
-     (lambda t: trace_of([0.0], [8], [1], [[1, 2]]), "request 0 has 2 prefix blocks"),
-     (lambda t: trace_of([0.0], [8], [1], [[1], [2]]), "prefix names 2 requests")],
-)  # fmt: skip
+    [
+        (lambda t: llmq.simulate(CHIP, t, engine="calendar"), "'calendar' knows no prefix cache"),
+        (lambda t: llmq.simulate(CHIP, t, engine="vector"), "a prefix cache"),
+        (lambda t: llmq.simulate(CHIP, t, policies.PASCAL()), "policy 'pascal' swaps its victims"),
+        (lambda t: llmq.simulate(CHIP, t, policies.FCFS()), "policy 'fcfs' "),
+        (lambda t: llmq.simulate(CHIP.with_(kv_block=3), t), "kv_block that does"),
+        (lambda t: Prefix.of([[-1]], block=8), "names of prefix blocks must be >= 0"),
+        (lambda t: Prefix(np.array([1]), np.array([0, 2]), 8), "ascend from 0 to 1"),
+        (lambda t: Prefix.of([[1]], block=0), "at least 1 token"),
+        (lambda t: trace_of([0.0], [8], [1], [[1, 2]]), "request 0 has 2 prefix blocks"),
+        (lambda t: trace_of([0.0], [8], [1], [[1], [2]]), "prefix names 2 requests"),
+    ],
+)
 def test_refusals(call, words):
     trace = trace_of([0.0, 100.0], [20, 20], [1, 1], [[1, 2, 3], [1, 2, 4]])
     with pytest.raises(llmq.InputError, match=words):
@@ -357,8 +360,10 @@ def test_names_follow_their_requests():
     assert trace.scaled(factor=2).prefix.row(0).tolist() == [1, 2, 3]
     assert trace.head(2).prefix.row(1).tolist() == []
     with pytest.raises(llmq.InputError, match="do not divide"):
-        PrefixEngine(Job(CHIP.with_(kv_block=16), PLAIN, [0.0], [20], [1], [0],
-                         prefix=trace.prefix), Log.empty(1))  # fmt: skip
+        PrefixEngine(
+            Job(CHIP.with_(kv_block=16), PLAIN, [0.0], [20], [1], [0], prefix=trace.prefix),
+            Log.empty(1),
+        )
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -387,10 +392,14 @@ def test_hash_ids_are_read_sorted_with_their_requests_and_written_again(tmp_path
 
 @pytest.mark.parametrize(
     ("ids", "words"),
-    [([1, 2, 3, 4], "4 ids for 1030 tokens are not blocks of 512"),
-     ([-1], "expected ids from 0 to"), ([2**62], "expected ids from 0 to"),
-     (5, "expected a list of whole numbers"), (["a"], "1 ids for 1030 tokens are not blocks")],
-)  # fmt: skip
+    [
+        ([1, 2, 3, 4], "4 ids for 1030 tokens are not blocks of 512"),
+        ([-1], "expected ids from 0 to"),
+        ([2**62], "expected ids from 0 to"),
+        (5, "expected a list of whole numbers"),
+        (["a"], "1 ids for 1030 tokens are not blocks"),
+    ],
+)
 def test_bad_hash_ids_name_their_line(tmp_path, ids, words):
     (tmp_path / "t.jsonl").write_text(record() + record(hash_ids=ids))
     with pytest.raises(llmq.FormatError, match=f"line 2, column hash_ids: {words}"):

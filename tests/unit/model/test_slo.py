@@ -16,11 +16,13 @@ from llmq.model.slo import SLO
         (SLO(ttft=0.5), "TTFT <= 500 ms"),
         (SLO(ttft=0.5, tpot=0.05), "TTFT <= 500 ms and TPOT <= 50 ms"),
         (SLO(e2e=30, quantile=0.9), "p90 E2E <= 30 s"),
-        (SLO(ttft=1, tpot=0.025, e2e=150, quantile=0.999),
-         "p99.9 TTFT <= 1 s and p99.9 TPOT <= 25 ms and p99.9 E2E <= 2.5 min"),
+        (
+            SLO(ttft=1, tpot=0.025, e2e=150, quantile=0.999),
+            "p99.9 TTFT <= 1 s and p99.9 TPOT <= 25 ms and p99.9 E2E <= 2.5 min",
+        ),
         (SLO(tpot=0.05, quantile=0.57), "p57 TPOT <= 50 ms"),
     ],
-)  # fmt: skip
+)
 def test_targets_for_people(slo, text):
     assert str(slo) == text
 

@@ -163,38 +163,80 @@ def test_no_rate_can_be_reached_at_one_instant():
     ("changes", "words", "row"),
     [
         ({"arrival": []}, "a trace needs at least one request, got none", None),
-        ({"arrival": [1, 2, 1.5, 3]}, "arrivals must ascend: request 2 comes at 1.5 s, before 2.0 "
-         "s; sort the rows (llmq.read_trace does, with a warning)", 2),
+        (
+            {"arrival": [1, 2, 1.5, 3]},
+            "arrivals must ascend: request 2 comes at 1.5 s, before 2.0 "
+            "s; sort the rows (llmq.read_trace does, with a warning)",
+            2,
+        ),
         ({"arrival": [1, math.nan, 2, 3]}, "arrival of request 1 is nan: must be finite", 1),
-        ({"arrival": ["soon"] * 4},
-         "Trace: arrival must be an array or list of numbers, got ['soon', 'soon', 'soon', 'soon']",
-         None),
-        ({"prompt": [10, 20, 30]},
-         "prompt needs one value for each of the 4 arrivals, got (3,)", None),
-        ({"prompt": [10, 0, 30, 40]},
-         "prompt of request 1 is 0: must be a whole number of tokens >= 1", 1),
-        ({"output": [1, 2, 2.5, 4]},
-         "output of request 2 is 2.5: must be a whole number of tokens >= 1", 2),
-        ({"output": [1, 2, 3, math.nan]},
-         "output of request 3 is nan: must be a whole number of tokens >= 1", 3),
-        ({"reasoning": [0, -1, 0, 0]},
-         "reasoning of request 1 is -1: must be a whole number of tokens >= 0", 1),
-        ({"reasoning": [0, 0, 3, 0]}, "request 2 has 3 reasoning tokens in an output of 3: at "
-         "least one output token must be an answer", 2),
+        (
+            {"arrival": ["soon"] * 4},
+            "Trace: arrival must be an array or list of numbers, got ['soon', "
+            "'soon', 'soon', 'soon']",
+            None,
+        ),
+        (
+            {"prompt": [10, 20, 30]},
+            "prompt needs one value for each of the 4 arrivals, got (3,)",
+            None,
+        ),
+        (
+            {"prompt": [10, 0, 30, 40]},
+            "prompt of request 1 is 0: must be a whole number of tokens >= 1",
+            1,
+        ),
+        (
+            {"output": [1, 2, 2.5, 4]},
+            "output of request 2 is 2.5: must be a whole number of tokens >= 1",
+            2,
+        ),
+        (
+            {"output": [1, 2, 3, math.nan]},
+            "output of request 3 is nan: must be a whole number of tokens >= 1",
+            3,
+        ),
+        (
+            {"reasoning": [0, -1, 0, 0]},
+            "reasoning of request 1 is -1: must be a whole number of tokens >= 0",
+            1,
+        ),
+        (
+            {"reasoning": [0, 0, 3, 0]},
+            "request 2 has 3 reasoning tokens in an output of 3: at "
+            "least one output token must be an answer",
+            2,
+        ),
         ({"klass": ["chat"]}, "klass needs one value for each of the 4 arrivals, got (1,)", None),
         ({"classes": ("chat",)}, "class 'code' is not among the classes ('chat',)", None),
         ({"classes": ("chat", "code", "chat")}, "class 'chat' is named twice", None),
         ({"klass": [0, 1, 0, 0], "classes": ("a", "a")}, "class 'a' is named twice", None),
-        ({"klass": [0, 1, 2, 0], "classes": ("a", "b")}, "class codes must be whole and lie in "
-         "0..1, got 2; give the names of all classes as classes=", None),
-        ({"klass": [0, -1, 0, 0], "classes": ("a", "b")}, "class codes must be whole and lie in "
-         "0..1, got -1; give the names of all classes as classes=", None),
-        ({"klass": [0, 0.5, 0, 0], "classes": ("a", "b")}, "class codes must be whole and lie in "
-         "0..1, got 0.5; give the names of all classes as classes=", None),
-        ({"klass": [0, 1, 0, 0]}, "class codes must be whole and lie in 0..0, got 1; give the "
-         "names of all classes as classes=", None),
+        (
+            {"klass": [0, 1, 2, 0], "classes": ("a", "b")},
+            "class codes must be whole and lie in "
+            "0..1, got 2; give the names of all classes as classes=",
+            None,
+        ),
+        (
+            {"klass": [0, -1, 0, 0], "classes": ("a", "b")},
+            "class codes must be whole and lie in "
+            "0..1, got -1; give the names of all classes as classes=",
+            None,
+        ),
+        (
+            {"klass": [0, 0.5, 0, 0], "classes": ("a", "b")},
+            "class codes must be whole and lie in "
+            "0..1, got 0.5; give the names of all classes as classes=",
+            None,
+        ),
+        (
+            {"klass": [0, 1, 0, 0]},
+            "class codes must be whole and lie in 0..0, got 1; give the "
+            "names of all classes as classes=",
+            None,
+        ),
     ],
-)  # fmt: skip
+)
 def test_refusals(changes, words, row):
     with pytest.raises(InputError) as caught:
         example(**changes)

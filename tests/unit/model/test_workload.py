@@ -106,31 +106,51 @@ def test_the_callers_dict_is_copied():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Workload.poisson(1.0, {}),
-         "a workload needs at least one request class; the mix is empty"),
+        (
+            lambda: Workload.poisson(1.0, {}),
+            "a workload needs at least one request class; the mix is empty",
+        ),
         (lambda: Workload.poisson(0.0, MIX), "rate must be positive and finite, got 0.0"),
-        (lambda: Workload.poisson({"chat": 0, "code": 0}, MIX),
-         "rate must be positive and finite, got 0.0"),
-        (lambda: Workload.poisson({"caht": 1}, MIX),
-         "rate for unknown class 'caht'; did you mean 'chat'?"),
-        (lambda: Workload.poisson({"chat": -1}, MIX),
-         "rate of class 'chat' must be >= 0 and finite, got -1"),
-        (lambda: Workload.poisson({"chat": 1}, MIX, weights={"chat": 1}),
-         "give either a rate for each class or one rate and weights, not both"),
-        (lambda: Workload.poisson(1.0, MIX, weights={"cod": 1}),
-         "weight for unknown class 'cod'; did you mean 'code'?"),
-        (lambda: Workload.poisson(1.0, MIX, weights={"chat": -1}),
-         "weight of class 'chat' must be >= 0 and finite, got -1.0"),
-        (lambda: Workload.poisson(1.0, MIX, weights={"chat": math.nan}),
-         "weight of class 'chat' must be >= 0 and finite, got nan"),
-        (lambda: Workload.poisson(1.0, MIX, weights={"chat": 0}),
-         "at least one class must have a positive weight"),
-        (lambda: Workload.poisson(1.0, {"chat": 512}),
-         "Workload.poisson: mix['chat'] must be a RequestClass, got 512: "
-         "write llmq.RequestClass(prompt=512, output=128)"),
+        (
+            lambda: Workload.poisson({"chat": 0, "code": 0}, MIX),
+            "rate must be positive and finite, got 0.0",
+        ),
+        (
+            lambda: Workload.poisson({"caht": 1}, MIX),
+            "rate for unknown class 'caht'; did you mean 'chat'?",
+        ),
+        (
+            lambda: Workload.poisson({"chat": -1}, MIX),
+            "rate of class 'chat' must be >= 0 and finite, got -1",
+        ),
+        (
+            lambda: Workload.poisson({"chat": 1}, MIX, weights={"chat": 1}),
+            "give either a rate for each class or one rate and weights, not both",
+        ),
+        (
+            lambda: Workload.poisson(1.0, MIX, weights={"cod": 1}),
+            "weight for unknown class 'cod'; did you mean 'code'?",
+        ),
+        (
+            lambda: Workload.poisson(1.0, MIX, weights={"chat": -1}),
+            "weight of class 'chat' must be >= 0 and finite, got -1.0",
+        ),
+        (
+            lambda: Workload.poisson(1.0, MIX, weights={"chat": math.nan}),
+            "weight of class 'chat' must be >= 0 and finite, got nan",
+        ),
+        (
+            lambda: Workload.poisson(1.0, MIX, weights={"chat": 0}),
+            "at least one class must have a positive weight",
+        ),
+        (
+            lambda: Workload.poisson(1.0, {"chat": 512}),
+            "Workload.poisson: mix['chat'] must be a RequestClass, got 512: "
+            "write llmq.RequestClass(prompt=512, output=128)",
+        ),
         (lambda: Workload.poisson(1.0, MIX).sample(0), "requests must be at least 1, got 0"),
     ],
-)  # fmt: skip
+)
 def test_refusals(make, words):
     with pytest.raises(InputError) as caught:
         make()

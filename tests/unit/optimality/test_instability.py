@@ -235,9 +235,13 @@ def test_a4_the_backlog_grows_above_the_least_rate():
     def left(rate):
         n = 6000
         run = llmq.simulate(
-            SLOTS, llmq.Workload.poisson({"a": rate}, mix), policies.Sarathi(),
-            requests=n, replications=4, rng=11,
-        )  # fmt: skip
+            SLOTS,
+            llmq.Workload.poisson({"a": rate}, mix),
+            policies.Sarathi(),
+            requests=n,
+            replications=4,
+            rng=11,
+        )
         last = run.requests.arrival[:, -1:]
         return ((run.requests.finish > last).sum(axis=1) / last[:, 0]).mean()
 
@@ -279,9 +283,12 @@ def test_e5_no_theorem_with_limits(limit):
     """E5: S1, WC and RAD2 are about engines without limits of memory and slots."""
     network = Sketch("tiled", 1, 1, 4, 8, ((4, 3),)).network()
     for policy in (
-        policies.Sarathi(), policies.SLAI(), policies.Priority(), policies.MaxWeight(),
+        policies.Sarathi(),
+        policies.SLAI(),
+        policies.Priority(),
+        policies.MaxWeight(),
         policies.RAD(tile=8, chunk=8),
-    ):  # fmt: skip
+    ):
         chosen = fitted(policy, network.engine)
         free = Sketch("tiled", 1, 1, 4, 8, ((8, 3),)).network()
         assert theorem(chosen, free) is not None

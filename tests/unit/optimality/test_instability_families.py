@@ -191,9 +191,11 @@ def test_bad_open_cycles_are_refused(fields, match):
     law = fields.get("law", llmq.BatchTime.affine(base=0.125, per_token=0.0))
     with pytest.raises(llmq.InputError, match=match):
         open_cycle(
-            fields.get("policy", policies.VLLM(version="v0")), llmq.Engine(law, 8),
-            fields.get("request", llmq.RequestClass(1, 2)), fields.get("gap", Fraction(1, 8)),
-        )  # fmt: skip
+            fields.get("policy", policies.VLLM(version="v0")),
+            llmq.Engine(law, 8),
+            fields.get("request", llmq.RequestClass(1, 2)),
+            fields.get("gap", Fraction(1, 8)),
+        )
 
 
 # Fleets --------------------------------------------------------------------------------------
@@ -454,8 +456,11 @@ def test_bad_priority_searches_are_refused(fields, match):
 )
 def test_bad_stations_are_refused(change, match):
     fields = {
-        "station": (0, 1), "work": (HALF, HALF), "after": (1, None),
-        "arrivals": (HALF, Fraction(0)), "order": (0, 1),
-    }  # fmt: skip
+        "station": (0, 1),
+        "work": (HALF, HALF),
+        "after": (1, None),
+        "arrivals": (HALF, Fraction(0)),
+        "order": (0, 1),
+    }
     with pytest.raises(llmq.InputError, match=match):
         Stations(**{**fields, **change})

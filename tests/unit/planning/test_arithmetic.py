@@ -193,10 +193,19 @@ def test_paths_of_requests_alone():
 def search(traffic=STEADY, *, target=0.9, requests=200, **changed) -> Search:
     policy = changed.pop("policy", Sarathi())
     found = Search(
-        traffic, SLO(ttft=1.0, quantile=target), target, Candidate(CHIP, policy),
-        changed.pop("engine", CHIP), np.random.SeedSequence(1), requests, 1600, 4, 1,
-        changed.pop("tell", lambda text: None), math.inf,
-    )  # fmt: skip
+        traffic,
+        SLO(ttft=1.0, quantile=target),
+        target,
+        Candidate(CHIP, policy),
+        changed.pop("engine", CHIP),
+        np.random.SeedSequence(1),
+        requests,
+        1600,
+        4,
+        1,
+        changed.pop("tell", lambda text: None),
+        math.inf,
+    )
     for name, value in changed.items():
         setattr(found, name, value)
     return found

@@ -132,9 +132,12 @@ def test_b4_no_window_is_missed_by_more_than_a_step_of_the_lengths(seed):
 def test_b4_a_window_of_one_request_asks_for_its_price():
     # Whatever binds: the demand of a lone request is its weight in the region.
     chips = [
-        load_engine(H100), load_engine("llama-3.1-8b/a100"), CHIP.with_(max_seqs=3),
-        CHIP.with_(kv_tokens=4096, prefill_chunk=100), CHIP.with_(conventions=THEORY, max_seqs=2),
-    ]  # fmt: skip
+        load_engine(H100),
+        load_engine("llama-3.1-8b/a100"),
+        CHIP.with_(max_seqs=3),
+        CHIP.with_(kv_tokens=4096, prefill_chunk=100),
+        CHIP.with_(conventions=THEORY, max_seqs=2),
+    ]
     for chip in chips:
         for prompt, output in [(1, 1), (700, 40), (3000, 1), (513, 999)]:
             trace = Trace([0.0, 1e6], [prompt, 1], [output, 1])
@@ -243,9 +246,19 @@ def test_b16_what_a_probe_decides(status, low, high, passes, decided):
     from llmq.sim.results._stats import Share
 
     search = Search(
-        STEADY, SLO(ttft=1.0, quantile=0.9), 0.9, Candidate(CHIP, Sarathi()), CHIP,
-        np.random.SeedSequence(1), 100, 1600, 4, 1, lambda text: None, math.inf,
-    )  # fmt: skip
+        STEADY,
+        SLO(ttft=1.0, quantile=0.9),
+        0.9,
+        Candidate(CHIP, Sarathi()),
+        CHIP,
+        np.random.SeedSequence(1),
+        100,
+        1600,
+        4,
+        1,
+        lambda text: None,
+        math.inf,
+    )
     probe = Probe(3, 3, 0.9, Share(0.9, low, high, 1000), status)
     assert (search.passes(probe), search.decided(probe)) == (passes, decided)
 

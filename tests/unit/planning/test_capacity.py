@@ -63,8 +63,10 @@ def test_the_smallest_count_that_never_waits():
     for value in best.ttft.values():
         assert value.mean == pytest.approx(0.2, rel=1e-9)
     assert [(p.engines, p.attainment.value == 1) for p in best.probes] == [
-        (3, False), (4, False), (5, True),
-    ]  # fmt: skip
+        (3, False),
+        (4, False),
+        (5, True),
+    ]
 
 
 def test_a_trace_through_all_engines_gives_the_same_count():
@@ -162,9 +164,11 @@ def test_candidates_side_by_side():
     assert all(one.gpus_lower_bound <= one.gpus for one in plan.candidates)
     assert len(plan.regions) == 3
     both = plan_capacity(
-        STEADY, SLO(ttft=0.12, quantile=0.99),
-        [Candidate(CHIP, Sarathi()), Candidate(fast, Sarathi(token_budget=100))], **FEW,
-    )  # fmt: skip
+        STEADY,
+        SLO(ttft=0.12, quantile=0.99),
+        [Candidate(CHIP, Sarathi()), Candidate(fast, Sarathi(token_budget=100))],
+        **FEW,
+    )
     assert [one.feasible for one in both.candidates] == [False, True]
     assert both.chosen is both.candidates[1]
     with pytest.raises(InputError, match="at least one candidate"):
@@ -206,19 +210,28 @@ def test_a_larger_share_needs_more():
 
 @settings(max_examples=12)
 @given(
-    base=st.floats(1e-3, 0.1), per_token=st.floats(1e-6, 1e-3), prompt=st.integers(1, 900),
-    output=st.integers(1, 50), load=st.floats(0.1, 9.0), slack=st.floats(1.5, 20.0),
-    seqs=st.sampled_from([None, 1, 8]), kv=st.sampled_from([None, 2000]),
-)  # fmt: skip
+    base=st.floats(1e-3, 0.1),
+    per_token=st.floats(1e-6, 1e-3),
+    prompt=st.integers(1, 900),
+    output=st.integers(1, 50),
+    load=st.floats(0.1, 9.0),
+    slack=st.floats(1.5, 20.0),
+    seqs=st.sampled_from([None, 1, 8]),
+    kv=st.sampled_from([None, 2000]),
+)
 def test_every_plan(base, per_token, prompt, output, load, slack, seqs, kv):
     engine = Engine(BatchTime.affine(base=base, per_token=per_token), max_seqs=seqs, kv_tokens=kv)
     mix = {"all": RequestClass(prompt, output)}
     unit = llmq.stability_region(engine, mix).load({"all": 1.0})
     alone = base * (prompt // 512 + output + 1) + per_token * (prompt + output)
     plan = plan_capacity(
-        Workload.poisson(load / unit, mix), SLO(e2e=slack * alone), engine,
-        attainment=0.7, requests=100, replications=3,
-    )  # fmt: skip
+        Workload.poisson(load / unit, mix),
+        SLO(e2e=slack * alone),
+        engine,
+        attainment=0.7,
+        requests=100,
+        replications=3,
+    )
     best = plan.chosen
     assert best.gpus_lower_bound == math.ceil(best.load_one)
     assert best.load_one == pytest.approx(load, rel=1e-9)
@@ -334,9 +347,13 @@ def test_one_engine_stands_for_the_fleet(route):
     assert telling
     for probe in telling[:2]:
         whole = simulate(
-            Fleet({"all": (SERVER, probe.engines)}), work, policy, rng=2,
-            requests=400 * probe.engines, replications=40,
-        ).attainment(slo)  # fmt: skip
+            Fleet({"all": (SERVER, probe.engines)}),
+            work,
+            policy,
+            rng=2,
+            requests=400 * probe.engines,
+            replications=40,
+        ).attainment(slo)
         # The 97.5 % point of Student's law with 39 degrees of freedom is 2.023.
         errors = [(share.high - share.low) / (2 * 2.023) for share in (whole, probe.attainment)]
         assert abs(whole.value - probe.attainment.value) < 4 * math.hypot(*errors)

@@ -45,14 +45,18 @@ def test_every_number_is_that_of_the_plan(plan: Plan) -> None:
     assert found["verdict"] == "feasible"
     assert found["target"] == 0.9
     assert found["slo"] == {
-        "ttft_s": 1.0, "tpot_s": 0.2, "quantile": 0.9,
+        "ttft_s": 1.0,
+        "tpot_s": 0.2,
+        "quantile": 0.9,
         "text": "p90 TTFT <= 1 s and p90 TPOT <= 200 ms",
-    }  # fmt: skip
+    }
     assert found["rates"] == {"chat": 20.0, "code": 2.0}
     assert [c["engine"] for c in found["candidates"]] == ["second", "pair", "hopeless"]
     assert [c["policy"] for c in found["candidates"]] == [
-        text(VLLM()), "sarathi:token_budget=256", "sarathi",
-    ]  # fmt: skip
+        text(VLLM()),
+        "sarathi:token_budget=256",
+        "sarathi",
+    ]
     for raw, one in zip(found["candidates"], plan.candidates, strict=True):
         for key in ("feasible", "reason", "gpus_lower_bound", "gpus", "gpus_point", "engines"):
             assert raw[key] == getattr(one, key), key
@@ -88,8 +92,11 @@ def test_latencies_carry_unit_interval_and_sample(plan: Plan) -> None:
     share = plan.chosen.attainment
     assert share is not None
     assert {k: chosen["attainment"][k] for k in ("value", "low", "high", "n")} == {
-        "value": share.value, "low": share.low, "high": share.high, "n": share.n,
-    }  # fmt: skip
+        "value": share.value,
+        "low": share.low,
+        "high": share.high,
+        "n": share.n,
+    }
 
 
 def test_chosen_is_the_entry_with_the_fewest_gpus(plan: Plan) -> None:
@@ -117,13 +124,18 @@ def test_json_round_trip_and_equal_bytes(plan: Plan) -> None:
 def test_what_does_not_exist_is_null_and_never_infinite(plan: Plan) -> None:
     one = plan.candidates[0]
     estimates = {
-        "p50": Estimate(math.nan, math.inf, 0), "p90": Estimate(0.2, math.inf, 1),
+        "p50": Estimate(math.nan, math.inf, 0),
+        "p90": Estimate(0.2, math.inf, 1),
         "p99": Estimate(0.01, 0.03, 3),
-    }  # fmt: skip
+    }
     odd = dataclasses.replace(
-        one, ttft=estimates, load=0.0, load_one=math.inf, headroom=math.inf,
+        one,
+        ttft=estimates,
+        load=0.0,
+        load_one=math.inf,
+        headroom=math.inf,
         prices={"chat": math.nan, "code": 1.0},
-    )  # fmt: skip
+    )
     others = plan.candidates[1:]
     text = plan_to_json(dataclasses.replace(plan, candidates=(odd, *others), chosen=odd))
     raw = json.loads(text, parse_constant=pytest.fail)["candidates"][0]
@@ -147,9 +159,12 @@ def test_facets_give_the_load_of_one_engine(plan: Plan) -> None:
 @pytest.mark.parametrize(
     "policy",
     [
-        Sarathi(), VLLM(), Sarathi(token_budget=64, order="queue", watermark=0.05),
-        Sarathi(route=LeastWork()), VLLM(route=LeastWork()),
+        Sarathi(),
+        VLLM(),
+        Sarathi(token_budget=64, order="queue", watermark=0.05),
+        Sarathi(route=LeastWork()),
+        VLLM(route=LeastWork()),
     ],
-)  # fmt: skip
+)
 def test_policy_text_reads_back(policy: Sarathi | VLLM) -> None:
     assert parse(text(policy)) == policy

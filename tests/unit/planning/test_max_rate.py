@@ -52,8 +52,9 @@ def test_m_d_1():
     chip = llmq.Engine(llmq.BatchTime.affine(base=0.1, per_token=0.0), max_seqs=1)
     work = llmq.Workload.poisson(1.0, {"x": llmq.RequestClass(1, 1)})
     slo = llmq.SLO(e2e=1.0, quantile=0.95)
-    answer = max_rate(chip, work, slo, rng=1, requests=1000, replications=40, probes=9,
-                      longest=200_000)  # fmt: skip
+    answer = max_rate(
+        chip, work, slo, rng=1, requests=1000, replications=40, probes=9, longest=200_000
+    )
 
     def tail(rate):
         return llmq.latency.md1(rate, 0.1).tail(0.9)

@@ -34,9 +34,11 @@ MIX = {
     "rag": RequestClass(4096, 32),
 }
 CHIP = Engine(
-    BatchTime.affine(base=0.01, per_token=1e-4, per_kv=1e-7), max_seqs=64, kv_tokens=60_000,
+    BatchTime.affine(base=0.01, per_token=1e-4, per_kv=1e-7),
+    max_seqs=64,
+    kv_tokens=60_000,
     name="chip",
-)  # fmt: skip
+)
 FREE = Engine(BatchTime.affine(base=0.01, per_token=1e-4), token_budget=100, name="free")
 
 
@@ -126,8 +128,10 @@ def test_an_engine_without_limits_has_no_gap() -> None:
     region = stability_region(FREE, {"a": RequestClass(50, 1), "b": RequestClass(150, 1)})
     ax = draw_region(region, {"a": 20.0, "b": 5.0})
     assert legend_texts(ax) == [
-        "can be served", "boundary: the token budget binds", "offered: load 0.35, margin 2.86",
-    ]  # fmt: skip
+        "can be served",
+        "boundary: the token budget binds",
+        "offered: load 0.35, margin 2.86",
+    ]
 
 
 def test_one_class_is_a_bar_up_to_the_boundary() -> None:

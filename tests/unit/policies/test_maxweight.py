@@ -28,9 +28,13 @@ LAWS = (
 
 
 def make_view(
-    prompts: list[tuple[int, int]], decodes: list[int], *, law: BatchTime = LAWS[0],
-    tokens: int = 12, **changes: object,
-) -> View:  # fmt: skip
+    prompts: list[tuple[int, int]],
+    decodes: list[int],
+    *,
+    law: BatchTime = LAWS[0],
+    tokens: int = 12,
+    **changes: object,
+) -> View:
     """Rows in arrival order: decodes with tokens to come, then prompts with their outputs."""
     n, some = len(decodes) + len(prompts), len(decodes)
     rem = np.array([1] * some + [prompt for prompt, _ in prompts])
@@ -38,19 +42,41 @@ def make_view(
     decoding = np.arange(n) < some
     kv = np.where(decoding, 10 + np.arange(n), 0)
     arrays = {
-        "row": np.arange(n), "arrival": np.zeros(n), "queued": np.arange(n), "prompt": rem,
-        "klass": np.zeros(n, int), "kv": kv, "host": np.zeros(n, int), "generated": generated,
-        "rem": rem, "held": kv, "decoding": decoding, "resident": decoding,
-        "thought": np.zeros(n, int), "answering": decoding, "mark": np.zeros(n),
-        "boundary": np.zeros(n), "first": np.zeros(n),
+        "row": np.arange(n),
+        "arrival": np.zeros(n),
+        "queued": np.arange(n),
+        "prompt": rem,
+        "klass": np.zeros(n, int),
+        "kv": kv,
+        "host": np.zeros(n, int),
+        "generated": generated,
+        "rem": rem,
+        "held": kv,
+        "decoding": decoding,
+        "resident": decoding,
+        "thought": np.zeros(n, int),
+        "answering": decoding,
+        "mark": np.zeros(n),
+        "boundary": np.zeros(n),
+        "first": np.zeros(n),
         "output": generated + np.array(decodes + [output for _, output in prompts]),
-    }  # fmt: skip
+    }
     arrays["output"][some:] = [output for _, output in prompts]
     scalars = {
-        "time": 0.0, "free": np.inf, "total": np.inf, "block": 1, "tokens": tokens,
-        "slots": np.inf, "one_prefill_slot": False, "classes": ("a",), "iterations": 1,
-        "law": law, "busy": 1.0, "started": 1, "prefilled": False,
-    }  # fmt: skip
+        "time": 0.0,
+        "free": np.inf,
+        "total": np.inf,
+        "block": 1,
+        "tokens": tokens,
+        "slots": np.inf,
+        "one_prefill_slot": False,
+        "classes": ("a",),
+        "iterations": 1,
+        "law": law,
+        "busy": 1.0,
+        "started": 1,
+        "prefilled": False,
+    }
     return View(**{**arrays, **scalars, **changes})
 
 
@@ -73,8 +99,10 @@ def worth_of_all(view: View, prompts: list[tuple[int, int]], decodes: list[int])
 @settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 30)), max_size=6),
-    st.lists(st.integers(1, 30), max_size=9), st.sampled_from(LAWS), st.integers(1, 20),
-)  # fmt: skip
+    st.lists(st.integers(1, 30), max_size=9),
+    st.sampled_from(LAWS),
+    st.integers(1, 20),
+)
 def test_no_batch_is_worth_more_per_second(prompts, decodes, law, tokens):
     # Against every number of prompt tokens and decodes, not only the sizes that the policy tries.
     if not prompts and not decodes:
@@ -93,8 +121,10 @@ def test_no_batch_is_worth_more_per_second(prompts, decodes, law, tokens):
 @settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=60),
-    st.lists(st.integers(1, 9), max_size=60), st.sampled_from(LAWS), st.integers(1, 12),
-)  # fmt: skip
+    st.lists(st.integers(1, 9), max_size=60),
+    st.sampled_from(LAWS),
+    st.integers(1, 12),
+)
 def test_beyond_a_bounded_backlog_every_batch_is_the_most_productive(prompts, decodes, law, tokens):
     # The theorem of the module: work above twice the budget times the largest request.
     largest = max([p + o for p, o in prompts] + decodes)

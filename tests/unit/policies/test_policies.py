@@ -33,21 +33,40 @@ def view(*, rem=(1, 700, 300, 64), decoding=(1, 0, 0, 0), resident=(1, 1, 0, 0),
     """Four rows: a decode, a started prefill, two new rows."""
     n = len(rem)
     arrays = {
-        "row": np.arange(n), "arrival": np.arange(n) / 2, "queued": np.array([9, 2, 3, 4])[:n],
-        "prompt": np.array([100, 900, 300, 64])[:n], "klass": np.zeros(n, int),
-        "kv": np.array([100, 200, 0, 0])[:n], "host": np.zeros(n, int),
-        "generated": np.array(decoding), "rem": np.array(rem),
-        "held": np.array([7, 13, 0, 0])[:n], "decoding": np.array(decoding, bool),
-        "resident": np.array(resident, bool), "thought": np.zeros(n, int),
-        "answering": np.array(decoding, bool), "mark": np.arange(n) / 2,
-        "boundary": np.full(n, np.nan), "first": np.full(n, np.nan),
-    }  # fmt: skip
+        "row": np.arange(n),
+        "arrival": np.arange(n) / 2,
+        "queued": np.array([9, 2, 3, 4])[:n],
+        "prompt": np.array([100, 900, 300, 64])[:n],
+        "klass": np.zeros(n, int),
+        "kv": np.array([100, 200, 0, 0])[:n],
+        "host": np.zeros(n, int),
+        "generated": np.array(decoding),
+        "rem": np.array(rem),
+        "held": np.array([7, 13, 0, 0])[:n],
+        "decoding": np.array(decoding, bool),
+        "resident": np.array(resident, bool),
+        "thought": np.zeros(n, int),
+        "answering": np.array(decoding, bool),
+        "mark": np.arange(n) / 2,
+        "boundary": np.full(n, np.nan),
+        "first": np.full(n, np.nan),
+    }
     scalars = {
-        "time": 3.0, "output": None, "free": 20.0, "total": 40.0, "block": 16, "tokens": 512,
-        "slots": math.inf, "one_prefill_slot": False, "classes": ("chat",), "iterations": 1,
-        "law": BatchTime.affine(base=1.0, per_token=0.0), "busy": 1.0, "started": 2,
+        "time": 3.0,
+        "output": None,
+        "free": 20.0,
+        "total": 40.0,
+        "block": 16,
+        "tokens": 512,
+        "slots": math.inf,
+        "one_prefill_slot": False,
+        "classes": ("chat",),
+        "iterations": 1,
+        "law": BatchTime.affine(base=1.0, per_token=0.0),
+        "busy": 1.0,
+        "started": 2,
         "prefilled": True,
-    }  # fmt: skip
+    }
     return View(**{**arrays, **scalars, **changes})
 
 
@@ -76,22 +95,31 @@ def test_policies_from_the_command_line(text, policy):
         ("sarath", "no policy 'sarath'; did you mean 'sarathi'?"),
         ("xyz", f"no policy 'xyz'; known: {KNOWN}"),
         ("", f"no policy ''; known: {KNOWN}"),
-        ("sarathi:tokenbudget=5", "policy sarathi: no field 'tokenbudget'; "
-         "did you mean 'token_budget'?"),
-        ("sarathi:name=x", "policy sarathi: no field 'name'; "
-         "known: order, route, token_budget, watermark"),
+        (
+            "sarathi:tokenbudget=5",
+            "policy sarathi: no field 'tokenbudget'; did you mean 'token_budget'?",
+        ),
+        (
+            "sarathi:name=x",
+            "policy sarathi: no field 'name'; known: order, route, token_budget, watermark",
+        ),
         ("sarathi:token_budget", "policy sarathi: token_budget needs a value: token_budget=..."),
-        ("sarathi:token_budget=many", "policy sarathi: token_budget must be a whole number >= 0, "
-         "got 'many'"),
-        ("sarathi:token_budget=1.5", "policy sarathi: token_budget must be a whole number >= 0, "
-         "got '1.5'"),
-        ("sarathi:order=decode_first", "policy sarathi: order is 'decode_first'; "
-         "did you mean 'decodes_first'?"),
+        (
+            "sarathi:token_budget=many",
+            "policy sarathi: token_budget must be a whole number >= 0, got 'many'",
+        ),
+        (
+            "sarathi:token_budget=1.5",
+            "policy sarathi: token_budget must be a whole number >= 0, got '1.5'",
+        ),
+        (
+            "sarathi:order=decode_first",
+            "policy sarathi: order is 'decode_first'; did you mean 'decodes_first'?",
+        ),
         ("vllm:route=randm", "no router 'randm'; did you mean 'random'?"),
-        ("vllm:watermark=2",
-         "watermark is a share of the KV blocks, from 0 to below 1, got 2.0"),
+        ("vllm:watermark=2", "watermark is a share of the KV blocks, from 0 to below 1, got 2.0"),
     ],
-)  # fmt: skip
+)
 def test_bad_policies(text, words):
     if "known: sarathi" in words:
         words = words.replace("sarathi, vllm", ", ".join(sorted(p.name for p in policies.ALL)))

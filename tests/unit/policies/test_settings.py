@@ -38,8 +38,9 @@ def test_a1_a_fleet_pool_by_pool() -> None:
     fleet = Fleet({"a": (CHIP, 2), "b": (CHIP.with_(token_budget=2048), 1)}, link=1e6)
     found = effective(fleet, Sarathi(token_budget=1024))
     assert {name: one.token_budget for name, (one, _) in found.pools.items()} == {
-        "a": 1024, "b": 1024,
-    }  # fmt: skip
+        "a": 1024,
+        "b": 1024,
+    }
     assert (found.link, found.pools["a"][1]) == (1e6, 2)
     assert effective(fleet, Sarathi()) is fleet
 
@@ -88,9 +89,12 @@ def test_a8_every_policy_keeps_the_chunk_if_and_only_if_it_cuts_by_it(kind: type
 def test_a8_chunks_that_a_policy_ignores_are_not_priced() -> None:
     """Slots priced a slot for each piece of 4 tokens: 3 GPUs, with fewer "no scheduler"."""
     chip = Engine(
-        BatchTime.affine(base=0.01, per_token=1e-5), token_budget=64, max_seqs=4, prefill_chunk=4,
+        BatchTime.affine(base=0.01, per_token=1e-5),
+        token_budget=64,
+        max_seqs=4,
+        prefill_chunk=4,
         name="chip",
-    )  # fmt: skip
+    )
     work = Workload.poisson(20.0, {"x": RequestClass(48, 8)})
     slo = SLO(ttft=5.0, tpot=1.0, quantile=0.9)
     plans = {}
@@ -102,8 +106,15 @@ def test_a8_chunks_that_a_policy_ignores_are_not_priced() -> None:
 
 
 def test_a1_max_rate_names_both_bounds() -> None:
-    found = max_rate(CHIP, Workload.poisson(0.1, MIX), SLO(1000, 1000, quantile=0.5),
-                     Sarathi(), probes=1, requests=50, rng=1)  # fmt: skip
+    found = max_rate(
+        CHIP,
+        Workload.poisson(0.1, MIX),
+        SLO(1000, 1000, quantile=0.5),
+        Sarathi(),
+        probes=1,
+        requests=50,
+        rng=1,
+    )
     assert found.bound == pytest.approx(0.1782, abs=1e-4)
     assert found.hardware_bound == pytest.approx(1 / 2.19)
     words = "at these settings no policy carries more than 0.178, no scheduler at any settings more"
@@ -124,8 +135,11 @@ def test_a9_contains_says_whether_output_lengths_must_be_known() -> None:
 def test_a8_a_chunk_that_a_lone_prompt_may_pass_is_no_bound() -> None:
     """vLLM v1 cuts a prompt only beside others: spaced requests beat a bound that prices it."""
     chip = Engine(
-        BatchTime.affine(base=1, per_token=0.001), token_budget=64, max_seqs=1, prefill_chunk=4,
-    )  # fmt: skip
+        BatchTime.affine(base=1, per_token=0.001),
+        token_budget=64,
+        max_seqs=1,
+        prefill_chunk=4,
+    )
     policy = VLLM(token_budget=None, version="v1")
     mix = {"x": RequestClass(48, 2)}
     run = llmq.simulate(chip, Trace(np.arange(60) * 5.0, [48] * 60, [2] * 60), policy, warmup=0)

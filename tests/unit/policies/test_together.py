@@ -164,9 +164,12 @@ def test_a_tile_beyond_the_token_budget_is_cut(how) -> None:
 
 
 @given(
-    base=st.integers(0, 50), step=st.integers(1, 50), tile=st.integers(1, 12),
-    slope=st.integers(0, 3), budget=st.integers(1, 60),
-)  # fmt: skip
+    base=st.integers(0, 50),
+    step=st.integers(1, 50),
+    tile=st.integers(1, 12),
+    slope=st.integers(0, 3),
+    budget=st.integers(1, 60),
+)
 @settings(max_examples=60)
 def test_the_operating_size_is_the_most_productive_batch(base, step, tile, slope, budget) -> None:
     law = llmq.BatchTime.tiled(base=base, per_tile=step, tile=tile, per_token=slope)

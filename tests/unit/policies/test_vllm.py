@@ -176,11 +176,14 @@ def systems(draw):
         names.append(whole[: -(-p // (size * per))])
     trace = llmq.Trace(arrival, prompt, output, prefix=Prefix.of(names, block=size * per))
     chip = llmq.Engine(
-        LAW, token_budget=draw(st.integers(1, 40)), kv_block=size,
-        max_seqs=draw(st.sampled_from([None, 1, 3])), prefix_cache=draw(st.booleans()),
+        LAW,
+        token_budget=draw(st.integers(1, 40)),
+        kv_block=size,
+        max_seqs=draw(st.sampled_from([None, 1, 3])),
+        prefix_cache=draw(st.booleans()),
         prefill_chunk=draw(st.sampled_from([None, 3, 8])),
         kv_tokens=size * (least + draw(st.integers(0, 12))),
-    )  # fmt: skip
+    )
     return chip, trace
 
 
@@ -220,8 +223,9 @@ def test_a_started_prompt_keeps_its_place_before_later_decodes():
     assert done.requests.finish[0].tolist() == [25.0, 22.0]
     # A budget of 4: the chunk takes all of it while the prompt lasts, whatever decodes.
     short = simulated(chip.with_(token_budget=4), llmq.Trace([0.0, 1.0], [2, 13], [9, 1]), V1)
-    other = simulated(chip.with_(token_budget=4), llmq.Trace([0.0, 1.0], [2, 13], [9, 1]),
-                      policies.Sarathi())  # fmt: skip
+    other = simulated(
+        chip.with_(token_budget=4), llmq.Trace([0.0, 1.0], [2, 13], [9, 1]), policies.Sarathi()
+    )
     assert short.requests.finish[0].tolist() == other.requests.finish[0].tolist()
 
 
@@ -247,8 +251,9 @@ def test_admitting_on_the_first_chunk_costs_evictions():
 
 def test_with_room_for_all_v1_is_sarathi():
     rng = np.random.default_rng(11)
-    trace = llmq.Trace(np.sort(rng.random(60)) * 900, rng.integers(1, 200, 60),
-                       rng.integers(1, 40, 60))  # fmt: skip
+    trace = llmq.Trace(
+        np.sort(rng.random(60)) * 900, rng.integers(1, 200, 60), rng.integers(1, 40, 60)
+    )
     chip = llmq.Engine(LAW, token_budget=64, max_seqs=16)
     runs = [simulated(chip, trace, p) for p in (V1, policies.Sarathi())]
     assert runs[0].requests.finish.tolist() == runs[1].requests.finish.tolist()

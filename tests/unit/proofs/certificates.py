@@ -45,8 +45,16 @@ def refused(body: Any) -> str:
 
 
 def law(form: str = "affine", **given: Any) -> dict[str, Any]:
-    names = ("base", "per_token", "floor", "floor_per_token", "per_tile", "per_kv",
-             "per_kv_mixed", "per_work")  # fmt: skip
+    names = (
+        "base",
+        "per_token",
+        "floor",
+        "floor_per_token",
+        "per_tile",
+        "per_kv",
+        "per_kv_mixed",
+        "per_work",
+    )
     numbers = {k: ratio(given.get(k, 0)) for k in names}
     grid = {"tokens": given.get("tokens", []), "seconds": given.get("seconds", [])}
     return {"form": form, "tile": given.get("tile", 1), **numbers, **grid}
@@ -54,25 +62,46 @@ def law(form: str = "affine", **given: Any) -> dict[str, Any]:
 
 def need(prefill: F | int = 0, decode: F | int = 0, seconds: F | int = 0, **limits: Any) -> Any:
     tokens = {"prefill": ratio(prefill), "decode": ratio(decode)}
-    return {"tokens": tokens, "seconds": ratio(seconds),
-            "limits": {k: ratio(v) for k, v in limits.items()}}  # fmt: skip
+    return {
+        "tokens": tokens,
+        "seconds": ratio(seconds),
+        "limits": {k: ratio(v) for k, v in limits.items()},
+    }
 
 
 def pool(
-    needs: dict[str, Any], *, phases: str | None = "both", budget: int = 8,
+    needs: dict[str, Any],
+    *,
+    phases: str | None = "both",
+    budget: int = 8,
     chunk: int | None = None,
-    slots: int | None = None, limits: Any = None, engines: int = 1, lag: int = 0,
-    area: str = "chunked", time: Any = None, block: int | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    rules = None if phases is None else {
-        "chunk": chunk or budget, "lag": lag, "area": area, "phases": phases,
-        **({} if block is None else {"block": block}),
-    }  # fmt: skip
+    slots: int | None = None,
+    limits: Any = None,
+    engines: int = 1,
+    lag: int = 0,
+    area: str = "chunked",
+    time: Any = None,
+    block: int | None = None,
+) -> dict[str, Any]:
+    rules = (
+        None
+        if phases is None
+        else {
+            "chunk": chunk or budget,
+            "lag": lag,
+            "area": area,
+            "phases": phases,
+            **({} if block is None else {"block": block}),
+        }
+    )
     return {
-        "engines": engines, "law": time or law(per_token=1), "limits": limits or {},
+        "engines": engines,
+        "law": time or law(per_token=1),
+        "limits": limits or {},
         "batches": {"kind": "two_phase", "token_budget": budget, "slots": slots},
-        "needs": needs, "rules": rules,
-    }  # fmt: skip
+        "needs": needs,
+        "rules": rules,
+    }
 
 
 def link(needs: dict[str, Any], rate: F | int | None = 1, lag: int = 0) -> dict[str, Any]:
@@ -88,8 +117,14 @@ def link(needs: dict[str, Any], rate: F | int | None = 1, lag: int = 0) -> dict[
     }
 
 
-def klass(rate: F | int, *routes: list[str], prompt: Any = (4,), output: Any = (3,),
-          paired: bool = False, lengths: bool = True) -> dict[str, Any]:  # fmt: skip
+def klass(
+    rate: F | int,
+    *routes: list[str],
+    prompt: Any = (4,),
+    output: Any = (3,),
+    paired: bool = False,
+    lengths: bool = True,
+) -> dict[str, Any]:
     found: dict[str, Any] = {"rate": ratio(rate), "routes": list(routes)}
     if lengths:
         found["lengths"] = {"prompt": list(prompt), "output": list(output), "paired": paired}
@@ -101,16 +136,21 @@ def problem(classes: dict[str, Any], pools: dict[str, Any], scope: str | None = 
     return found if scope is None else {**found, "scope": scope}
 
 
-def dual(prices: dict[str, Any], weights: dict[str, Any], tokens: Any = None, limits: Any = None,
-         ) -> dict[str, Any]:  # fmt: skip
+def dual(
+    prices: dict[str, Any],
+    weights: dict[str, Any],
+    tokens: Any = None,
+    limits: Any = None,
+) -> dict[str, Any]:
     def texts(values: dict[str, Any]) -> dict[str, str]:
         return {k: ratio(v) for k, v in values.items()}
 
     return {
-        "prices": texts(prices), "weights": texts(weights),
+        "prices": texts(prices),
+        "weights": texts(weights),
         "tokens": {h: texts((tokens or {}).get(h, {})) for h in weights},
         "limits": {h: texts((limits or {}).get(h, {})) for h in weights},
-    }  # fmt: skip
+    }
 
 
 # One token a second, prompts of 4 and 2 decodes: a request takes 6 seconds.
@@ -121,17 +161,28 @@ def plain(rate: F | int = F(1, 4), **given: Any) -> dict[str, Any]:
     """``unstable``: a load of 6 rate."""
     one = klass(rate, ["e"], **{k: given.pop(k) for k in ("prompt", "output") if k in given})
     pools = {"e": pool({"x": need(4, 2)}, **given)}
-    return sealed("unstable", problem({"x": one}, pools), 6 * F(rate),
-                  dual=dual({"x": 6}, {"e": 1}, {"e": ONE}))  # fmt: skip
+    return sealed(
+        "unstable",
+        problem({"x": one}, pools),
+        6 * F(rate),
+        dual=dual({"x": 6}, {"e": 1}, {"e": ONE}),
+    )
 
 
-def carried(rate: F, one: dict[str, Any], pools: dict[str, Any], batches: list[Any], load: F,
-            route: list[str] | None = None) -> dict[str, Any]:  # fmt: skip
+def carried(
+    rate: F,
+    one: dict[str, Any],
+    pools: dict[str, Any],
+    batches: list[Any],
+    load: F,
+    route: list[str] | None = None,
+) -> dict[str, Any]:
     """``stable_rate`` of one class."""
     flows = [{"class": "x", "route": route or one["routes"][0], "rate": ratio(rate)}]
     runs = [{"pool": h, "tokens": list(x), "rate": ratio(u)} for h, x, u in batches]
-    return sealed("stable_rate", problem({"x": one}, pools), load,
-                  primal={"flows": flows, "batches": runs})  # fmt: skip
+    return sealed(
+        "stable_rate", problem({"x": one}, pools), load, primal={"flows": flows, "batches": runs}
+    )
 
 
 def changed(body: dict[str, Any], *path: Any, value: Any) -> dict[str, Any]:
@@ -153,11 +204,16 @@ def random_law(draw: random.Random) -> dict[str, Any]:
     grid = sorted(draw.sample(range(1, 30), draw.randint(2, 4)))
     seconds = sorted(F(draw.randint(1, 30), draw.randint(1, 4)) for _ in grid)
     return law(
-        draw.choice(["affine", "tiled", "roofline", "roofline", "table"]), base=number(12, 4),
-        per_token=number(12, 4), floor=number(40, 3), floor_per_token=number(6, 6),
-        per_tile=number(12, 4), tile=draw.randint(1, 9), tokens=grid,
+        draw.choice(["affine", "tiled", "roofline", "roofline", "table"]),
+        base=number(12, 4),
+        per_token=number(12, 4),
+        floor=number(40, 3),
+        floor_per_token=number(6, 6),
+        per_tile=number(12, 4),
+        tile=draw.randint(1, 9),
+        tokens=grid,
         seconds=list(map(ratio, seconds)),
-    )  # fmt: skip
+    )
 
 
 def seconds_of(raw: dict[str, Any], n: int) -> F:
@@ -181,8 +237,17 @@ def seconds_of(raw: dict[str, Any], n: int) -> F:
 def knapsack(buffers: int, rows: Any, budget: int = 6, steps: Any = None, **time: Any) -> Any:
     names = [f"b{i}" for i in range(buffers)]
     given = {
-        "kind": "knapsack", "buffers": names, "steps": steps or [1] * buffers,
-        "rows": [{"weights": w, "capacity": c} for w, c in rows], "token_budget": budget,
-    }  # fmt: skip
-    return {"engines": 1, "law": law(**(time or {"per_token": 1})), "batches": given, "limits": {},
-            "needs": {}, "rules": None}  # fmt: skip
+        "kind": "knapsack",
+        "buffers": names,
+        "steps": steps or [1] * buffers,
+        "rows": [{"weights": w, "capacity": c} for w, c in rows],
+        "token_budget": budget,
+    }
+    return {
+        "engines": 1,
+        "law": law(**(time or {"per_token": 1})),
+        "batches": given,
+        "limits": {},
+        "needs": {},
+        "rules": None,
+    }

@@ -45,8 +45,13 @@ PROOFS = Path(check.__file__).parent
 
 def test_the_sound_ones_are_accepted() -> None:
     assert "no policy is stable at these settings" in said(plain())
-    stable = carried(F(1, 8), klass(F(1, 8), ["e"]), {"e": pool({"x": need(4, 2)})},
-                     [("e", (4, 2), F(1, 8))], F(3, 4))  # fmt: skip
+    stable = carried(
+        F(1, 8),
+        klass(F(1, 8), ["e"]),
+        {"e": pool({"x": need(4, 2)})},
+        [("e", (4, 2), F(1, 8))],
+        F(3, 4),
+    )
     assert "batches serve these rates at these settings" in said(stable)
     assert "routes" not in said(stable)
     assert "as stated" not in said(stable)
@@ -76,8 +81,12 @@ def test_a5_a_link_needs_rules_too() -> None:
         "wire": link({"x": 4}),
     }
     one = klass(F(1, 3), ["p", "d", "wire"])
-    body = sealed("unstable", problem({"x": one}, pools), F(4, 3),
-                  dual=dual({"x": 4}, {"p": 0, "d": 0, "wire": 1}))  # fmt: skip
+    body = sealed(
+        "unstable",
+        problem({"x": one}, pools),
+        F(4, 3),
+        dual=dual({"x": 4}, {"p": 0, "d": 0, "wire": 1}),
+    )
     body["dual"]["tokens"].update({h: dict.fromkeys(ONE, "0/1") for h in "pd"})
     body = changed(body, "load", value="4/3")
     assert "no policy is stable" in said(body)
@@ -112,7 +121,7 @@ def test_a5_a_link_needs_rules_too() -> None:
         (["p", "wire"], ["prefill"]),
         (["wire"], []),
     ],
-)  # fmt: skip
+)
 def test_a5_prompt_and_decodes_are_computed_exactly_once(
     route: list[str], phases: list[str]
 ) -> None:
@@ -122,16 +131,21 @@ def test_a5_prompt_and_decodes_are_computed_exactly_once(
     pools = {h: pool({"x": need(*work[k])}, phases=k) for h, k in kinds.items()}
     pools["wire"] = link({"x": 4})
     weights = {h: F(1, len(pools)) for h in pools}
-    body = sealed("unstable", problem({"x": klass(9, route)}, pools), F(3),
-                  dual=dual({"x": 0}, weights))  # fmt: skip
+    body = sealed(
+        "unstable", problem({"x": klass(9, route)}, pools), F(3), dual=dual({"x": 0}, weights)
+    )
     assert f"these pools do {phases}" in refused(body)
 
 
 def test_a5_a_request_without_decodes_ends_after_its_prompt() -> None:
     one = klass(F(1, 2), ["p"], output=(1, 1))
     pools = {"p": pool({"x": need(4, 0)}, phases="prefill")}
-    body = sealed("unstable", problem({"x": one}, pools), 2,
-                  dual=dual({"x": 4}, {"p": 1}, {"p": {"prefill": 1, "decode": 0}}))  # fmt: skip
+    body = sealed(
+        "unstable",
+        problem({"x": one}, pools),
+        2,
+        dual=dual({"x": 4}, {"p": 1}, {"p": {"prefill": 1, "decode": 0}}),
+    )
     assert "no policy is stable" in said(body)
     longer = changed(body, "problem", "classes", "x", "lengths", "output", value=[1, 2])
     assert "must each be computed once" in refused(longer)
@@ -155,8 +169,12 @@ def memory(limit: int, claim: str = "unstable", block: int | None = None) -> dic
     one = klass(F(1, 2), ["e"], prompt=(238,), output=(4,))
     load = F(area, 2 * limit)
     if claim == "unstable":
-        numbers = dual({"x": F(area, limit)}, {"e": 1}, {"e": {"prefill": 0, "decode": 0}},
-                       {"e": {"memory": F(1, limit)}})  # fmt: skip
+        numbers = dual(
+            {"x": F(area, limit)},
+            {"e": 1},
+            {"e": {"prefill": 0, "decode": 0}},
+            {"e": {"memory": F(1, limit)}},
+        )
         return sealed(claim, problem({"x": one}, pools), load, dual=numbers)
     rate = F(99, 100) / F(area, limit)
     one["rate"] = ratio(rate)
@@ -180,16 +198,20 @@ def test_a5_a_relaxation_is_never_called_stable() -> None:
     # The flows alone were all right: it is the word that is refused.
     body = memory(241, "stable_rate")
     needs = body["problem"]["pools"]["e"]
-    assert F(needs["needs"]["x"]["limits"]["memory"]) * F(
-        body["primal"]["flows"][0]["rate"]) == F(99, 100) * 241  # fmt: skip
+    assert (
+        F(needs["needs"]["x"]["limits"]["memory"]) * F(body["primal"]["flows"][0]["rate"])
+        == F(99, 100) * 241
+    )
 
 
 def phased(phases: str, limit: int, prompt: Any, output: Any, paired: bool = False) -> Any:
     """One pool of a pair with memory; the other has none."""
     s, d = F(sum(prompt), len(prompt)), F(sum(output), len(output)) - 1
-    pairs = list(zip(prompt, output, strict=True)) if paired else [
-        (x, y) for x in prompt for y in output
-    ]  # fmt: skip
+    pairs = (
+        list(zip(prompt, output, strict=True))
+        if paired
+        else [(x, y) for x in prompt for y in output]
+    )
     first = s
     second = F(sum(x * (y - 1) + (y - 1) * y // 2 for x, y in pairs), len(pairs))
     held = {"prefill": first, "decode": second}[phases]
@@ -197,10 +219,15 @@ def phased(phases: str, limit: int, prompt: Any, output: Any, paired: bool = Fal
     name = phases[0]
     given[name]["limits"] = {"memory": ratio(held)}
     pools = {
-        h: pool({"x": given[h]}, phases=kind, budget=1000, time=law(base=1),
-                limits={"memory": limit} if h == name else {})
+        h: pool(
+            {"x": given[h]},
+            phases=kind,
+            budget=1000,
+            time=law(base=1),
+            limits={"memory": limit} if h == name else {},
+        )
         for h, kind in (("p", "prefill"), ("d", "decode"))
-    }  # fmt: skip
+    }
     zero = {h: dict.fromkeys(ONE, 0) for h in "pd"}
     value = held / limit
     one = klass(2 / value, ["p", "d"], prompt=prompt, output=output, paired=paired)
@@ -270,13 +297,22 @@ def test_a1_a_bound_of_the_hardware_has_its_settings_free() -> None:
     assert "on this hardware, whatever the token budget, slots and chunk" in said(free)
     at = ("problem", "pools", "e")
     assert "a budget of 240 may bind" in refused(
-        changed(free, *at, "batches", "token_budget", value=240))  # fmt: skip
+        changed(free, *at, "batches", "token_budget", value=240)
+    )
     # Just as many tokens as the memory holds: no more can ever be computed at once.
     assert "on this hardware" in said(changed(free, *at, "batches", "token_budget", value=241))
     assert "slots bind" in refused(changed(free, *at, "batches", "slots", value=500))
     assert "no bound of the hardware" in refused(
-        changed(changed(free, *at, "rules", "area", value="decode_only"), *at, "needs", "x",
-                "limits", "memory", value="720/1"))  # fmt: skip
+        changed(
+            changed(free, *at, "rules", "area", value="decode_only"),
+            *at,
+            "needs",
+            "x",
+            "limits",
+            "memory",
+            value="720/1",
+        )
+    )
     for chunk, good in ((237, False), (238, True), (241, True)):
         one = changed(free, *at, "rules", "chunk", value=chunk)
         if not good:
@@ -285,10 +321,16 @@ def test_a1_a_bound_of_the_hardware_has_its_settings_free() -> None:
         else:
             assert "on this hardware" in said(one)
     assert "unknown scope" in refused(changed(body, "problem", "scope", value="any"))
-    stable = carried(F(1, 8), klass(F(1, 8), ["e"]), {"e": pool({"x": need(4, 2)})},
-                     [("e", (4, 2), F(1, 8))], F(3, 4))  # fmt: skip
+    stable = carried(
+        F(1, 8),
+        klass(F(1, 8), ["e"]),
+        {"e": pool({"x": need(4, 2)})},
+        [("e", (4, 2), F(1, 8))],
+        F(3, 4),
+    )
     assert "says nothing about a stable rate" in refused(
-        changed(stable, "problem", "scope", value="hardware"))  # fmt: skip
+        changed(stable, "problem", "scope", value="hardware")
+    )
 
 
 def test_a1_without_memory_the_hardware_needs_a_law_through_the_origin() -> None:
@@ -302,9 +344,14 @@ def test_a1_without_memory_the_hardware_needs_a_law_through_the_origin() -> None
 
 def test_a3_whole_requests_are_part_of_the_claim() -> None:
     pools = {h: pool({"x": need(4, 2)}) for h in "fs"}
-    body = sealed("unstable", problem({"x": klass(F(1, 2), ["f"], ["s"])}, pools), F(3, 2),
-                  dual=dual({"x": 3}, {"f": F(1, 2), "s": F(1, 2)},
-                            {h: {k: F(1, 2) for k in ONE} for h in "fs"}))  # fmt: skip
+    body = sealed(
+        "unstable",
+        problem({"x": klass(F(1, 2), ["f"], ["s"])}, pools),
+        F(3, 2),
+        dual=dual(
+            {"x": 3}, {"f": F(1, 2), "s": F(1, 2)}, {h: {k: F(1, 2) for k in ONE} for h in "fs"}
+        ),
+    )
     assert "each request is served whole by one of these pools" in said(body)
     assert "served whole" not in said(plain())
 
@@ -336,16 +383,27 @@ def test_needs_by_hand() -> None:
             continue
         assert "no policy" in said(body)
         at = ("problem", "pools", "e", "needs", "x")
-        for path in (("tokens", "prefill"), ("tokens", "decode"), ("limits", "memory"),
-                     ("limits", "slots"), ("seconds",)):  # fmt: skip
+        for path in (
+            ("tokens", "prefill"),
+            ("tokens", "decode"),
+            ("limits", "memory"),
+            ("limits", "slots"),
+            ("seconds",),
+        ):
             assert "not the needs of class x" in refused(changed(body, *at, *path, value="1/2"))
         rules = ("problem", "pools", "e", "rules")
         for key, value in (("chunk", 2), ("lag", 1), ("area", "wait"), ("block", 2)):
             assert "not the needs of class x" in refused(changed(body, *rules, key, value=value))
         assert "bad lag" in refused(changed(body, *rules, "lag", value=2))
         assert "do not tell all limits" in refused(
-            changed(changed(body, "problem", "pools", "e", "limits", "disk", value=1), *at,
-                    "limits", "disk", value="1/1"))  # fmt: skip
+            changed(
+                changed(body, "problem", "pools", "e", "limits", "disk", value=1),
+                *at,
+                "limits",
+                "disk",
+                value="1/1",
+            )
+        )
 
 
 @pytest.mark.parametrize("phases", ["both", "prefill", "decode"])
@@ -379,18 +437,41 @@ def test_needs_against_request_by_request(
             reads += mixed * sum(first) + least * sum(second)
             work += F(x * x, 2) * (phases != "decode")
         n = len(pairs)
-        numbers = need(tokens[0] / n, tokens[1] / n, (reads + work) / n,
-                       memory=F(rounded, n), slots=F(slots, n))  # fmt: skip
+        numbers = need(
+            tokens[0] / n,
+            tokens[1] / n,
+            (reads + work) / n,
+            memory=F(rounded, n),
+            slots=F(slots, n),
+        )
         time = law(per_token=1, per_kv=per_kv, per_kv_mixed=mixed, per_work=1)
-        given = pool({"x": numbers}, phases=phases, area=area, lag=lag, chunk=chunk, block=block,
-                     limits={"memory": 4000, "slots": 9}, time=time)  # fmt: skip
+        given = pool(
+            {"x": numbers},
+            phases=phases,
+            area=area,
+            lag=lag,
+            chunk=chunk,
+            block=block,
+            limits={"memory": 4000, "slots": 9},
+            time=time,
+        )
         from proofs.check_lengths import check_needs
 
         made = Pool("e", given)
         lists = Lengths({"prompt": s, "output": o, "paired": paired}, "class x")
         check_needs(made, made.needs["x"], lists)
-        wrong = Pool("e", changed({"problem": given}, "problem", "needs", "x", "limits", "memory",
-                                  value=ratio(F(rounded, n) + F(1, 7)))["problem"])  # fmt: skip
+        wrong = Pool(
+            "e",
+            changed(
+                {"problem": given},
+                "problem",
+                "needs",
+                "x",
+                "limits",
+                "memory",
+                value=ratio(F(rounded, n) + F(1, 7)),
+            )["problem"],
+        )
         with pytest.raises(Rejected, match="memory"):
             check_needs(wrong, wrong.needs["x"], lists)
 
@@ -414,10 +495,13 @@ def test_stated_needs_are_the_same_on_every_route() -> None:
         "p": pool({"x": need(4, 0)}, phases="prefill"),
         "d": pool({"x": need(0, 2)}, phases="decode"),
         "e": pool({"x": need(4, 2)}),
-    }  # fmt: skip
+    }
     weights = {h: F(1, 3) for h in pools}
-    third = {"p": {"prefill": F(1, 3), "decode": 0}, "d": {"prefill": 0, "decode": F(1, 3)},
-             "e": {k: F(1, 3) for k in ONE}}  # fmt: skip
+    third = {
+        "p": {"prefill": F(1, 3), "decode": 0},
+        "d": {"prefill": 0, "decode": F(1, 3)},
+        "e": {k: F(1, 3) for k in ONE},
+    }
     one = klass(1, ["p", "d"], ["e"], lengths=False)
     body = sealed("unstable", problem({"x": one}, pools), 2, dual=dual({"x": 2}, weights, third))
     assert "needs as stated, not computed from lengths: x" in said(body)
@@ -426,7 +510,8 @@ def test_stated_needs_are_the_same_on_every_route() -> None:
     reason = refused(changed(body, *at, "p", "needs", "x", value=need(4, 1)))
     assert "needs decode tokens of a prefill pool" in reason
     assert "needs prefill tokens of a decode pool" in refused(
-        changed(body, *at, "d", "needs", "x", value=need(1, 2)))  # fmt: skip
+        changed(body, *at, "d", "needs", "x", value=need(1, 2))
+    )
     only = changed(body, "problem", "classes", "x", "routes", value=[["d"]])
     assert "must each be computed once" in refused(only)
     bare = changed(only, *at, "d", "rules", value=None)
@@ -473,8 +558,13 @@ def test_prices_of_two_phases_hold_for_every_batch() -> None:
     draw = random.Random(11)
     found = [0, 0]
     for _ in range(60):
-        raw = pool({}, budget=draw.randint(1, 14), slots=draw.choice([None, 1, 2, 3, 5, 20]),
-                   limits=draw.choice([{}, {"memory": 7}]), time=random_law(draw))  # fmt: skip
+        raw = pool(
+            {},
+            budget=draw.randint(1, 14),
+            slots=draw.choice([None, 1, 2, 3, 5, 20]),
+            limits=draw.choice([{}, {"memory": 7}]),
+            time=random_law(draw),
+        )
         if seconds_of(raw["law"], 1) == 0:
             continue
         made, q = Pool("e", raw), F(draw.randint(1, 3))
@@ -484,9 +574,10 @@ def test_prices_of_two_phases_hold_for_every_batch() -> None:
         best = max(
             (p[0] * (n - y) + p[1] * y + sum((c * m[k] for k, c in raw["limits"].items()), F(0)))
             / seconds_of(raw["law"], n)
-            for n in range(1, made.budget + 1) for y in range(n + 1)
+            for n in range(1, made.budget + 1)
+            for y in range(n + 1)
             if made.slots is None or y + (n - y > 0) <= made.slots
-        )  # fmt: skip
+        )
         for scale, good in ((F(1), True), (F(1001, 1000), False)):
             if best == 0:
                 continue
@@ -509,15 +600,19 @@ def test_every_configuration_of_a_knapsack_once() -> None:
     for _ in range(120):
         n, budget = draw.randint(1, 3), draw.randint(1, 7)
         steps = [draw.randint(1, 3) for _ in range(n)]
-        rows = [([draw.randint(0, 3) for _ in range(n)], draw.randint(0, 9))
-                for _ in range(draw.randint(0, 2))]  # fmt: skip
+        rows = [
+            ([draw.randint(0, 3) for _ in range(n)], draw.randint(0, 9))
+            for _ in range(draw.randint(0, 2))
+        ]
         made = Pool("e", knapsack(n, rows, budget, steps))
         found = list(made.every())
         true = [
-            x for x in itertools.product(range(budget + 1), repeat=n)
-            if sum(x) <= budget and not any(v % s for v, s in zip(x, steps, strict=True))
+            x
+            for x in itertools.product(range(budget + 1), repeat=n)
+            if sum(x) <= budget
+            and not any(v % s for v, s in zip(x, steps, strict=True))
             and all(sum(a * v for a, v in zip(w, x, strict=True)) <= c for w, c in rows)
-        ]  # fmt: skip
+        ]
         assert sorted(found) == sorted(true)
         for x in itertools.product(range(budget + 2), repeat=n):
             assert made.allows(list(x)) == (x in true and any(x))
@@ -540,8 +635,12 @@ def test_c28_a_prompt_of_a_trillion_tokens() -> None:
     area = size * (size + 1) // 2
     one = klass(1, ["e"], prompt=(size,), output=(1,))
     given = pool({"x": need(size, 0, 0, memory=area)}, chunk=1, limits={"memory": size})
-    body = sealed("unstable", problem({"x": one}, {"e": given}), size,
-                  dual=dual({"x": size}, {"e": 1}, {"e": ONE}, {"e": {"memory": 0}}))  # fmt: skip
+    body = sealed(
+        "unstable",
+        problem({"x": one}, {"e": given}),
+        size,
+        dual=dual({"x": size}, {"e": 1}, {"e": ONE}, {"e": {"memory": 0}}),
+    )
     assert "no policy" in said(body)
 
 
@@ -567,10 +666,11 @@ def test_c27_digits_are_bounded() -> None:
 def test_c27_a_budget_of_any_size_takes_no_time() -> None:
     """Every form of law, budgets of 10^18: only bends are tried."""
     forms = (
-        law(per_token=1, tile=7), law("tiled", per_tile=3, tile=5, per_token=1),
+        law(per_token=1, tile=7),
+        law("tiled", per_tile=3, tile=5, per_token=1),
         law("roofline", per_token=2, floor=10**6, floor_per_token=1, tile=16),
         law("table", tokens=[1, 9], seconds=["1/1", "9/1"]),
-    )  # fmt: skip
+    )
     for time in forms:
         body = changed(plain(budget=10**18), "problem", "pools", "e", "law", value=time)
         assert "no policy" in said(body)
@@ -625,8 +725,11 @@ def test_c27_the_time_is_limited(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(PROOFS.parent), str(slow), str(good)],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == 4, done.stderr
     assert "slow.json: rejected: not checked within 1 seconds" in done.stdout
     assert "good.json: accepted" in done.stdout

@@ -40,10 +40,13 @@ def rooflines(count: int) -> list[dict[str, Any]]:
     draw, found = random.Random(17), []
     while len(found) < count:
         raw = law(
-            "roofline", base=F(draw.randint(0, 12)), floor=F(draw.randint(0, 30)),
-            per_token=F(draw.randint(0, 4), draw.randint(1, 2)), tile=draw.randint(1, 6),
+            "roofline",
+            base=F(draw.randint(0, 12)),
+            floor=F(draw.randint(0, 30)),
+            per_token=F(draw.randint(0, 4), draw.randint(1, 2)),
+            tile=draw.randint(1, 6),
             floor_per_token=F(draw.randint(0, 4), draw.randint(1, 2)),
-        )  # fmt: skip
+        )
         found.append(raw)
     return found
 
@@ -57,8 +60,12 @@ def test_f_tiles_in_which_the_parts_of_a_roofline_cross() -> None:
         first, last = 2, 9
 
         def right(j: int, v: dict[str, F] = v, tile: int = tile) -> F:
-            return v["base"] + v["per_token"] * j * tile - v["floor"] - (
-                v["floor_per_token"] * j * tile)  # fmt: skip
+            return (
+                v["base"]
+                + v["per_token"] * j * tile
+                - v["floor"]
+                - (v["floor_per_token"] * j * tile)
+            )
 
         def left(j: int, v: dict[str, F] = v, tile: int = tile) -> F:
             return right(j, v, tile) + v["floor_per_token"] * (tile - 1)
@@ -160,8 +167,7 @@ def test_f_only_pools_for_both_phases_serve_a_request_whole() -> None:
         "d": pool({"x": need(0, 2)}, phases="decode"),
         "wire": link({"x": 4}),
     }
-    numbers = dual({"x": 4}, {"p": 0, "d": 0, "wire": 1},
-                   {h: dict.fromkeys(ONE, 0) for h in "pd"})  # fmt: skip
+    numbers = dual({"x": 4}, {"p": 0, "d": 0, "wire": 1}, {h: dict.fromkeys(ONE, 0) for h in "pd"})
     numbers["tokens"]["wire"] = {}
     one = klass(F(1, 3), ["p", "d", "wire"])
     text = said(sealed("unstable", problem({"x": one}, pools), F(4, 3), dual=numbers))
@@ -187,8 +193,10 @@ def test_f_stated_needs_may_leave_out_what_is_none() -> None:
     assert "no policy is stable" in said(changed(body, "load", value="2/1"))
     wide = knapsack(1, [])
     wide["needs"] = {"x": {"tokens": {"b0": "4/1"}, "seconds": "0/1", "limits": {}}}
-    raw = problem({"x": klass(F(1, 2), ["k", "wire"], lengths=False)},
-                  {"k": wide, "wire": link({"x": 1}, None)})  # fmt: skip
+    raw = problem(
+        {"x": klass(F(1, 2), ["k", "wire"], lengths=False)},
+        {"k": wide, "wire": link({"x": 1}, None)},
+    )
     numbers = dual({"x": 4}, {"k": 1, "wire": 0}, {"k": {"b0": 1}, "wire": {}})
     assert "no policy is stable" in said(sealed("unstable", raw, 2, dual=numbers))
 

@@ -53,8 +53,10 @@ def chain(rows: list[dict[int, F]], pi: list[F], **functions: list[F]) -> dict[s
         "rows": [{str(j): ratio(p) for j, p in row.items()} for row in rows],
         "functions": {k: list(map(ratio, v)) for k, v in functions.items()},
     }
-    means = {k: ratio(sum((p * x for p, x in zip(pi, v, strict=True)), F(0)))
-             for k, v in functions.items()}  # fmt: skip
+    means = {
+        k: ratio(sum((p * x for p, x in zip(pi, v, strict=True)), F(0)))
+        for k, v in functions.items()
+    }
     return sealed("finite_chain", problem, stationary=list(map(ratio, pi)), means=means)
 
 
@@ -100,7 +102,7 @@ def test_f_chains_are_accepted() -> None:
         (("means", "more"), "1/2", "unknown 'more'"),
         (("more",), 1, "unknown 'more'"),
     ],
-)  # fmt: skip
+)
 def test_f_every_condition_of_chains_refuses(path: Any, value: Any, words: str) -> None:
     assert words in refused(changed(two(), *path, value=value))
 
@@ -173,7 +175,7 @@ def test_f_every_condition_of_tiles_refuses() -> None:
         (("problem", "law", "per_kv"), "1/1", "attention time depends on more than tokens"),
         (("problem", "law", "per_kv_mixed"), "1/1", "attention time depends on more"),
         (("problem", "law", "per_work"), "1/1", "attention time depends on more"),
-    ):  # fmt: skip
+    ):
         assert words in refused(changed(body, *path, value=value))
     # One token is a batch too.
     first = law("table", tokens=[1, 2], seconds=["1/1", "4/1"])
@@ -186,8 +188,9 @@ def test_f_every_condition_of_tiles_refuses() -> None:
     steps = law("table", tokens=[1, 2, 3, 4, 5], seconds=["2/1", "2/1", "4/1", "4/1", "6/1"])
     assert "not the smallest" in refused(tiles(steps, 5, 4))
     assert "2 tokens have 1" in said(tiles(steps, 5, 2))
-    assert "has a higher rate than one of 3" in refused(tiles(
-        law("table", tokens=[1, 2, 3, 4], seconds=["2/1", "2/1", "7/2", "8/1"]), 4, 3))  # fmt: skip
+    assert "has a higher rate than one of 3" in refused(
+        tiles(law("table", tokens=[1, 2, 3, 4], seconds=["2/1", "2/1", "7/2", "8/1"]), 4, 3)
+    )
 
 
 # Networks (C5). ----------------------------------------------------------------------------------
@@ -200,11 +203,14 @@ def test_f_networks_are_checked_on_every_mix_of_services() -> None:
         n = draw.randint(2, 4)
         names, stations = "abcd"[:n], ["s", "t"]
         classes = {
-            k: {"station": stations[i] if i < 2 else draw.choice(stations),
+            k: {
+                "station": stations[i] if i < 2 else draw.choice(stations),
                 "service": ratio(F(draw.randint(1, 3), 8)),
-                "next": draw.choice([None, *names[i + 1 :]]), "arrivals": ratio(draw.randint(0, 1)),
-                } for i, k in enumerate(names)
-        }  # fmt: skip
+                "next": draw.choice([None, *names[i + 1 :]]),
+                "arrivals": ratio(draw.randint(0, 1)),
+            }
+            for i, k in enumerate(names)
+        }
         h = {i: {k: F(draw.randint(1, 3), 24) for k in names} for i in stations}
         for k in names:
             mine = classes[k]["station"]
@@ -270,7 +276,7 @@ A15 = "o15-agents-a"
         (("lyapunov", "weights", "s1", "0"), "1/7", "class 0 weighs more at s2"),
         (("lyapunov", "weights", "s2", "2"), "1/7", "class 2 weighs more at s1"),
     ],
-)  # fmt: skip
+)
 def test_f_every_condition_of_networks_refuses(path: Any, value: Any, words: str) -> None:
     assert "epsilon 1/12" in said(shipped(A15))
     assert words in refused(changed(shipped(A15), *path, value=value))
@@ -321,7 +327,7 @@ def test_f_a_network_has_classes_at_both_stations() -> None:
         (("problem", "classes", "class 1", "arrivals"), "1/4", "has load 5/4: nothing is proved"),
         (("problem", "classes", "class 1", "more"), 1, "unknown 'more'"),
     ],
-)  # fmt: skip
+)
 def test_f_every_condition_of_fluid_paths_refuses(path: Any, value: Any, words: str) -> None:
     assert "growth 27/23 in" in said(shipped("fluid-one-type"))
     assert words in refused(changed(shipped("fluid-one-type"), *path, value=value))
@@ -331,8 +337,9 @@ def test_f_a_path_is_the_same_in_any_unit_of_time() -> None:
     body = shipped("fluid-one-type")
     for k, one in body["problem"]["classes"].items():
         one["service"], one["arrivals"] = (
-            ratio(F(one["service"]) / 10), ratio(F(one["arrivals"]) * 10),
-        )  # fmt: skip
+            ratio(F(one["service"]) / 10),
+            ratio(F(one["arrivals"]) * 10),
+        )
         assert k in body["fluid"]["start"]
     times = [ratio(F(t) / 10) for t in body["fluid"]["times"]]
     assert "growth 27/23" in said(changed(body, "fluid", "times", value=times))
@@ -342,12 +349,19 @@ def test_f_flows_that_feed_on_each_other_need_not_settle() -> None:
     """Two types of two calls: what leaves the first call of one slows that of the other."""
     calls = (("a", "s", "b", 1), ("b", "t", None, 2), ("c", "t", "d", 1), ("d", "s", None, 2))
     classes = {
-        k: {"station": at, "service": ratio(F(1, n)), "next": after,
-            "arrivals": ratio(F(after is not None, 4))}
+        k: {
+            "station": at,
+            "service": ratio(F(1, n)),
+            "next": after,
+            "arrivals": ratio(F(after is not None, 4)),
+        }
         for k, at, after, n in calls
-    }  # fmt: skip
-    fluid = {"start": {"a": "1/1", "b": "0/1", "c": "1/1", "d": "0/1"}, "times": ["1/1"],
-             "growth": "2/1"}  # fmt: skip
+    }
+    fluid = {
+        "start": {"a": "1/1", "b": "0/1", "c": "1/1", "d": "0/1"},
+        "times": ["1/1"],
+        "growth": "2/1",
+    }
     problem = {"classes": classes, "order": ["b", "d", "a", "c"]}
     assert "the flows do not settle" in refused(sealed("fluid_cycle", problem, fluid=fluid))
 
@@ -365,10 +379,17 @@ def test_f_a_queue_that_just_empties_is_no_less_than_zero() -> None:
 
 
 def drifting(
-    classes: dict[str, tuple[F, list[int], list[int], bool]], *, policy: str = "sarathi",
-    batch: int = 8, chunk: int | None = None, lag: int = 0, slots: int | None = None,
-    memory: tuple[int, int] | None = None, time: Any = None, lengths: bool = True,
-) -> dict[str, Any]:  # fmt: skip
+    classes: dict[str, tuple[F, list[int], list[int], bool]],
+    *,
+    policy: str = "sarathi",
+    batch: int = 8,
+    chunk: int | None = None,
+    lag: int = 0,
+    slots: int | None = None,
+    memory: tuple[int, int] | None = None,
+    time: Any = None,
+    lengths: bool = True,
+) -> dict[str, Any]:
     """The certificate of a Poisson stream, by its definition."""
     time, chunk = time or law(per_token=1), chunk or batch
     found, rows, worst = {}, [], 0
@@ -378,10 +399,14 @@ def drifting(
         mean, square = F(sum(total), len(total)), F(sum(v * v for v in total), len(total))
         d = max(o) - 1 + lag
         found[j] = {
-            "rate": ratio(rate), "tokens": ratio(mean), "tokens_squared": ratio(square),
-            "prompt_most": max(s), "prompt_unit": gcd(*s), "decodes_most": d,
+            "rate": ratio(rate),
+            "tokens": ratio(mean),
+            "tokens_squared": ratio(square),
+            "prompt_most": max(s),
+            "prompt_unit": gcd(*s),
+            "decodes_most": d,
             **({"lengths": {"prompt": s, "output": o, "paired": paired}} if lengths else {}),
-        }  # fmt: skip
+        }
         rows.append((rate, mean, square, max(s), d))
     s, d = max(r[3] for r in rows), max(r[4] for r in rows)
     # Most tokens left for each token on offer: any part of the prompt, all decodes.
@@ -396,19 +421,27 @@ def drifting(
     v = t * sum((r[0] * r[2] for r in rows), F(0))
     e = batch - a
     problem = {
-        "policy": policy, "law": time, "batch": batch, "chunk": chunk, "slots": slots,
-        "memory": memory and {"tokens": memory[0], "block": memory[1]}, "lag": lag,
+        "policy": policy,
+        "law": time,
+        "batch": batch,
+        "chunk": chunk,
+        "slots": slots,
+        "memory": memory and {"tokens": memory[0], "block": memory[1]},
+        "lag": lag,
         "classes": found,
-    }  # fmt: skip
+    }
     safe = e or F(1)
     numbers = {
-        "batch_time": t, "arrivals": a, "variance": v, "drift": abs(e),
+        "batch_time": t,
+        "arrivals": a,
+        "variance": v,
+        "drift": abs(e),
         "mean_backlog": abs(level + 2 * a + v / (2 * safe)),
-    }  # fmt: skip
+    }
     foster = {k: ratio(x) for k, x in numbers.items()} | {
         "level": level,
         "return": {"above": max(0, level + 1 - batch), "seconds_per_token": ratio(abs(t / safe))},
-    }  # fmt: skip
+    }
     return sealed("linear_foster", problem, a / batch, foster=foster)
 
 
@@ -431,8 +464,15 @@ def test_f_drifts_against_their_definition() -> None:
             time |= {k: ratio(x) for k, x in numbers.items()}
         if seconds_of(time, 1) == 0:
             continue
-        body = drifting(classes, policy=policy, batch=batch, chunk=chunk, lag=lag, time=time,
-                        lengths=draw.random() < 0.7)  # fmt: skip
+        body = drifting(
+            classes,
+            policy=policy,
+            batch=batch,
+            chunk=chunk,
+            lag=lag,
+            time=time,
+            lengths=draw.random() < 0.7,
+        )
         good = F(body["foster"]["arrivals"]) < batch
         found[good] += 1
         if good:
@@ -501,10 +541,13 @@ CLASS = ("problem", "classes", "x")
         ((*CLASS, "lengths", "paired"), 1, "bad 'paired'"),
         ((*CLASS, "lengths", "paired"), True, "not the moments and sizes"),
         ((*CLASS, "lengths", "more"), True, "unknown 'more'"),
-        ((*CLASS, "lengths"), {"prompt": [4, 6, 6], "output": [1, 3], "paired": True},
-         "paired lists of different length"),
+        (
+            (*CLASS, "lengths"),
+            {"prompt": [4, 6, 6], "output": [1, 3], "paired": True},
+            "paired lists of different length",
+        ),
     ],
-)  # fmt: skip
+)
 def test_f_every_condition_of_drifts_refuses(path: Any, value: Any, words: str) -> None:
     assert "load 3/10" in said(drifting(ONE))
     assert words in refused(changed(drifting(ONE), *path, value=value))
@@ -524,7 +567,8 @@ def test_f_what_just_fits_a_drift_is_accepted() -> None:
     assert "may bind" in refused(drifting(many, batch=99, memory=(899, 9)))
     # Just critical: nothing is left to drift.
     assert "removes 8 tokens while 8 arrive" in refused(
-        drifting({"x": (F(1, 6), [4, 6], [1, 3], False)}))  # fmt: skip
+        drifting({"x": (F(1, 6), [4, 6], [1, 3], False)})
+    )
     # Equal lengths: the second moment is the square of the first, the mean is the largest.
     assert "load" in said(drifting({"x": (F(1, 20), [4], [3], True)}))
     assert "load" in said(drifting({"x": (F(1, 20), [4], [1], False)}))
@@ -544,9 +588,12 @@ def test_f_what_just_fits_a_drift_is_accepted() -> None:
 
 def test_f_lists_of_drifts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_drift, "MOST", 6)
-    for s, o, paired, good in (([1] * 2, [1] * 3, False, True), ([1] * 7, [1], False, False),
-                               ([1] * 4, [1] * 3, False, False),
-                               ([1] * 7, [1] * 7, True, True)):  # fmt: skip
+    for s, o, paired, good in (
+        ([1] * 2, [1] * 3, False, True),
+        ([1] * 7, [1], False, False),
+        ([1] * 4, [1] * 3, False, False),
+        ([1] * 7, [1] * 7, True, True),
+    ):
         raw = {"prompt": s, "output": o, "paired": paired}
         if good:
             assert check_drift.listed(raw, 0, "x")["tokens"] == 1
@@ -559,35 +606,50 @@ def test_f_lists_of_drifts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def weighed(
-    budget: int, steps: list[int], rows: list[tuple[list[int], int]],
-    arrivals: list[tuple[F, F, F]], runs: list[tuple[tuple[int, ...], F]], time: Any,
-) -> tuple[dict[str, Any], F]:  # fmt: skip
+    budget: int,
+    steps: list[int],
+    rows: list[tuple[list[int], int]],
+    arrivals: list[tuple[F, F, F]],
+    runs: list[tuple[tuple[int, ...], F]],
+    time: Any,
+) -> tuple[dict[str, Any], F]:
     names = [f"b{i}" for i in range(len(steps))]
     batches = [
-        x for x in itertools.product(*(range(0, budget + 1, k) for k in steps))
+        x
+        for x in itertools.product(*(range(0, budget + 1, k) for k in steps))
         if 0 < sum(x) <= budget
         and all(sum(a * v for a, v in zip(w, x, strict=True)) <= c for w, c in rows)
-    ]  # fmt: skip
+    ]
     rates = [r * m for r, m, _ in arrivals]
     slack = min(sum((u * x[i] for x, u in runs), F(0)) - rate for i, rate in enumerate(rates))
     squares = sum((r * r for r in rates), F(0))
-    b = max(sum(n * n for n in x) / seconds_of(time, sum(x)) + seconds_of(time, sum(x)) * squares
-            for x in batches) + sum((r * q for r, _, q in arrivals), F(0))  # fmt: skip
+    b = max(
+        sum(n * n for n in x) / seconds_of(time, sum(x)) + seconds_of(time, sum(x)) * squares
+        for x in batches
+    ) + sum((r * q for r, _, q in arrivals), F(0))
     longest = max(seconds_of(time, sum(x)) for x in batches)
     safe = slack or F(1)
     said_of = {
-        "slack": ratio(abs(slack)), "second_moment": ratio(b),
+        "slack": ratio(abs(slack)),
+        "second_moment": ratio(b),
         "at_decisions": ratio(abs(b / safe / 2)),
         "backlog": ratio(abs(b / safe / 2) + longest * sum(rates, F(0)) / 2),
         "batches": [{"tokens": list(x), "rate": ratio(u)} for x, u in runs],
-    }  # fmt: skip
+    }
     problem = {
         "law": time,
-        "batches": {"kind": "knapsack", "token_budget": budget, "buffers": names, "steps": steps,
-                    "rows": [{"weights": w, "capacity": c} for w, c in rows]},
-        "arrivals": {n: {"rate": ratio(r), "tokens": ratio(m), "tokens_squared": ratio(q)}
-                     for n, (r, m, q) in zip(names, arrivals, strict=True)},
-    }  # fmt: skip
+        "batches": {
+            "kind": "knapsack",
+            "token_budget": budget,
+            "buffers": names,
+            "steps": steps,
+            "rows": [{"weights": w, "capacity": c} for w, c in rows],
+        },
+        "arrivals": {
+            n: {"rate": ratio(r), "tokens": ratio(m), "tokens_squared": ratio(q)}
+            for n, (r, m, q) in zip(names, arrivals, strict=True)
+        },
+    }
     return sealed("quadratic_maxweight", problem, maxweight=said_of), slack
 
 
@@ -600,8 +662,10 @@ def test_f_maxweight_against_its_definition() -> None:
         time = random_law(draw)
         if seconds_of(time, 1) == 0:
             continue
-        arrivals = [(F(draw.randint(0, 4), 900), F(m := draw.randint(1, 4)),
-                     F(m * m + draw.randint(0, 3))) for _ in range(n)]  # fmt: skip
+        arrivals = [
+            (F(draw.randint(0, 4), 900), F(m := draw.randint(1, 4)), F(m * m + draw.randint(0, 3)))
+            for _ in range(n)
+        ]
         runs = []
         for i, k in enumerate(steps):
             x = tuple(k if j == i else 0 for j in range(n))
@@ -612,7 +676,8 @@ def test_f_maxweight_against_its_definition() -> None:
         found[slack > 0] += 1
         if slack > 0:
             assert f"slack {slack}, mean backlog at most {F(body['maxweight']['backlog'])}" in said(
-                body)  # fmt: skip
+                body
+            )
         else:
             assert "leave no slack" in refused(body)
     assert min(found) > 10
@@ -641,8 +706,11 @@ def weight() -> dict[str, Any]:
         (("maxweight", "batches", 0, "more"), 1, "unknown 'more'"),
         (("problem", "more"), 1, "unknown 'more'"),
         (("problem", "batches"), None, "a link has no law or limit"),
-        (("problem", "batches"), {"kind": "two_phase", "token_budget": 3, "slots": None},
-         "expected a knapsack"),
+        (
+            ("problem", "batches"),
+            {"kind": "two_phase", "token_budget": 3, "slots": None},
+            "expected a knapsack",
+        ),
         (("problem", "law", "per_kv"), "1/1", "attention time depends on more than tokens"),
         (("problem", "law", "per_work"), "1/1", "attention time depends on more than tokens"),
         (("problem", "arrivals", "b2"), {}, "unknown 'b2'"),
@@ -651,7 +719,7 @@ def weight() -> dict[str, Any]:
         (("problem", "arrivals", "b0", "tokens_squared"), "3/1", "no law has these two moments"),
         (("problem", "arrivals", "b0", "rate"), "1/7", "is"),
     ],
-)  # fmt: skip
+)
 def test_f_every_condition_of_maxweight_refuses(path: Any, value: Any, words: str) -> None:
     assert "slack 1/4" in said(weight())
     assert words in refused(changed(weight(), *path, value=value))

@@ -46,8 +46,13 @@ AT = ("problem", "pools", "e")
 
 def stable() -> dict[str, Any]:
     """Half of the time of one engine: a load of 3/4 of prompts of 4 and 2 decodes."""
-    return carried(F(1, 8), klass(F(1, 8), ["e"]), {"e": pool({"x": need(4, 2)})},
-                   [("e", (4, 2), F(1, 8))], F(3, 4))  # fmt: skip
+    return carried(
+        F(1, 8),
+        klass(F(1, 8), ["e"]),
+        {"e": pool({"x": need(4, 2)})},
+        [("e", (4, 2), F(1, 8))],
+        F(3, 4),
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,8 +200,9 @@ def test_f_every_route_is_priced() -> None:
     pools = {h: pool({"x": need(4, 2)}) for h in "ef"}
     one = klass(F(1, 2), ["e"], ["f"])
     prices = {"e": ONE, "f": dict.fromkeys(ONE, 0)}
-    body = sealed("unstable", problem({"x": one}, pools), 3,
-                  dual=dual({"x": 6}, {"e": 1, "f": 0}, prices))  # fmt: skip
+    body = sealed(
+        "unstable", problem({"x": one}, pools), 3, dual=dual({"x": 6}, {"e": 1, "f": 0}, prices)
+    )
     assert "route ['f']: price 6 exceeds 0" in refused(body)
 
 
@@ -247,13 +253,23 @@ def test_f_blocks_need_few_different_lengths() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("2/4", "not in lowest terms"), ("1/0", "zero denominator"), ("-1/2", "negative"),
-        ("01/2", "not in lowest terms"), ("1/02", "not in lowest terms"), ("0/2", "lowest terms"),
-        ("-0/1", "not in lowest terms"), ("1", "is not a rational"), ("1/2\n", "is not a rational"),
-        (" 1/2", "is not a rational"), ("\u0661/2", "is not a rational"), (1, "expected a string"),
-        ("+1/2", "is not a rational"), (None, "expected a string"), (True, "expected a string"),
+        ("2/4", "not in lowest terms"),
+        ("1/0", "zero denominator"),
+        ("-1/2", "negative"),
+        ("01/2", "not in lowest terms"),
+        ("1/02", "not in lowest terms"),
+        ("0/2", "lowest terms"),
+        ("-0/1", "not in lowest terms"),
+        ("1", "is not a rational"),
+        ("1/2\n", "is not a rational"),
+        (" 1/2", "is not a rational"),
+        ("\u0661/2", "is not a rational"),
+        (1, "expected a string"),
+        ("+1/2", "is not a rational"),
+        (None, "expected a string"),
+        (True, "expected a string"),
     ],
-)  # fmt: skip
+)
 def test_f_rationals(value: Any, words: str) -> None:
     with pytest.raises(Rejected, match="what: ") as caught:
         rational(value, "what")
@@ -270,8 +286,11 @@ def test_f_other_readers() -> None:
         whole(2, "x", 3)
     assert table({"a": 1}, "x") == {"a": 1}
     assert table({"a": 1, "b": 2}, "x", ["a"], may="b") == {"a": 1, "b": 2}
-    for value, words in (([], "expected an object"), ({}, "'a' is missing"), ({"a": 1, "c": 1},
-                         "unknown 'c'")):  # fmt: skip
+    for value, words in (
+        ([], "expected an object"),
+        ({}, "'a' is missing"),
+        ({"a": 1, "c": 1}, "unknown 'c'"),
+    ):
         with pytest.raises(Rejected, match=words):
             table(value, "x", ["a"], may="b")
     assert items([1], "x") == [1]
@@ -280,10 +299,12 @@ def test_f_other_readers() -> None:
             items(value, "x")
     assert parse('{"a": 1}') == {"a": 1}
     for text, words, kind in (
-        ('{"a": 1.0}', "is a float", Rejected), ('{"a": NaN}', "is a float", Rejected),
-        ('{"a": 1, "a": 2}', "names a key twice", Rejected), ("[]", "expected an object", Rejected),
+        ('{"a": 1.0}', "is a float", Rejected),
+        ('{"a": NaN}', "is a float", Rejected),
+        ('{"a": 1, "a": 2}', "names a key twice", Rejected),
+        ("[]", "expected an object", Rejected),
         ("{", "not JSON", Malformed),
-    ):  # fmt: skip
+    ):
         with pytest.raises(kind, match=words):
             parse(text)
 
@@ -291,11 +312,15 @@ def test_f_other_readers() -> None:
 @pytest.mark.parametrize(
     ("tokens", "seconds", "words"),
     [
-        ([1], ["1/1"], "bad table"), ([], [], "bad table"), ([1, 2], ["1/1"], "bad table"),
-        ([2, 1], ["1/1", "2/1"], "bad table"), ([1, 1], ["1/1", "2/1"], "bad table"),
-        ([0, 1], ["1/1", "2/1"], "below 1"), ([1, 2], ["2/1", "1/1"], "more tokens take less time"),
+        ([1], ["1/1"], "bad table"),
+        ([], [], "bad table"),
+        ([1, 2], ["1/1"], "bad table"),
+        ([2, 1], ["1/1", "2/1"], "bad table"),
+        ([1, 1], ["1/1", "2/1"], "bad table"),
+        ([0, 1], ["1/1", "2/1"], "below 1"),
+        ([1, 2], ["2/1", "1/1"], "more tokens take less time"),
     ],
-)  # fmt: skip
+)
 def test_f_tables(tokens: Any, seconds: Any, words: str) -> None:
     with pytest.raises(Rejected, match=words):
         Law(law("table", tokens=tokens, seconds=seconds), "law")
@@ -314,15 +339,17 @@ def test_f_knapsack_rows_and_names() -> None:
     assert not read().allows([0, 2])
     assert read().allows([1, 1])
     for given, words in (
-        ({"steps": [1]}, "a name and a step"), ({"steps": [1, 0]}, "below 1"),
+        ({"steps": [1]}, "a name and a step"),
+        ({"steps": [1, 0]}, "below 1"),
         ({"buffers": ["a", "a"]}, "a name and a step"),
         ({"buffers": ["a", 1]}, "a name and a step"),
         ({"buffers": [], "steps": [], "rows": []}, "a name and a step"),
         ({"rows": [{"weights": [1], "capacity": 3}]}, "one weight for each buffer"),
         ({"rows": [{"weights": [1, -1], "capacity": 3}]}, "below 0"),
         ({"rows": [{"weights": [1, 1], "capacity": -1}]}, "below 0"),
-        ({"rows": [{"weights": [1, 1]}]}, "'capacity' is missing"), ({"more": 1}, "unknown 'more'"),
-    ):  # fmt: skip
+        ({"rows": [{"weights": [1, 1]}]}, "'capacity' is missing"),
+        ({"more": 1}, "unknown 'more'"),
+    ):
         with pytest.raises(Rejected, match=words):
             read(**given)
 
@@ -378,8 +405,12 @@ def test_f_full_tiles_need_every_prompt_in_whole_tiles() -> None:
 
 def test_f_a_prompt_of_one_token_is_computed() -> None:
     one = klass(F(1, 2), ["e"], lengths=False)
-    body = sealed("unstable", problem({"x": one}, {"e": pool({"x": need(1, 2)})}), F(3, 2),
-                  dual=dual({"x": 3}, {"e": 1}, {"e": ONE}))  # fmt: skip
+    body = sealed(
+        "unstable",
+        problem({"x": one}, {"e": pool({"x": need(1, 2)})}),
+        F(3, 2),
+        dual=dual({"x": 3}, {"e": 1}, {"e": ONE}),
+    )
     assert "no policy" in said(body)
 
 

@@ -28,10 +28,16 @@ def profile() -> Profile:
     steps = draw_steps(900, rng=6)
     exact = LAW(steps.tokens, steps.kv, steps.work, mixed=steps.chunk > 0)
     return Profile(
-        tokens=steps.tokens, kv=steps.kv, work=steps.work, prefill=steps.chunk,
-        seconds=exact * np.random.default_rng(6).normal(1.0, 0.01, 900), scope="iteration",
-        gpu="<b>G</b>", model="M & M", missing=("LM head",),
-    )  # fmt: skip
+        tokens=steps.tokens,
+        kv=steps.kv,
+        work=steps.work,
+        prefill=steps.chunk,
+        seconds=exact * np.random.default_rng(6).normal(1.0, 0.01, 900),
+        scope="iteration",
+        gpu="<b>G</b>",
+        model="M & M",
+        missing=("LM head",),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +74,10 @@ def test_the_numbers_are_in_the_page_once_more(fit: Fit, html: str) -> None:
 def test_errors_by_group_are_those_of_the_rows(fit: Fit, profile: Profile, html: str) -> None:
     error = fit.law(profile.tokens, profile.kv, profile.work, mixed=profile.mixed)
     error = error / profile.seconds - 1
-    for name, rows in (("decodes alone", ~profile.mixed), ("129 to 512 tokens",
-                       (profile.tokens > 128) & (profile.tokens <= 512))):  # fmt: skip
+    for name, rows in (
+        ("decodes alone", ~profile.mixed),
+        ("129 to 512 tokens", (profile.tokens > 128) & (profile.tokens <= 512)),
+    ):
         cells = re.search(rf'<th scope="row"[^>]*>{name}</th>(.*?)</tr>', html)[1]  # type: ignore[index]
         numbers = re.findall(r">([-\d.,]+)(?: %)?</td>", cells)
         assert numbers[0] == str(rows.sum())

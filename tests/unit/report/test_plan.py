@@ -240,9 +240,7 @@ def test_numbers_that_do_not_exist_are_said_in_words(plan: Plan) -> None:
     best = plan.candidates[0]
     at = dataclasses.replace(best.ttft["p50"], half_width=math.inf)
     none = dataclasses.replace(best.ttft["p90"], mean=math.nan)
-    odd = dataclasses.replace(
-        best, headroom=math.inf, ttft={"p50": at, "p90": none}, curves={}
-    )  # fmt: skip
+    odd = dataclasses.replace(best, headroom=math.inf, ttft={"p50": at, "p90": none}, curves={})
     changed = dataclasses.replace(plan, candidates=(odd, *plan.candidates[1:]), chosen=odd)
     words = Page(plan_report(changed)).words
     assert f"no interval (n = {at.n})none" in words

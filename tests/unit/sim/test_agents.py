@@ -40,12 +40,14 @@ TILED = llmq.BatchTime.tiled(base=1, per_tile=9, tile=4)
 
 def tree(pause=0.0):
     """One call, two at the same time, and one that needs both."""
-    return Agent({
-        "plan": Call("a", HOP),
-        "left": Call("b", HOP, after=("plan",)),
-        "right": Call("b", HOP, after=("plan",)),
-        "write": Call("a", HOP, after=("left", "right"), pause=pause),
-    })  # fmt: skip
+    return Agent(
+        {
+            "plan": Call("a", HOP),
+            "left": Call("b", HOP, after=("plan",)),
+            "right": Call("b", HOP, after=("plan",)),
+            "write": Call("a", HOP, after=("left", "right"), pause=pause),
+        }
+    )
 
 
 # ---------------------------------------------------------------------------------- the model
@@ -63,16 +65,23 @@ def tree(pause=0.0):
         (lambda: Agent({"x": Call("a", HOP, ("plam",)), "plan": Call("a", HOP)}), "mean 'plan'"),
         (lambda: Agent({"x": Call("a", HOP, ("x",))}), "none can start: x -> x"),
         (
-            lambda: Agent({
-                "x": Call("a", HOP, ("z",)), "y": Call("a", HOP, ("x",)),
-                "z": Call("a", HOP, ("y",)),
-            }),
+            lambda: Agent(
+                {
+                    "x": Call("a", HOP, ("z",)),
+                    "y": Call("a", HOP, ("x",)),
+                    "z": Call("a", HOP, ("y",)),
+                }
+            ),
             "wait for each other and none can start: x -> y -> z -> x",
         ),
         (
-            lambda: Agent({
-                "s": Call("a", HOP), "x": Call("a", HOP, ("s", "y")), "y": Call("a", HOP, ("x",)),
-            }),
+            lambda: Agent(
+                {
+                    "s": Call("a", HOP),
+                    "x": Call("a", HOP, ("s", "y")),
+                    "y": Call("a", HOP, ("x",)),
+                }
+            ),
             "wait for each other: x -> y -> x",
         ),
         (lambda: AgentWorkload.poisson(1.0, {}), "at least one kind of agent"),
@@ -90,7 +99,7 @@ def tree(pause=0.0):
         (lambda: Priority("ab"), "classes must be a tuple"),
         (lambda: Priority(("a", "a")), "each once"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_refused(make, words):
     with pytest.raises(InputError, match=words):
         make()
@@ -105,8 +114,11 @@ def test_shapes_of_agents():
     assert not tree().is_chain
     assert tree().successors["plan"] == ("left", "right")
     # plan, then write at once or after a look: the longest way counts.
-    look = {"plan": Call("a", HOP), "look": Call("b", HOP, ("plan",)),
-            "write": Call("a", HOP, ("plan", "look"))}  # fmt: skip
+    look = {
+        "plan": Call("a", HOP),
+        "look": Call("b", HOP, ("plan",)),
+        "write": Call("a", HOP, ("plan", "look")),
+    }
     assert Agent(look).remaining == {"plan": 3, "look": 2, "write": 1}
     two_roots = Agent({"x": Call("a", HOP), "y": Call("a", HOP)})
     assert not two_roots.is_chain
@@ -190,8 +202,14 @@ def test_a_bracket_stays_a_bracket():
     assert found.load < found.load_inner
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 9), st.integers(1, 9)),
-                min_size=1, max_size=6), st.floats(0.01, 2))  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.integers(1, 9), st.integers(1, 9)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.floats(0.01, 2),
+)
 def test_the_load_is_the_work_of_every_call_once(hops, rate):
     agent = Agent.chain(*((s, llmq.RequestClass(p, o)) for s, p, o in hops))
     found = agent_load({"x": agent}, {"a": unit(8), "b": unit(5)}, {"x": rate})
@@ -220,7 +238,7 @@ def test_the_load_is_the_work_of_every_call_once(hops, rate):
             "a batch of 4 tokens serves more per second than a full one of 5",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_the_theory_does_not_cover_is_refused(call, words):
     with pytest.raises(InputError, match=words):
         call()
@@ -302,8 +320,12 @@ def test_a_chain_by_hand(engine):
     assert tokens.tolist() == [10.0, 6.0, 2.0, 7.0, 6.0, 2.0, 1.0, 0.0]
     time, tokens = run.backlog("b", future=True)
     assert dict(zip(time, tokens, strict=True)) == {
-        0.0: 4.0, 2.5: 6.0, 3.0: 4.0, 5.0: 2.0, 7.0: 0.0,
-    }  # fmt: skip
+        0.0: 4.0,
+        2.5: 6.0,
+        3.0: 4.0,
+        5.0: 2.0,
+        7.0: 0.0,
+    }
     time, count = run.queue("x", "2")
     assert time.tolist() == [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
     assert count.tolist() == [1.0, 0.0] * 3
@@ -326,8 +348,11 @@ def test_a_fork_and_a_join_by_hand(engine):
 def test_a_join_waits_for_the_slowest_by_hand(engine):
     # plan [0,1] at a; left [1,4] at b, whose iterations take 3 s; right [2,3] at c after a second's
     # pause, so it starts later and ends earlier; write at 4.
-    chips = {"a": unit(2), "b": llmq.Engine(llmq.BatchTime.affine(base=3.0, per_token=0.0), 2),
-             "c": unit(2)}  # fmt: skip
+    chips = {
+        "a": unit(2),
+        "b": llmq.Engine(llmq.BatchTime.affine(base=3.0, per_token=0.0), 2),
+        "c": unit(2),
+    }
     calls = {**tree().calls, "right": Call("c", HOP, after=("plan",), pause=1.0)}
     run = ends(chips, {"t": Agent(calls)}, [0.0], [0], engine=engine)
     assert run.finish[0].tolist() == [[1.0, 4.0, 3.0, 5.0]]
@@ -353,8 +378,10 @@ def test_orders_by_hand(policy, expected):
 
 def test_the_lower_class_fills_what_the_higher_leaves():
     # Budget 4. high decodes (1 token), so low takes 3 of its 6 prompt tokens beside it.
-    agents = {"high": Agent.chain(("a", llmq.RequestClass(4, 3))),
-              "low": Agent.chain(("a", llmq.RequestClass(6, 1)))}  # fmt: skip
+    agents = {
+        "high": Agent.chain(("a", llmq.RequestClass(4, 3))),
+        "low": Agent.chain(("a", llmq.RequestClass(6, 1))),
+    }
     run = ends({"a": unit(4)}, agents, [0.0, 0.0], ["low", "high"], Priority(("high.1",)))
     # [0,1] high's prompt, [1,2] and [2,3] its decodes with 3 + 3 tokens of low.
     assert run.end[0].tolist() == [3.0, 3.0]
@@ -372,8 +399,10 @@ def test_a_policy_for_each_station():
 
 def test_a_call_sent_at_a_boundary_takes_part():
     # b is busy [0,1], [1,2] with its own agent; the call sent to it at 1 starts at 1, beside it.
-    agents = {"x": Agent.chain(("a", HOP), ("b", HOP)),
-              "y": Agent.chain(("b", llmq.RequestClass(2, 3)))}  # fmt: skip
+    agents = {
+        "x": Agent.chain(("a", HOP), ("b", HOP)),
+        "y": Agent.chain(("b", llmq.RequestClass(2, 3))),
+    }
     for engine in ("calendar", "reference"):
         run = ends({"a": unit(4), "b": unit(4)}, agents, [0.0, 0.0], ["x", "y"], engine=engine)
         assert run.end[0].tolist() == [2.0, 3.0]
@@ -407,11 +436,17 @@ def test_work_conserving_policies_carry_what_the_loads_allow(shape):
     long = llmq.RequestClass(24, 8)
     agents = {
         "chain": {"x": Agent.chain(("a", long), ("b", long))},
-        "tree": {"x": Agent({"plan": Call("a", long),
-                             "left": Call("b", llmq.RequestClass(10, 6), ("plan",)),
-                             "right": Call("b", llmq.RequestClass(12, 5), ("plan",)),
-                             "more": Call("b", llmq.RequestClass(1, 1), ("left", "right"))})},
-    }[shape]  # fmt: skip
+        "tree": {
+            "x": Agent(
+                {
+                    "plan": Call("a", long),
+                    "left": Call("b", llmq.RequestClass(10, 6), ("plan",)),
+                    "right": Call("b", llmq.RequestClass(12, 5), ("plan",)),
+                    "more": Call("b", llmq.RequestClass(1, 1), ("left", "right")),
+                }
+            )
+        },
+    }[shape]
     assert is_feed_forward(agents)
     full = 1 / agent_load(agents, {"a": unit(16), "b": unit(16)}, {"x": 1.0}).load
     calm = stream(0.9 * full, agents, replications=6, agents=3000)
@@ -433,8 +468,14 @@ def test_workers_do_not_change_the_result():
     agents = {"x": Agent.chain(("a", HOP), ("b", HOP))}
     seen = []
     one = stream(2.0, agents, replications=3, agents=50)
-    two = stream(2.0, agents, replications=3, agents=50, workers=map,
-                 progress=lambda *done: seen.append(done))  # fmt: skip
+    two = stream(
+        2.0,
+        agents,
+        replications=3,
+        agents=50,
+        workers=map,
+        progress=lambda *done: seen.append(done),
+    )
     assert np.array_equal(one.finish, two.finish)
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert not np.array_equal(one.finish[0], one.finish[1])
@@ -631,8 +672,13 @@ def test_b13_agents_obey_the_relaxation_time_as_requests_do():
     pair = {"a": Agent.chain(("x", hop), ("y", hop))}
 
     def run(load: float, agents: int):
-        return simulate_agents({"x": one, "y": one}, AgentWorkload.poisson(load, pair),
-                               replications=8, agents=agents, rng=1)  # fmt: skip
+        return simulate_agents(
+            {"x": one, "y": one},
+            AgentWorkload.poisson(load, pair),
+            replications=8,
+            agents=agents,
+            rng=1,
+        )
 
     short = run(0.95, 500)
     assert short.verdict.status == "undecided"

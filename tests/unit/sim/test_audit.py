@@ -137,9 +137,10 @@ def test_a_finished_row_is_none_of_those_present(monkeypatch) -> None:
 
     monkeypatch.setattr(reference, "plan", stale)
     refused(
-        Rigged(lambda _: Blocks()), "row 1 is none of the 1 present: it has finished",
+        Rigged(lambda _: Blocks()),
+        "row 1 is none of the 1 present: it has finished",
         work=llmq.Trace([0.0, 0.0], [8, 8], [9, 1]),
-    )  # fmt: skip
+    )
 
 
 # ------------------------------------------------------------------------------- hidden lengths
@@ -191,9 +192,11 @@ def test_evicting_for_ever_is_ended() -> None:
 
     chip = CHIP.with_(kv_tokens=160, token_budget=32)
     refused(
-        Rigged(turns), r"no request got a token in \d+ iterations: evicted again before",
-        chip=chip, work=llmq.Trace([0.0, 0.0], [100, 100], [5, 5]),
-    )  # fmt: skip
+        Rigged(turns),
+        r"no request got a token in \d+ iterations: evicted again before",
+        chip=chip,
+        work=llmq.Trace([0.0, 0.0], [100, 100], [5, 5]),
+    )
 
 
 def test_evicting_nothing_is_waiting(monkeypatch) -> None:

@@ -95,8 +95,11 @@ def test_b24_the_error_of_a_quantile_is_that_of_theory() -> None:
 
 def together(rng: np.random.Generator, rows: int, n: int, m: int) -> list[np.ndarray]:
     """Numbers at work of a server for everybody, services of ``m``: moving sums of ``m``."""
-    return list(np.lib.stride_tricks.sliding_window_view(
-        rng.normal(size=(rows, n + m - 1)), m, axis=1).sum(axis=2))  # fmt: skip
+    return list(
+        np.lib.stride_tricks.sliding_window_view(rng.normal(size=(rows, n + m - 1)), m, axis=1).sum(
+            axis=2
+        )
+    )
 
 
 @pytest.mark.parametrize("m", [6, 20])
@@ -105,8 +108,10 @@ def test_b24_what_neighbours_share_shows_in_their_ranks(m: int) -> None:
     rows = together(np.random.default_rng(5), 4, 60_000, m)
     exact = sum((1 - abs(k) / (2 * m)) * max(0, 1 - abs(k) / m) for k in range(-2 * m, 2 * m))
     # Ranks of normal values have the correlation 6 / pi asin(r / 2), a little less than r.
-    ranked = sum((1 - abs(k) / (2 * m)) * 6 / math.pi * math.asin(max(0, 1 - abs(k) / m) / 2)
-                 for k in range(-2 * m, 2 * m))  # fmt: skip
+    ranked = sum(
+        (1 - abs(k) / (2 * m)) * 6 / math.pi * math.asin(max(0, 1 - abs(k) / m) / 2)
+        for k in range(-2 * m, 2 * m)
+    )
     assert exact == pytest.approx(5 * m / 6, rel=0.02)
     assert company(rows, m / 2) == pytest.approx(ranked, rel=0.04)
     # Any growing function of the values has the same ranks; independent values share nothing.
@@ -151,8 +156,9 @@ def test_b24_a_run_knows_its_crowd() -> None:
     for row in range(2):
         times = run.requests
         spans += float(times.arrival[row, last - 1] - times.arrival[row, first])
-        stays += [float(times.finish[row, i] - times.prefill_end[row, i])
-                  for i in range(first, last)]  # fmt: skip
+        stays += [
+            float(times.finish[row, i] - times.prefill_end[row, i]) for i in range(first, last)
+        ]
     rate = len(stays) / spans
     residual = sum(s * s for s in stays) / (2 * sum(stays))
     assert run.metric("ttft").crowd == pytest.approx(rate * residual)

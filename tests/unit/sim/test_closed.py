@@ -155,9 +155,12 @@ def naive(prompt, output, users, budget, slots, law, pause):
 @settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.integers(1, 12)), min_size=1, max_size=14),
-    st.integers(1, 6), st.integers(4, 24), st.integers(1, 4), st.sampled_from([0.0, 0.5, 7.25]),
+    st.integers(1, 6),
+    st.integers(4, 24),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.5, 7.25]),
     st.sampled_from(["calendar", "reference"]),
-)  # fmt: skip
+)
 def test_against_another_loop(sizes, users, budget, slots, pause, simulator):
     slots = min(slots, budget)
     prompt, output = (list(x) for x in zip(*sizes, strict=True))
@@ -206,8 +209,10 @@ def test_policies_meet_the_same_requests():
     work = llmq.Workload.closed(6, mix, think=1.0, think_cv=1.0)
     chip = llmq.Engine(SLOPED, token_budget=4096, max_seqs=4)
     v0 = policies.VLLM(version="v0", token_budget=8192)
-    some = [llmq.simulate(chip, work, p, requests=80, replications=3, rng=4)
-            for p in (policies.Sarathi(), v0, policies.Sarathi())]  # fmt: skip
+    some = [
+        llmq.simulate(chip, work, p, requests=80, replications=3, rng=4)
+        for p in (policies.Sarathi(), v0, policies.Sarathi())
+    ]
     assert np.array_equal(some[0].prompt, some[1].prompt)
     assert np.array_equal(some[0].requests.output, some[1].requests.output)
     assert not np.array_equal(some[0].requests.finish, some[1].requests.finish)
@@ -264,9 +269,15 @@ def test_it_has_no_rate():
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [((0,), "users"), ((1.5,), "users"), ((True,), "users"), ((2, -1.0), "think"),
-     ((2, float("inf")), "think"), ((2, 1.0, -0.5), "cv")],
-)  # fmt: skip
+    [
+        ((0,), "users"),
+        ((1.5,), "users"),
+        ((True,), "users"),
+        ((2, -1.0), "think"),
+        ((2, float("inf")), "think"),
+        ((2, 1.0, -0.5), "cv"),
+    ],
+)
 def test_bad_clients(arguments, words):
     with pytest.raises(InputError, match=words):
         Closed(*arguments)

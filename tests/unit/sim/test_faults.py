@@ -39,9 +39,12 @@ def test_b25_a_decode_that_gets_nothing_does_not_shut_new_requests_out() -> None
 @pytest.mark.parametrize(
     "policy",
     [
-        policies.VLLM(route=policies.LeastKV()), policies.FCFS(), policies.RR(), policies.PASCAL(),
+        policies.VLLM(route=policies.LeastKV()),
+        policies.FCFS(),
+        policies.RR(),
+        policies.PASCAL(),
     ],
-)  # fmt: skip
+)
 def test_b26_a_request_counts_from_the_start_of_its_first_iteration(policy, how) -> None:
     # The prompt of 900 is being computed when the second request comes.
     chip = llmq.Engine(SECOND, 4096, kv_tokens=1000, kv_block=1)
@@ -65,9 +68,13 @@ def test_b26_every_router_counts_prompt_and_output_so_far() -> None:
 def test_b11_the_clock_has_coarse_steps_where_iterations_are_tiny() -> None:
     # A request every 5e8 s, iterations of a millisecond: the clock moves in steps of 6e-8 s.
     law = llmq.BatchTime.roofline(floor=0.001, base=0.0005, per_token=1.1e-5)
-    work = llmq.Workload.poisson({"x": 1e-9, "y": 1e-9}, {
-        "x": llmq.RequestClass(1, llmq.Lengths.uniform(6, 21)), "y": llmq.RequestClass(1, 1),
-    })  # fmt: skip
+    work = llmq.Workload.poisson(
+        {"x": 1e-9, "y": 1e-9},
+        {
+            "x": llmq.RequestClass(1, llmq.Lengths.uniform(6, 21)),
+            "y": llmq.RequestClass(1, 1),
+        },
+    )
     for policy in (policies.RR(quantum=2, token_budget=1), policies.VLLM(), policies.Sarathi()):
         for seed in range(4):
             run = llmq.simulate(
@@ -107,9 +114,11 @@ def test_f_theta_changes_at_96_percent_of_the_memory() -> None:
 
 def test_f_trail_protects_from_its_share_on() -> None:
     view = SimpleNamespace(
-        output=np.array([10, 10, 10]), generated=np.array([4, 5, 6]), row=np.arange(3),
+        output=np.array([10, 10, 10]),
+        generated=np.array([4, 5, 6]),
+        row=np.arange(3),
         resident=np.array([True, True, True]),
-    )  # fmt: skip
+    )
     late = policies.TRAIL(protect=0.5).key(view)[0]
     assert late.tolist() == [True, False, False]
 

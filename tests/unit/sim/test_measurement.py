@@ -124,8 +124,14 @@ def test_cycles_of_a_class_and_of_gaps() -> None:
 
 def test_cycles_of_a_fleet() -> None:
     fleet = llmq.Fleet({"a": (ONE, 2)})
-    run = llmq.simulate(fleet, queue(0.8), policies.Sarathi(route=policies.Random()),
-                        replications=64, requests=1500, rng=7)  # fmt: skip
+    run = llmq.simulate(
+        fleet,
+        queue(0.8),
+        policies.Sarathi(route=policies.Random()),
+        replications=64,
+        requests=1500,
+        rng=7,
+    )
     estimate = run.regenerative("ttft")
     exact = latency.md1(0.4, 1.0).sojourn  # a Poisson stream is split at random
     assert abs(estimate.mean - exact) < 2 * estimate.half_width
@@ -145,8 +151,9 @@ def phases() -> llmq.Workload:
             r"only \d+ regenerative cycles in 1 x 50 requests, an interval needs 30",
         ),
         (
-            lambda: llmq.simulate(ONE, queue(0.95), replications=9, requests=300,
-                                  rng=1).regenerative("ttft"),
+            lambda: llmq.simulate(
+                ONE, queue(0.95), replications=9, requests=300, rng=1
+            ).regenerative("ttft"),
             r"in \d of 9 paths the system never empties after request 270 of 300",
         ),
         (
@@ -167,13 +174,15 @@ def phases() -> llmq.Workload:
         ),
         (
             lambda: llmq.simulate(
-                llmq.Fleet({"a": (ONE, 2)}), llmq.Trace(np.arange(9.0), [1] * 9, [1] * 9),
-                policies.Sarathi(route=policies.Random()), replications=2,
+                llmq.Fleet({"a": (ONE, 2)}),
+                llmq.Trace(np.arange(9.0), [1] * 9, [1] * 9),
+                policies.Sarathi(route=policies.Random()),
+                replications=2,
             ).regenerative("ttft"),
             "replications of one trace share its arrivals",
         ),
     ],
-)  # fmt: skip
+)
 def test_no_estimate_from_cycles(make, message: str) -> None:
     with pytest.raises(llmq.InputError, match=message):
         make()

@@ -55,9 +55,12 @@ def test_qoe_needs_tokens_and_a_reader():
     with pytest.raises(llmq.InputError, match="tau must be positive"):
         qoe(times, tau=0)
     bare = RequestTimes(
-        arrival=np.zeros(1), prefill_end=np.ones(1), first_token=np.ones(1), finish=np.ones(1),
+        arrival=np.zeros(1),
+        prefill_end=np.ones(1),
+        first_token=np.ones(1),
+        finish=np.ones(1),
         output=np.ones(1, int),
-    )  # fmt: skip
+    )
     with pytest.raises(llmq.InputError, match="record='tokens'"):
         qoe(bare)
 

@@ -105,8 +105,9 @@ def test_decode_occupancy_is_negative_binomial() -> None:
     # iteration-level system was measured within 2 % of E[T] = 3.125 s.
     chip = llmq.Engine(
         llmq.BatchTime.affine(base=0.012, per_token=0.0005),
-        token_budget=4096, conventions=llmq.THEORY,
-    )  # fmt: skip
+        token_budget=4096,
+        conventions=llmq.THEORY,
+    )
     traffic = llmq.Workload.poisson(2.0, {"a": llmq.RequestClass(1, 199)})
     run = llmq.simulate(chip, traffic, replications=8, requests=3000, rng=1)
     assert run.e2e.mean == pytest.approx(3.125, rel=0.02)

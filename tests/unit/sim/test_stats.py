@@ -91,7 +91,8 @@ def test_f_correlation_is_taken_up_to_nine_tenths() -> None:
     """A path that only climbs: the correlation of its batches is near 1, the factor 19."""
     off = np.array([-1.0] * 40 + [1.0] * 40)
     one = ratio_error(off + 5, np.ones(80), path=True) / ratio_error(
-        off + 5, np.ones(80), path=False)  # fmt: skip
+        off + 5, np.ones(80), path=False
+    )
     assert one == pytest.approx(math.sqrt(1.9 / 0.1))
     # Four batches that rise and fall: r = (1 - 1 + 1) / 4 + 1 / 4.
     back = np.array([1.0, 1.0, -1.0, -1.0])
@@ -177,9 +178,10 @@ def test_f_student_and_batches() -> None:
     assert math.isfinite(student(np.array(values[:2])))
     for path in (False, True):
         assert half_width(np.array(values), path=path) == pytest.approx(
-            error_of(values, [1.0] * 47, path) * float(student_t.ppf(0.975, 46))
+            error_of(values, [1.0] * 47, path)
+            * float(student_t.ppf(0.975, 46))
             * wider_of([v - mean for v in values])
-        )  # fmt: skip
+        )
 
 
 def test_f_mser5_against_its_definition() -> None:
@@ -209,8 +211,9 @@ def test_f_a_start_is_dropped_where_it_is_surely_different() -> None:
         if found > least:
             window = max(5, found // 4)
             k = (len(path) - found) // window
-            later = [path[len(path) - (i + 1) * window : len(path) - i * window].mean()
-                     for i in range(k)]  # fmt: skip
+            later = [
+                path[len(path) - (i + 1) * window : len(path) - i * window].mean() for i in range(k)
+            ]
             mean = sum(later) / k
             spread = math.sqrt(sum((v - mean) ** 2 for v in later) / (k - 1) * (1 + 1 / k))
             off = abs(path[:window].mean() - mean)
@@ -253,11 +256,15 @@ def test_f_a_metric_is_pooled(rows: int) -> None:
             groups, part = parts(20), len(every) / (240 * rows)
             point = float(np.quantile(every, q))
             ends = tails(
-                1 - q, np.array([float(sum(v > point for v in g)) for g in groups]),
-                np.array([float(len(g)) for g in groups]), path=rows == 1,
-                look=max(found.look * part,
-                         company([np.array(g) for g in groups], found.crowd * part) / 2),
-            )  # fmt: skip
+                1 - q,
+                np.array([float(sum(v > point for v in g)) for g in groups]),
+                np.array([float(len(g)) for g in groups]),
+                path=rows == 1,
+                look=max(
+                    found.look * part,
+                    company([np.array(g) for g in groups], found.crowd * part) / 2,
+                ),
+            )
             low, high = (float(np.quantile(every, 1 - e)) for e in ends)
             one = found.quantile(q)
             assert one.mean == pytest.approx(point)
@@ -309,8 +316,9 @@ def test_f_shares_are_the_wider_of_two_intervals() -> None:
     draw, seen = random.Random(7), [0, 0]
     for _ in range(60):
         rows, n = draw.choice([1, 5]), 100
-        good = np.array([[draw.random() < draw.choice([0.5, 0.97]) for _ in range(n)]
-                         for _ in range(rows)])  # fmt: skip
+        good = np.array(
+            [[draw.random() < draw.choice([0.5, 0.97]) for _ in range(n)] for _ in range(rows)]
+        )
         if draw.random() < 0.5:
             good[-1, 60:] = False
         look = draw.choice([0.0, 1.0, 30.0])
@@ -320,8 +328,11 @@ def test_f_shares_are_the_wider_of_two_intervals() -> None:
         groups = kept if rows > 1 else np.array_split(kept[0], 10)
         m = sum(len(g) for g in groups)
         p = sum(float(g.sum()) for g in groups) / m
-        half = ratio_half(np.array([g.sum() for g in groups]),
-                          np.array([float(len(g)) for g in groups]), path=rows == 1)  # fmt: skip
+        half = ratio_half(
+            np.array([g.sum() for g in groups]),
+            np.array([float(len(g)) for g in groups]),
+            path=rows == 1,
+        )
         least, most = bursts_of(round(m * (1 - p)), m, look * m / (rows * n))
         low, high = min(p - half, 1 - most), max(p + half, 1 - least)
         seen[p - half < 1 - most] += 1

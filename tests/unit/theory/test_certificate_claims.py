@@ -39,8 +39,14 @@ from llmq.theory.stability.drift import constants, maxweight
 from llmq.theory.stability.finite import certify_chain, certify_network, certify_tiles
 
 PROOFS = Path(llmq.__file__).parent.parent / "proofs"
-NEW = ("linear_foster", "pl_lyapunov", "quadratic_maxweight", "finite_chain", "tile_inequality",
-       "tile_counterexample")  # fmt: skip
+NEW = (
+    "linear_foster",
+    "pl_lyapunov",
+    "quadratic_maxweight",
+    "finite_chain",
+    "tile_inequality",
+    "tile_counterexample",
+)
 SHIPPED = {
     path.stem: body
     for path in sorted((PROOFS / "certificates").glob("*.json"))
@@ -116,9 +122,11 @@ def time_of(raw: dict[str, Any], n: int) -> F:
         (x, y), (u, v) = points[i : i + 2]
         return y + (v - y) * F(n - x, u - x)
     compute = c["base"] + c["per_token"] * tiles * raw["tile"]
-    return max(compute, c["floor"] + c["floor_per_token"] * n) if raw["form"] == "roofline" else (
-        compute
-    )  # fmt: skip
+    return (
+        max(compute, c["floor"] + c["floor_per_token"] * n)
+        if raw["form"] == "roofline"
+        else (compute)
+    )
 
 
 def foster_is_true(body: dict[str, Any]) -> bool:
@@ -132,8 +140,9 @@ def foster_is_true(body: dict[str, Any]) -> bool:
         moments = F(one["tokens"]), F(one["tokens_squared"])
         if "lengths" in one:
             s, o = one["lengths"]["prompt"], one["lengths"]["output"]
-            pairs = list(zip(s, o, strict=True) if one["lengths"]["paired"] else
-                         itertools.product(s, o))  # fmt: skip
+            pairs = list(
+                zip(s, o, strict=True) if one["lengths"]["paired"] else itertools.product(s, o)
+            )
             total = [x + y - 1 + p["lag"] for x, y in pairs]
             moments = F(sum(total), len(total)), F(sum(v * v for v in total), len(total))
             sizes = max(s), max(o) - 1 + p["lag"]
@@ -160,14 +169,19 @@ def foster_is_true(body: dict[str, Any]) -> bool:
         b * math.ceil(F(peak + 1, p["memory"]["block"]))
     )
     return (
-        drift > 0 and room and (p["slots"] is None or p["slots"] >= b)
-        and F(body["load"]) == t * mean / b and F(said["drift"]) == drift
-        and F(said["batch_time"]) == t and said["level"] == level
-        and F(said["arrivals"]) == t * mean and F(said["variance"]) == t * square
+        drift > 0
+        and room
+        and (p["slots"] is None or p["slots"] >= b)
+        and F(body["load"]) == t * mean / b
+        and F(said["drift"]) == drift
+        and F(said["batch_time"]) == t
+        and said["level"] == level
+        and F(said["arrivals"]) == t * mean
+        and F(said["variance"]) == t * square
         and F(said["mean_backlog"]) == level + 2 * t * mean + t * square / (2 * drift)
         and said["return"]["above"] == max(0, level + 1 - b)
         and F(said["return"]["seconds_per_token"]) == t / drift
-    )  # fmt: skip
+    )
 
 
 def network_is_true(body: dict[str, Any]) -> bool:
@@ -212,10 +226,12 @@ def maxweight_is_true(body: dict[str, Any]) -> bool:
     b += sum(F(one["rate"]) * F(one["tokens_squared"]) for one in streams)
     more = max(batches.values()) * sum(rates) / 2
     return (
-        slack > 0 and F(said["slack"]) == slack and F(said["second_moment"]) == b
+        slack > 0
+        and F(said["slack"]) == slack
+        and F(said["second_moment"]) == b
         and F(said["at_decisions"]) == b / slack / 2
         and F(said["backlog"]) == b / slack / 2 + more
-    )  # fmt: skip
+    )
 
 
 def chain_is_true(body: dict[str, Any]) -> bool:
@@ -244,10 +260,13 @@ def tiles_are_true(body: dict[str, Any]) -> bool:
 
 
 TRUTH = {
-    "linear_foster": foster_is_true, "pl_lyapunov": network_is_true,
-    "quadratic_maxweight": maxweight_is_true, "finite_chain": chain_is_true,
-    "tile_inequality": tiles_are_true, "tile_counterexample": tiles_are_true,
-}  # fmt: skip
+    "linear_foster": foster_is_true,
+    "pl_lyapunov": network_is_true,
+    "quadratic_maxweight": maxweight_is_true,
+    "finite_chain": chain_is_true,
+    "tile_inequality": tiles_are_true,
+    "tile_counterexample": tiles_are_true,
+}
 
 
 def is_true(body: dict[str, Any]) -> bool:
@@ -267,14 +286,18 @@ def laws(draw: st.DrawFn) -> BatchTime:
         return BatchTime.affine(base=draw(sixteenths), per_token=draw(positive))
     if form == "tiled":
         return BatchTime.tiled(
-            base=draw(sixteenths), per_tile=draw(positive), tile=draw(st.integers(1, 9)),
+            base=draw(sixteenths),
+            per_tile=draw(positive),
+            tile=draw(st.integers(1, 9)),
             per_token=draw(sixteenths),
-        )  # fmt: skip
+        )
     if form == "roofline":
         return BatchTime.roofline(
-            floor=draw(positive), base=draw(sixteenths), per_token=draw(sixteenths),
+            floor=draw(positive),
+            base=draw(sixteenths),
+            per_token=draw(sixteenths),
             tile=draw(st.sampled_from([1, 4])),
-        )  # fmt: skip
+        )
     tokens = sorted(draw(st.sets(st.integers(1, 40), min_size=2, max_size=6)))
     seconds = sorted(draw(st.lists(positive, min_size=len(tokens), max_size=len(tokens))))
     return BatchTime.table(tokens=tokens, seconds=seconds)
@@ -293,11 +316,14 @@ def drifts(draw: st.DrawFn) -> Certificate:
     batch = tile or budget
     peak = 30 + 12 * batch
     engine = Engine(
-        draw(laws()), token_budget=budget, conventions=draw(st.sampled_from([ENGINE, THEORY])),
-        max_seqs=draw(st.sampled_from([None, batch, batch + 3])), kv_block=16,
+        draw(laws()),
+        token_budget=budget,
+        conventions=draw(st.sampled_from([ENGINE, THEORY])),
+        max_seqs=draw(st.sampled_from([None, batch, batch + 3])),
+        kv_block=16,
         kv_tokens=draw(st.sampled_from([None, 2 * batch * (peak + 16)])),
         prefill_chunk=draw(st.sampled_from([None, 1, max(1, budget // 2)])),
-    )  # fmt: skip
+    )
     if draw(st.booleans()):
         per_kv, per_work = draw(sixteenths) / 512, draw(sixteenths) / 512
         law = replace(
@@ -323,8 +349,10 @@ def drifts(draw: st.DrawFn) -> Certificate:
 @st.composite
 def networks(draw: st.DrawFn) -> Certificate:
     n = draw(st.integers(2, 4))
-    station = [*draw(st.permutations([1, 2])), *draw(st.lists(st.sampled_from([1, 2]),
-               min_size=n - 2, max_size=n - 2))]  # fmt: skip
+    station = [
+        *draw(st.permutations([1, 2])),
+        *draw(st.lists(st.sampled_from([1, 2]), min_size=n - 2, max_size=n - 2)),
+    ]
     service = draw(st.lists(st.integers(1, 9), min_size=n, max_size=n))
     follow = [draw(st.none() | st.integers(k + 1, n - 1)) if k < n - 1 else None for k in range(n)]
     rates = draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))
@@ -376,8 +404,13 @@ certificates = st.one_of(drifts(), networks(), weights(), chains(), tiles)
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(
-        value, list) else None  # fmt: skip
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else None
+    )
     if inner is None:
         yield path
     else:
@@ -535,10 +568,18 @@ def test_bad_values_anywhere_are_rejected(name: str, bad: Any) -> None:
         ("drift-sarathi", ("problem", "classes", "chat", "rate"), "17/1", "arrive"),
         ("drift-sarathi", ("problem", "classes", "chat", "rate"), "16/1", "arrivals is"),
         ("drift-sarathi", ("problem", "classes", "chat", "tokens"), "1000/1", "two moments"),
-        ("drift-sarathi-weighted", ("problem", "classes", "x", "tokens_squared"), "999999999/1",
-         "out of range"),
-        ("drift-sarathi-weighted", ("problem", "classes", "x", "prompt_unit"), 3,
-         "does not divide"),
+        (
+            "drift-sarathi-weighted",
+            ("problem", "classes", "x", "tokens_squared"),
+            "999999999/1",
+            "out of range",
+        ),
+        (
+            "drift-sarathi-weighted",
+            ("problem", "classes", "x", "prompt_unit"),
+            3,
+            "does not divide",
+        ),
         ("drift-sarathi", ("foster", "drift"), "1/1", "drift is"),
         ("drift-sarathi", ("foster", "level"), 9, "the level is 61320"),
         ("o3-drift-rad", ("problem", "chunk"), 64, "one full batch"),
@@ -571,7 +612,7 @@ def test_bad_values_anywhere_are_rejected(name: str, bad: Any) -> None:
         ("o4-tiles", ("problem", "token_budget"), 10**9, "a full batch has"),
         ("o1-tiles", ("problem", "token_budget"), 500, "a full batch has"),
     ],
-)  # fmt: skip
+)
 def test_false_claims_name_the_reason(
     name: str, path: tuple[Any, ...], value: Any, reason: str
 ) -> None:

@@ -158,9 +158,7 @@ def test_rad_by_hand() -> None:
 
 def test_the_convention_decides_the_decodes() -> None:
     mix, rates = {"x": RequestClass(100, 100)}, {"x": 10}
-    one, two = (
-        constants(Engine(DAI, 512, conventions=c), mix, rates) for c in (ENGINE, THEORY)
-    )  # fmt: skip
+    one, two = (constants(Engine(DAI, 512, conventions=c), mix, rates) for c in (ENGINE, THEORY))
     assert (one.level, two.level) == (511 * 100, 511 * 101)
     assert two.arrivals - one.arrivals == 10 * two.batch_time
 
@@ -312,8 +310,9 @@ def test_batches_that_are_not_full_have_no_drift() -> None:
 
 def test_maxweight_by_hand() -> None:
     """One buffer, batches of exactly one token in 1 s: a discrete queue."""
-    found = maxweight(BatchTime.affine(base=1, per_token=0), Knapsack(1, ("q",), (1,)),
-                      {"q": (F(1, 2), 1)})  # type: ignore[dict-item]  # fmt: skip
+    found = maxweight(
+        BatchTime.affine(base=1, per_token=0), Knapsack(1, ("q",), (1,)), {"q": (F(1, 2), 1)}
+    )  # type: ignore[dict-item]
     assert found.slack == F(1, 2)
     assert found.second_moment == 1 + F(1, 4) + F(1, 2)
     assert found.at_decisions == F(7, 4)
@@ -357,7 +356,7 @@ def test_the_maxweight_bound_holds(scale: float) -> None:
         ({"a": (9000, 1), "b": (1, 1)}, UnstableError, "no batches serve these rates"),
         ({"a": (500, 1), "b": (0, 1)}, UnstableError, "leave no slack"),
     ],
-)  # fmt: skip
+)
 def test_maxweight_refuses(arrivals, error, reason):  # type: ignore[no-untyped-def]
     law = BatchTime.affine(base=0, per_token=0.002)
     with pytest.raises(error, match=reason):
@@ -382,7 +381,7 @@ PLAIN = Engine(DAI, 512)
         ({"max_seqs": 511}, r"max_seqs=511 may bind.*max_seqs >= 512"),
         ({"kv_tokens": 100_000}, r"kv_tokens=100000 may bind.*107584 tokens"),
     ],
-)  # fmt: skip
+)
 def test_hypotheses_that_fail(change: dict[str, object], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         constants(PLAIN.with_(**change), X, {"x": 1})
@@ -422,7 +421,7 @@ def test_a_budget_that_cuts_a_tile() -> None:
         ((PLAIN, X, {"x": 0}), "all rates are 0"),
         ((PLAIN, X, {"x": 1}, "rad"), r"multiples of 128 tokens.*divides 100"),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments(arguments, reason):  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match=reason):
         constants(*arguments)

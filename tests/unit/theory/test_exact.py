@@ -94,9 +94,11 @@ def test_degenerate_duals() -> None:
 def test_bland_does_not_cycle() -> None:
     """Beale's example, on which the textbook rule of the largest gain cycles."""
     columns = (
-        {0: F(-1, 4), 1: F(-1, 2)}, {0: F(8), 1: F(12)}, {0: F(1), 1: F(1, 2), 2: F(-1)},
+        {0: F(-1, 4), 1: F(-1, 2)},
+        {0: F(8), 1: F(12)},
+        {0: F(1), 1: F(1, 2), 2: F(-1)},
         {0: F(-9), 1: F(-3)},
-    )  # fmt: skip
+    )
     program = LinearProgram(columns, (F(-3, 4), F(20), F(-1, 2), F(6)), (F(0), F(0), F(-1)))
     found = _Simplex(program).run([4, 5, 6])
     assert found.value == F(-5, 4)

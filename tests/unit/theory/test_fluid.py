@@ -136,8 +136,9 @@ def test_relaxation_of_decodes_alone_by_a_disturbance() -> None:
     """The slowest mode, read off a disturbed trajectory instead of the Jacobian."""
     model = fluid.fluid_model(
         Engine(BatchTime.affine(base=0.012, per_token=1e-4), 1024, conventions=THEORY),
-        {"x": MIX["chat"]}, {"x": 8.0},
-    )  # fmt: skip
+        {"x": MIX["chat"]},
+        {"x": 8.0},
+    )
     rest = model.equilibrium().state
     push = rest.copy()
     push[2:] *= 1.01

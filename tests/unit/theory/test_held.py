@@ -45,8 +45,10 @@ def ceil(x: int, y: int) -> int:
 def by_hand(s: int, d: int, chunk: int, block: int, area: str = "chunked") -> tuple[int, int]:
     """Tokens in whole blocks of each iteration, one after the other."""
     first = {
-        "chunked": [s - i * chunk for i in range(ceil(s, chunk))], "wait": [s], "decode_only": []
-    }[area]  # fmt: skip
+        "chunked": [s - i * chunk for i in range(ceil(s, chunk))],
+        "wait": [s],
+        "decode_only": [],
+    }[area]
     blocks = [sum(ceil(x, block) for x in part) for part in (first, range(s + 1, s + d + 1))]
     return blocks[0] * block, blocks[1] * block
 
@@ -91,9 +93,12 @@ def test_the_budget_of_the_hardware_is_whole_blocks() -> None:
 
 
 @given(
-    s=st.integers(1, 90), d=st.integers(0, 60), chunk=st.integers(1, 40), block=st.integers(1, 40),
+    s=st.integers(1, 90),
+    d=st.integers(0, 60),
+    chunk=st.integers(1, 40),
+    block=st.integers(1, 40),
     area=st.sampled_from(["chunked", "wait", "decode_only"]),
-)  # fmt: skip
+)
 def test_blocks_are_those_of_each_iteration(
     s: int, d: int, chunk: int, block: int, area: str
 ) -> None:
@@ -106,9 +111,13 @@ lists = st.lists(st.integers(1, 50), min_size=1, max_size=5)
 
 
 @given(
-    s=lists, o=lists, paired=st.booleans(), block=st.sampled_from([2, 3, 16, 64, 2**62]),
-    chunk=st.integers(1, 60), rules=st.sampled_from([ENGINE, THEORY]),
-)  # fmt: skip
+    s=lists,
+    o=lists,
+    paired=st.booleans(),
+    block=st.sampled_from([2, 3, 16, 64, 2**62]),
+    chunk=st.integers(1, 60),
+    rules=st.sampled_from([ENGINE, THEORY]),
+)
 @settings(max_examples=60)
 def test_means_are_those_of_all_pairs(
     s: list[int], o: list[int], paired: bool, block: int, chunk: int, rules: Conventions
@@ -154,15 +163,21 @@ reads = st.sampled_from([0.0, 0.0625, 0.125])
 def engines(draw: st.DrawFn, peak: int) -> Engine:
     budget, block = draw(st.integers(1, 40)), draw(st.sampled_from([1, 2, 3, 16]))
     law = BatchTime.affine(
-        base=draw(st.integers(1, 9)) / 4, per_token=draw(st.integers(0, 9)) / 8,
-        per_kv=draw(reads), per_kv_mixed=draw(reads), per_work=draw(reads),
-    )  # fmt: skip
+        base=draw(st.integers(1, 9)) / 4,
+        per_token=draw(st.integers(0, 9)) / 8,
+        per_kv=draw(reads),
+        per_kv_mixed=draw(reads),
+        per_work=draw(reads),
+    )
     return Engine(
-        law, budget, max_seqs=draw(st.none() | st.integers(1, 9)), kv_block=block,
+        law,
+        budget,
+        max_seqs=draw(st.none() | st.integers(1, 9)),
+        kv_block=block,
         kv_tokens=draw(st.none() | st.integers(peak + block, 6 * peak + block)),
         prefill_chunk=draw(st.none() | st.integers(1, 40)),
         conventions=draw(st.sampled_from([ENGINE, THEORY, replace(THEORY, area="wait")])),
-    )  # fmt: skip
+    )
 
 
 def looser(engine: Engine) -> Engine:

@@ -91,18 +91,27 @@ def alone(engine: Engine, s: int, d: int, phases: str = "both") -> float:
 def engines(draw: random.Random) -> Engine:
     attention = {k: draw.choice([0, 0, 1 / 256]) for k in ("per_kv", "per_kv_mixed", "per_work")}
     base, token = draw.randint(1, 8) / 4, draw.randint(0, 8) / 16
-    law = draw.choice([
-        BatchTime.affine(base=base, per_token=token, **attention),
-        BatchTime.tiled(base=base, per_tile=1.0, tile=draw.randint(2, 5), per_token=token,
-                        **attention),
-        BatchTime.roofline(floor=2 * base, base=0.0, per_token=token + 0.25, tile=1, **attention),
-    ])  # fmt: skip
+    law = draw.choice(
+        [
+            BatchTime.affine(base=base, per_token=token, **attention),
+            BatchTime.tiled(
+                base=base, per_tile=1.0, tile=draw.randint(2, 5), per_token=token, **attention
+            ),
+            BatchTime.roofline(
+                floor=2 * base, base=0.0, per_token=token + 0.25, tile=1, **attention
+            ),
+        ]
+    )
     block = draw.choice([1, 4])
     return Engine(
-        law, token_budget=draw.randint(6, 24), max_seqs=draw.choice([None, 2, 5, 12]),
-        kv_tokens=draw.choice([None, 48, 90, 400]), kv_block=block,
-        prefill_chunk=draw.choice([None, 1, 3, 5]), conventions=draw.choice([ENGINE, THEORY]),
-    )  # fmt: skip
+        law,
+        token_budget=draw.randint(6, 24),
+        max_seqs=draw.choice([None, 2, 5, 12]),
+        kv_tokens=draw.choice([None, 48, 90, 400]),
+        kv_block=block,
+        prefill_chunk=draw.choice([None, 1, 3, 5]),
+        conventions=draw.choice([ENGINE, THEORY]),
+    )
 
 
 def close(found: float, best: float, engine: Engine) -> None:
@@ -133,9 +142,10 @@ def test_f_a_paced_mix_of_two_classes() -> None:
     for _ in range(40):
         # One class is bound by tokens, the other by slots or by memory.
         engine = engines(draw).with_(
-            token_budget=draw.randint(50, 80), max_seqs=draw.choice([1, 16, 20, 24]),
+            token_budget=draw.randint(50, 80),
+            max_seqs=draw.choice([1, 16, 20, 24]),
             kv_tokens=draw.choice([None, 600, 2000]),
-        )  # fmt: skip
+        )
         kinds = [
             (draw.randint(1, 4) / 8, draw.randint(20, 40), draw.randint(1, 3)),
             (draw.randint(1, 4) / 8, draw.randint(1, 3), draw.randint(20, 40)),
@@ -153,8 +163,9 @@ def test_f_a_paced_mix_of_two_classes() -> None:
         # A class without requests takes no room.
         close(
             inner_bound(engine, mix).load([rates[0], 0.0]),
-            rates[0] * alone(engine, *steps[0][1:]), engine,
-        )  # fmt: skip
+            rates[0] * alone(engine, *steps[0][1:]),
+            engine,
+        )
     assert mixed > 3
 
 
@@ -231,10 +242,11 @@ def test_f_groups_of_lengths_hold_all_values(monkeypatch: pytest.MonkeyPatch) ->
 def test_f_lines_lie_above_the_law_and_touch_it() -> None:
     draw = random.Random(6)
     laws = [
-        BatchTime.tiled(base=draw.randint(0, 4) / 4, per_tile=1.0, tile=tile,
-                        per_token=draw.randint(0, 4) / 16)
+        BatchTime.tiled(
+            base=draw.randint(0, 4) / 4, per_tile=1.0, tile=tile, per_token=draw.randint(0, 4) / 16
+        )
         for tile in (1, 2, 5, 7)
-    ]  # fmt: skip
+    ]
     laws += [
         BatchTime.roofline(floor=4.0, base=0.5, per_token=0.25, tile=1),
         BatchTime.table(tokens=[2, 5, 9, 20], seconds=[1.0, 1.5, 4.0, 4.5]),

@@ -309,17 +309,22 @@ ENGINES = {
         token_budget=16,
     ),
     "slots": llmq.Engine(
-        llmq.BatchTime.affine(base=0.02, per_token=1e-4, per_kv=1e-6), token_budget=64, max_seqs=2,
-        prefill_chunk=4, conventions=llmq.THEORY,
+        llmq.BatchTime.affine(base=0.02, per_token=1e-4, per_kv=1e-6),
+        token_budget=64,
+        max_seqs=2,
+        prefill_chunk=4,
+        conventions=llmq.THEORY,
     ),
     "memory": llmq.Engine(
         llmq.BatchTime.affine(base=0.02, per_token=1e-4, per_kv=1e-6, per_work=1e-7),
-        token_budget=64, kv_tokens=64, prefill_chunk=4,
+        token_budget=64,
+        kv_tokens=64,
+        prefill_chunk=4,
     ),
     "compute": llmq.Engine(
         llmq.BatchTime.tiled(base=0.001, per_tile=0.01, tile=8, per_kv=1e-6), token_budget=15
     ),
-}  # fmt: skip
+}
 PROMPT = llmq.Lengths(np.array([3, 5, 10]), np.array([0.5, 0.2, 0.3]))
 OUTPUT = llmq.Lengths(np.array([1, 6, 7]), np.array([0.5, 0.2, 0.3]))
 

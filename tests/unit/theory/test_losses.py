@@ -148,17 +148,25 @@ def test_bad_trail(fields: dict, words: str) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(
-    st.integers(1, 5), st.integers(1, 6), st.integers(0, 12), st.integers(2, 30), st.integers(1, 8),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.integers(0, 12),
+    st.integers(2, 30),
+    st.integers(1, 8),
     st.sampled_from([llmq.ENGINE, llmq.THEORY]),
-)  # fmt: skip
+)
 def test_the_cycle_is_that_of_the_simulator(
     prompt: int, output: int, room: int, budget: int, chunk: int, conventions: llmq.Conventions
 ) -> None:
     law = llmq.BatchTime.affine(base=4.0, per_token=1.0, per_kv=0.125)
     engine = llmq.Engine(
-        law, budget, kv_tokens=prompt + output + room, kv_block=1, prefill_chunk=chunk,
+        law,
+        budget,
+        kv_tokens=prompt + output + room,
+        kv_block=1,
+        prefill_chunk=chunk,
         conventions=conventions,
-    )  # fmt: skip
+    )
     n = 100
     trace = llmq.Trace(np.zeros(n), np.full(n, prompt), np.full(n, output))
     for fill, policy in RULES.items():
@@ -369,9 +377,12 @@ def test_bad_holding(changes: dict, prompt: int, words: str | None) -> None:
 @settings(max_examples=10, deadline=None)
 @given(
     st.sampled_from([FCFS(), RR(quantum=3), PASCAL(quantum=3, demote=20)]),
-    st.integers(1, 12), st.integers(1, 12), st.integers(2, 60), st.sampled_from([1, 4]),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(2, 60),
+    st.sampled_from([1, 4]),
     st.integers(0, 99),
-)  # fmt: skip
+)
 def test_any_rank_is_served_in_the_time_of_the_bound(
     policy: Policy, prompt: int, output: int, room: int, block: int, seed: int
 ) -> None:
@@ -420,9 +431,12 @@ def test_a_small_budget_leaves_somebody_out_as_well() -> None:
 @settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from([FCFS(), RR(quantum=3), PASCAL(quantum=3, demote=20)]),
-    st.integers(1, 6), st.integers(1, 8), st.integers(0, 12), st.integers(2, 40),
+    st.integers(1, 6),
+    st.integers(1, 8),
+    st.integers(0, 12),
+    st.integers(2, 40),
     st.integers(0, 99),
-)  # fmt: skip
+)
 def test_any_rank_under_a_budget_is_served_in_the_time_of_the_bound(
     policy: Policy, prompt: int, output: int, more: int, room: int, seed: int
 ) -> None:

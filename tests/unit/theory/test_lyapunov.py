@@ -14,18 +14,24 @@ from llmq.theory.stability.lyapunov import CyclicAgents, TwoStation, cyclic_agen
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "agents": {
-        "station": (1, 2, 2, 1), "mean_service": (F(1, 10), F(2, 5), F(1, 10), F(2, 5)),
-        "successor": (1, None, 3, None), "arrivals": (1, 0, 1, 0),
+        "station": (1, 2, 2, 1),
+        "mean_service": (F(1, 10), F(2, 5), F(1, 10), F(2, 5)),
+        "successor": (1, None, 3, None),
+        "arrivals": (1, 0, 1, 0),
     },
     "three hops": {
-        "station": (1, 2, 1, 2, 1), "mean_service": (F(1, 8), F(1, 5), F(1, 7), F(1, 4), F(1, 3)),
-        "successor": (1, 2, 3, None, None), "arrivals": (1, 0, 0, F(1, 3), F(1, 2)),
+        "station": (1, 2, 1, 2, 1),
+        "mean_service": (F(1, 8), F(1, 5), F(1, 7), F(1, 4), F(1, 3)),
+        "successor": (1, 2, 3, None, None),
+        "arrivals": (1, 0, 0, F(1, 3), F(1, 2)),
     },
     "tandem": {
-        "station": (1, 2), "mean_service": (F(1, 2), F(9, 10)), "successor": (1, None),
+        "station": (1, 2),
+        "mean_service": (F(1, 2), F(9, 10)),
+        "successor": (1, None),
         "arrivals": (1, 0),
     },
-}  # fmt: skip
+}
 
 
 def rows_of(net: dict[str, Any], h: Any, epsilon: F) -> list[F]:
@@ -120,9 +126,11 @@ def test_scaling_time_scales_the_drift() -> None:
 
 def test_classes_by_name() -> None:
     found = two_station(
-        station={"plan": "a", "code": "b"}, mean_service={"code": 0.9, "plan": 0.5},
-        successor={"plan": "code", "code": None}, arrivals={"plan": 1, "code": 0},
-    )  # fmt: skip
+        station={"plan": "a", "code": "b"},
+        mean_service={"code": 0.9, "plan": 0.5},
+        successor={"plan": "code", "code": None},
+        arrivals={"plan": 1, "code": 0},
+    )
     assert (found.classes, found.stations) == (("plan", "code"), ("a", "b"))
     assert found.epsilon == two_station(**NETWORKS["tandem"]).epsilon
     assert found.loads == (F(1, 2), F(9, 10))

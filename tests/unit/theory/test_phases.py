@@ -78,10 +78,12 @@ def test_a2_a_request_without_decodes_needs_no_decode_pool_and_no_link() -> None
     assert stability_region(fleet, {"x": half}).load({"x": 1}) == 30
 
 
-UNLIKE = Fleet({
-    "f": (Engine(BatchTime.affine(base=0.02, per_token=1e-5), 4096, max_seqs=8), 1),
-    "s": (Engine(BatchTime.affine(base=0.005, per_token=1e-3), 512, max_seqs=256), 1),
-})  # fmt: skip
+UNLIKE = Fleet(
+    {
+        "f": (Engine(BatchTime.affine(base=0.02, per_token=1e-5), 4096, max_seqs=8), 1),
+        "s": (Engine(BatchTime.affine(base=0.005, per_token=1e-3), 512, max_seqs=256), 1),
+    }
+)
 
 
 def test_a3_whole_requests_in_unlike_pools_are_said() -> None:
@@ -126,8 +128,9 @@ def test_a7_by_hand() -> None:
     law = BatchTime.affine(base=1, per_token=0)
     fleet = Fleet(
         {"p": (Engine(law, 64, prefill_chunk=8), 1), "d": (Engine(law, 64, max_seqs=8), 2)},
-        roles={"p": "prefill", "d": "decode"}, link=16.0,
-    )  # fmt: skip
+        roles={"p": "prefill", "d": "decode"},
+        link=16.0,
+    )
     mix = {"x": RequestClass(80, 101)}
     # A chunk of 1 token leaves no room at all: prefill 80 / 64, decode 100 / 8 on two engines.
     low, high = stability_region(fleet, mix).load_bracket({"x": 1.0})

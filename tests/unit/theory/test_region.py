@@ -29,9 +29,14 @@ from llmq.theory.region.tiling import best_batch
 
 LAW = BatchTime.affine(base=0.012, per_token=2.5e-5, per_kv=1e-8)
 ENGINE_U = Engine(
-    LAW, token_budget=2048, max_seqs=128, kv_tokens=120_000, kv_block=1, prefill_chunk=512,
+    LAW,
+    token_budget=2048,
+    max_seqs=128,
+    kv_tokens=120_000,
+    kv_block=1,
+    prefill_chunk=512,
     conventions=THEORY,
-)  # fmt: skip
+)
 MIX = {"chat": RequestClass(512, 128), "code": RequestClass(2048, 256)}
 RATES = {"chat": 10.0, "code": 2.0}
 
@@ -249,17 +254,34 @@ def test_more_slots_than_tokens_never_bind() -> None:
 @pytest.mark.parametrize(
     ("changes", "resource", "sentence"),
     [
-        ({}, "memory", "KV memory binds: 47 % of the price of a code request; more KV memory, "
-         "quantised KV or shorter requests raise the capacity"),
-        ({"max_seqs": 16}, "slots", "the slots bind: 85 % of the price of a chat request; a larger "
-         "max_seqs raises the capacity"),
-        ({"max_seqs": None, "kv_tokens": None, "token_budget": 512}, "tokens", "the token budget "
-         "binds: 47 % of the price of a chat request; a larger token_budget or a faster GPU "
-         "raises it"),
-        ({"law": BatchTime.affine(base=0, per_token=1e-4)}, "compute", "compute binds: 100 % of "
-         "the price of a chat request; no budget limits it: only a faster GPU raises the capacity"),
+        (
+            {},
+            "memory",
+            "KV memory binds: 47 % of the price of a code request; more KV memory, "
+            "quantised KV or shorter requests raise the capacity",
+        ),
+        (
+            {"max_seqs": 16},
+            "slots",
+            "the slots bind: 85 % of the price of a chat request; a larger "
+            "max_seqs raises the capacity",
+        ),
+        (
+            {"max_seqs": None, "kv_tokens": None, "token_budget": 512},
+            "tokens",
+            "the token budget "
+            "binds: 47 % of the price of a chat request; a larger token_budget or a faster GPU "
+            "raises it",
+        ),
+        (
+            {"law": BatchTime.affine(base=0, per_token=1e-4)},
+            "compute",
+            "compute binds: 100 % of "
+            "the price of a chat request; no budget limits it: only a faster "
+            "GPU raises the capacity",
+        ),
     ],
-)  # fmt: skip
+)
 def test_binding_in_words(changes: dict[str, object], resource: str, sentence: str) -> None:
     region = stability_region(ENGINE_U.with_(**changes), MIX)
     assert region.binding(RATES) == (resource, sentence)
@@ -374,21 +396,27 @@ POOL = {"a": (ENGINE_U, 1), "b": (ENGINE_U, 2)}
         (LAW, MIX, {}, r"must be an Engine or a Fleet, got BatchTime"),
         (Fleet(POOL), MIX, {"method": "closed_form"}, r"has 2 pools, and .* use method='auto'"),
         (
-            Fleet({"a": (ENGINE_U, 1)}, roles={"a": "decode"}), MIX, {"method": "closed_form"},
+            Fleet({"a": (ENGINE_U, 1)}, roles={"a": "decode"}),
+            MIX,
+            {"method": "closed_form"},
             r"has a pool that only does decode, and the closed form",
         ),
         (
-            Fleet({"a": (ENGINE_U, 1)}, roles={"a": "decode"}), MIX, {},
+            Fleet({"a": (ENGINE_U, 1)}, roles={"a": "decode"}),
+            MIX,
+            {},
             r"class 'chat' may be prefilled but not decoded, or the reverse",
         ),
         (ENGINE_U, MIX, {"method": "closed"}, r"did you mean 'closed_form'\?"),
         (
-            ENGINE_U.with_(kv_tokens=2300, kv_block=16), MIX, {},
+            ENGINE_U.with_(kv_tokens=2300, kv_block=16),
+            MIX,
+            {},
             r"class 'code' does not fit: a request holds up to 2,304 KV tokens \(144 blocks of "
             r"16\), the engine has 2,300 \(143 blocks\); raise kv_tokens",
         ),
     ],
-)  # fmt: skip
+)
 def test_bad_regions(engine: Engine, mix: object, options: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         stability_region(engine, mix, **options)  # type: ignore[arg-type]
@@ -517,7 +545,9 @@ def test_a_region_certifies_its_load(tmp_path) -> None:
         checker = Path(__file__).parents[3] / "proofs" / "check.py"
         done = subprocess.run(
             [sys.executable, "-I", "-S", str(checker), str(tmp_path / "c.json")],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert found.claim == ("unstable" if rate > 14 else "optimal_load")

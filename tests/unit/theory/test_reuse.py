@@ -16,9 +16,13 @@ from llmq.theory.region import stability_region
 from proofs import check
 
 CHIP = Engine(
-    BatchTime.affine(base=1, per_token=0.25, per_kv=0.01, per_work=0.001), 64, max_seqs=8,
-    kv_tokens=640, kv_block=4, prefix_cache=True,
-)  # fmt: skip
+    BatchTime.affine(base=1, per_token=0.25, per_kv=0.01, per_work=0.001),
+    64,
+    max_seqs=8,
+    kv_tokens=640,
+    kv_block=4,
+    prefix_cache=True,
+)
 MIX = {"x": RequestClass(40, 8)}
 
 
@@ -102,9 +106,11 @@ def test_a6_the_catalogue_case_is_served() -> None:
     n, rng = 600, np.random.default_rng(1)
     names = [[*range(15), 1000 + i] for i in range(n)]
     trace = Trace(
-        np.cumsum(rng.exponential(1 / 12, n)), [8192] * n, [50] * n,
+        np.cumsum(rng.exponential(1 / 12, n)),
+        [8192] * n,
+        [50] * n,
         prefix=Prefix.of(names, block=512),
-    )  # fmt: skip
+    )
     hits = endless_hits(trace)
     assert hits["all"] == 1 - (15 + n) / (16 * n)
     region = stability_region(chip, mix, hits=hits)

@@ -22,9 +22,14 @@ CHAT = region("chat")
 TWO = region(classes=("chat", "code"))
 # Oracle O25, times in milliseconds.
 ENGINE = Engine(
-    BatchTime.affine(base=12, per_token=1 / 40, per_kv=1e-5), token_budget=2048, max_seqs=128,
-    kv_tokens=120_000, kv_block=1, prefill_chunk=512, conventions=THEORY,
-)  # fmt: skip
+    BatchTime.affine(base=12, per_token=1 / 40, per_kv=1e-5),
+    token_budget=2048,
+    max_seqs=128,
+    kv_tokens=120_000,
+    kv_block=1,
+    prefill_chunk=512,
+    conventions=THEORY,
+)
 MIX = {"chat": RequestClass(512, 128), "code": RequestClass(2048, 256)}
 RATES = {"chat": F(10, 1000), "code": F(2, 1000)}
 O25 = TWO.values(ENGINE, MIX, RATES)
@@ -98,8 +103,16 @@ def test_special_cases_of_theorem_u():
 
 
 def test_wait_oracle():
-    at = {"d0": F(1, 100), "d1": F(1, 10**7), "rate_a": 8, "prompt_a": 100, "output_a": 50,
-          "rate_b": 4, "prompt_b": 200, "output_b": 100}  # fmt: skip
+    at = {
+        "d0": F(1, 100),
+        "d1": F(1, 10**7),
+        "rate_a": 8,
+        "prompt_a": 100,
+        "output_a": 50,
+        "rate_b": 4,
+        "prompt_b": 200,
+        "output_b": 100,
+    }
     rest = law("wait", ("a", "b"))
     assert rest.area_rate.exact(**at) == 152_000
     assert rest.memory.exact(**at) == F(1_900_000, 1231)
@@ -260,11 +273,16 @@ def test_matplotlib_draws_long_formulas_and_derivatives():
 
 def test_latex_is_stable():
     found = [
-        CHAT.facets.tokens, CHAT.sensitivity("memory", "kv_tokens"), law("mg1").wait,
-        law("decode_occupancy").mean, law("wait").interval, law("rad").load,
-        law("static_split").dynamic, law("demand").slots,
+        CHAT.facets.tokens,
+        CHAT.sensitivity("memory", "kv_tokens"),
+        law("mg1").wait,
+        law("decode_occupancy").mean,
+        law("wait").interval,
+        law("rad").load,
+        law("static_split").dynamic,
+        law("demand").slots,
         CHAT.one_more("slot", CHAT.facets.slots),
-    ]  # fmt: skip
+    ]
     assert [formula.latex() for formula in found] == [
         r"\rho_{tokens} = \frac{g_{chat} e \lambda_{chat} + a \lambda_{chat} v_{chat}"
         r" + \frac{c \lambda_{chat} v_{chat}}{b_{max}}}{N}",
@@ -292,15 +310,41 @@ def test_every_symbol_has_a_letter_and_a_class_keeps_its_name():
     assert r"\lambda_{chat}" in CHAT.load.latex()
     odd = region(("long-rag_1",)).facets.tokens
     assert r"v_{long-rag\_1}" in odd.latex()
-    assert odd(**{"rate_long-rag_1": 2, "tokens_long-rag_1": 3, "area_long-rag_1": 0, "base": 1,
-                  "per_token": 1, "per_kv": 0, "token_budget": 6, "engines": 1}) == 7  # fmt: skip
+    assert (
+        odd(
+            **{
+                "rate_long-rag_1": 2,
+                "tokens_long-rag_1": 3,
+                "area_long-rag_1": 0,
+                "base": 1,
+                "per_token": 1,
+                "per_kv": 0,
+                "token_budget": 6,
+                "engines": 1,
+            }
+        )
+        == 7
+    )
 
 
 def test_a_coefficient_called_floor_does_not_hide_the_function():
     whole = region("chat", law="roofline", lengths=True).load
-    at = {"floor": 5, "floor_per_token": 0, "base": 1, "per_token": 1, "per_kv": 1, "engines": 1,
-          "rate_chat": F(1, 10), "prompt_chat": 5, "output_chat": 1, "chunk": 2, "max_seqs": 9,
-          "kv_tokens": 99, "kv_block": 1, "token_budget": 2}  # fmt: skip
+    at = {
+        "floor": 5,
+        "floor_per_token": 0,
+        "base": 1,
+        "per_token": 1,
+        "per_kv": 1,
+        "engines": 1,
+        "rate_chat": F(1, 10),
+        "prompt_chat": 5,
+        "output_chat": 1,
+        "chunk": 2,
+        "max_seqs": 9,
+        "kv_tokens": 99,
+        "kv_block": 1,
+        "token_budget": 2,
+    }
     assert whole(**at) == pytest.approx(float(whole.exact(**at)), rel=1e-14)
 
 
@@ -348,11 +392,13 @@ def test_substitution_keeps_what_is_left():
         (lambda: law("mg1").wait(rate="1", mean=0.5, second_moment=1), "finite number >= 0"),
         (lambda: law("mg1").wait.exact(rate=True, mean=1, second_moment=1), "or an expression"),
         (lambda: law("mg1").wait(rate=1, mean=0.5, second_momnt=1), "did you mean 'second_moment'"),
-        (lambda: law("kv_occupancy").safe_memory.exact(rate=2, prompt=1, output=1, z=1),
-         "no rational value"),
+        (
+            lambda: law("kv_occupancy").safe_memory.exact(rate=2, prompt=1, output=1, z=1),
+            "no rational value",
+        ),
         (lambda: symbols("per_tokn"), "did you mean 'per_token'"),
     ],
-)  # fmt: skip
+)
 def test_refusals(call, says):
     with pytest.raises(InputError, match=says):
         call()

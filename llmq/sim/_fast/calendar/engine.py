@@ -34,13 +34,6 @@ __all__ = ["CalendarEngine"]
 class CalendarEngine:
     """One engine that is advanced from boundary to boundary.
 
-    Parameters
-    ----------
-    job : Job
-        Engine, policy and requests; the policy must declare ``together``.
-    log : Log
-        Where event times go.
-
     Examples
     --------
     >>> from llmq.model.time.batchtime import BatchTime
@@ -68,18 +61,7 @@ class CalendarEngine:
         self.assigned = self.counted = 0
 
     def work(self, now: float) -> float:
-        """Outstanding tokens: of the requests sent here, those no finished iteration processed.
-
-        Parameters
-        ----------
-        now : float
-            Seconds, not before the last advance.
-
-        Returns
-        -------
-        float
-            Tokens.
-        """
+        """Outstanding tokens: of the requests sent here, those no finished iteration processed."""
         tally, lag = self.tally, self.job.engine.conventions.lag
         for i in self.queue[self.counted :]:
             self.assigned += self.job.prompt[i] + self.job.output[i] - 1 + lag
@@ -88,18 +70,7 @@ class CalendarEngine:
         return float(self.assigned + tally.recomputed - tally.tokens + running)
 
     def advance(self, until: float) -> None:
-        """Run every iteration that starts before ``until``.
-
-        Parameters
-        ----------
-        until : float
-            Seconds; infinite runs to empty.
-
-        Raises
-        ------
-        NotTogetherError
-            More decodes than one iteration can serve.
-        """
+        """Run every iteration that starts before ``until``."""
         self.loop.send(until)
 
 

@@ -16,20 +16,6 @@ class NotTogetherError(LlmqError, RuntimeError):
 def leap(first: float, slope: float, clock: float, limit: float) -> tuple[int, float]:
     """Count the decode-only iterations up to where the clock reaches ``limit``.
 
-    Parameters
-    ----------
-    first : float
-        Seconds of the first one.
-    slope : float
-        Half of what each adds to the next, seconds.
-    clock, limit : float
-        Seconds.
-
-    Returns
-    -------
-    tuple of int and float
-        Iterations, at least 1, and the seconds they take.
-
     Examples
     --------
     >>> leap(1.0, 0.5, clock=0.0, limit=5.0)

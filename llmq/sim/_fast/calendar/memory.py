@@ -39,18 +39,7 @@ class Memory:
     tally: Tally
 
     def kept(self, row: int) -> int:
-        """Count the tokens in the blocks that are kept for a row until it ends.
-
-        Parameters
-        ----------
-        row : int
-            The request.
-
-        Returns
-        -------
-        int
-            Tokens: its prompt and the most output, in whole blocks.
-        """
+        """Count the tokens in the blocks that are kept for a row until it ends."""
         size = self.prompt[row] + self.most
         return size + -size % self.block
 
@@ -59,20 +48,7 @@ class Memory:
         return goal + -goal % self.block
 
     def free(self, kv: int, tick: int) -> float:
-        """Count the free blocks.
-
-        Parameters
-        ----------
-        kv : int
-            Tokens of the decodes.
-        tick : int
-            Decode iterations so far.
-
-        Returns
-        -------
-        float
-            Blocks: the last one of each decode lacks ``-tokens mod block`` tokens.
-        """
+        """Count the free blocks."""
         block = self.block
         if not self.grows:
             return self.room // block
@@ -91,22 +67,7 @@ class Memory:
         return need <= free * self.block
 
     def make_room(self, decodes: int, kv: int, tick: int) -> tuple[int, int, int]:
-        """Evict until the decodes can take this tick's blocks.
-
-        Parameters
-        ----------
-        decodes : int
-            Decodes.
-        kv : int
-            Their KV tokens.
-        tick : int
-            Decode iterations so far.
-
-        Returns
-        -------
-        tuple
-            Decodes, their KV tokens, and iterations that surely fit; 0 if somebody had to go.
-        """
+        """Evict until the decodes can take this tick's blocks."""
         free, evictions = self.free(kv, tick), self.tally.evictions
         while self.grow[tick % self.block] > free:
             if self.partial:

@@ -18,19 +18,7 @@ __all__ = ["PiecewiseState"]
 
 
 class PiecewiseState(State):
-    """Prefills that take their blocks with each chunk.
-
-    Parameters
-    ----------
-    job : Job
-        Engine, policy and requests.
-    log : Log
-        Where event times go.
-    queue : list of int
-        Requests sent here, in arrival order.
-    tally : Tally
-        Where evictions are counted.
-    """
+    """Prefills that take their blocks with each chunk."""
 
     __slots__ = ("all_fit", "alone", "by_arrival", "mingles")
 

@@ -25,17 +25,7 @@ __all__ = ["QueueState", "queue_loop"]
 
 
 class QueueState:
-    """The line, the calendar of the active decodes and the log.
-
-    Parameters
-    ----------
-    job : Job
-        Engine, policy and requests.
-    log : Log
-        Where event times go.
-    queue : list of int
-        Requests sent here, in arrival order.
-    """
+    """The line, the calendar of the active decodes and the log."""
 
     def __init__(self, job: Job, log: Log, queue: list[int]) -> None:
         engine, chunk = job.engine, job.policy.blocks.budget.chunk or job.engine.chunk
@@ -51,13 +41,7 @@ class QueueState:
         self.active = 0
 
     def come(self, clock: float) -> None:
-        """Take in the requests that have come.
-
-        Parameters
-        ----------
-        clock : float
-            Seconds.
-        """
+        """Take in the requests that have come."""
         arrival, queue = self.job.arrival, self.queue
         while self.head < len(queue) and arrival[queue[self.head]] <= clock:
             self.line.append(queue[self.head])
@@ -65,23 +49,7 @@ class QueueState:
             self.head += 1
 
     def walk(self, left: int, tick: int, clock: float) -> tuple[int, int, float, int, list[int]]:
-        """Go along the line while tokens last.
-
-        Parameters
-        ----------
-        left : int
-            Tokens beside the active decodes.
-        tick : int
-            Decode iterations so far.
-        clock : float
-            Seconds.
-
-        Returns
-        -------
-        tuple
-            Prefill tokens, KV tokens they hold, attention work, KV tokens of the decodes that
-            became active, rows whose prefill is complete.
-        """
+        """Go along the line while tokens last."""
         tokens, held, work, joined, ended = 0, 0, 0.0, 0, list[int]()
         prompt = self.job.prompt
         while self.line and left > 0:
@@ -106,17 +74,7 @@ class QueueState:
         return tokens, held, work, joined, ended
 
     def activate(self, row: int, tick: int, clock: float) -> None:
-        """Enter a decode with nothing ahead of it into the calendar.
-
-        Parameters
-        ----------
-        row : int
-            The request.
-        tick : int
-            Decode iterations so far.
-        clock : float
-            Seconds.
-        """
+        """Enter a decode with nothing ahead of it into the calendar."""
         made, hidden = 1 - self.lag, self.job.hidden[row]
         del self.done[row]
         self.stalled -= 1
@@ -128,15 +86,7 @@ class QueueState:
         heappush(self.heap, (tick + self.job.output[row] - made) * self.stride + 2 * row + 1)
 
     def finish_prefill(self, row: int, clock: float) -> None:
-        """Emit the first token where engines do, and go to the end of the line.
-
-        Parameters
-        ----------
-        row : int
-            The request.
-        clock : float
-            Seconds.
-        """
+        """Emit the first token where engines do, and go to the end of the line."""
         self.log.prefill_end[row] = clock
         if not self.lag and self.job.hidden[row] < 2:
             event = self.log.boundary if self.job.hidden[row] else self.log.first_token
@@ -150,20 +100,7 @@ class QueueState:
 
 
 def queue_loop(s: QueueState, tally: Tally) -> Generator[None, float, None]:
-    """Run the iterations of one engine; send the time up to which to go.
-
-    Parameters
-    ----------
-    s : QueueState
-        The engine.
-    tally : Tally
-        Where the sums go.
-
-    Yields
-    ------
-    None
-        When the time is reached.
-    """
+    """Run the iterations of one engine; send the time up to which to go."""
     job, law, budget = s.job, s.job.engine.law, s.job.engine.token_budget
     curve, per_kv = law.curve(np.arange(budget + 1)).tolist(), float(law.per_kv)
     clock, until, tick, kv = 0.0, -math.inf, 0, 0

@@ -22,19 +22,7 @@ __all__ = ["State"]
 
 
 class State(Memory):
-    """Prefills, memory and the calendar of one engine.
-
-    Parameters
-    ----------
-    job : Job
-        Engine, policy and requests.
-    log : Log
-        Where event times go.
-    queue : list of int
-        Requests sent here, in arrival order.
-    tally : Tally
-        Where evictions are counted.
-    """
+    """Prefills, memory and the calendar of one engine."""
 
     __slots__ = (
         "arrival",
@@ -75,7 +63,7 @@ class State(Memory):
         "stride",
         "tally",
         "whole",
-    )  # fmt: skip
+    )
 
     def __init__(self, job: Job, log: Log, queue: list[int], tally: Tally) -> None:
         engine, blocks = job.engine, job.policy.blocks
@@ -123,27 +111,7 @@ class State(Memory):
     def fill(
         self, decodes: int, clock: float, kv: int, tick: int, safe: int
     ) -> tuple[int, int, float, int]:
-        """Give prefills tokens: started ones first, then new ones in arrival order.
-
-        Parameters
-        ----------
-        decodes : int
-            Decodes.
-        clock : float
-            Seconds.
-        kv : int
-            Tokens of the decodes.
-        tick : int
-            Decode iterations so far.
-        safe : int
-            0 if nobody may start, because somebody was just evicted.
-
-        Returns
-        -------
-        tuple
-            Tokens, KV tokens that the served rows hold, attention work, and ``safe``, which is 0
-            also if a prefill had to go.
-        """
+        """Give prefills tokens: started ones first, then new ones in arrival order."""
         made, chunk, block = self.made, self.chunk, self.block
         attention = self.attention
         total, held, work, self.safe = 0, 0, 0.0, safe
@@ -247,31 +215,7 @@ class State(Memory):
             self.next = self.arrival[queue[head]] if head < len(queue) else math.inf
 
     def join(self, decodes: int, kv: int, tick: int, clock: float) -> tuple[int, int, int]:
-        """Move complete prefills to the calendar.
-
-        Parameters
-        ----------
-        decodes : int
-            Decodes.
-        kv : int
-            Their KV tokens.
-        tick : int
-            Decode iterations so far.
-        clock : float
-            Seconds.
-
-        Returns
-        -------
-        tuple of int
-            Decodes, their KV tokens, and the tick of the next event.
-
-        Raises
-        ------
-        NotTogetherError
-            More decodes than one iteration can serve, one that outgrows the room kept for it, or
-            one that came back and, where phases exclude each other, may wait with a block for a
-            token that it has not made.
-        """
+        """Move complete prefills to the calendar."""
         log, heap, block = self.log, self.heap, self.block
         for row, goal, have in self.ended:
             output, hidden = self.output[row], self.hidden[row]
@@ -307,17 +251,7 @@ class State(Memory):
         return decodes, kv, heap[0] // self.stride if heap else 0
 
     def note(self, row: int, tick: int, start: float, clock: float) -> None:
-        """Write down that a row is past its reasoning, or that its first visible token came.
-
-        Parameters
-        ----------
-        row : int
-            The request.
-        tick : int
-            Decode iterations so far.
-        start, clock : float
-            When the iteration started and ended, seconds.
-        """
+        """Write down that a row is past its reasoning, or that its first visible token came."""
         log, hidden = self.log, self.hidden[row]
         if hidden and isnan(log.boundary[row]):
             log.boundary[row] = clock
@@ -332,5 +266,7 @@ class State(Memory):
         name = self.job.policy.name
         return PolicyError(
             f"{name} (t = {clock:.6g} s): a request waits that can never be admitted",
-            policy=name, time=clock, rule="deadlock",
-        )  # fmt: skip
+            policy=name,
+            time=clock,
+            rule="deadlock",
+        )

@@ -20,24 +20,7 @@ __all__ = ["deal", "prefix"]
 def deal(
     rules: Rules, key: Ints, ran: Bools, need: npt.NDArray[np.integer]
 ) -> tuple[Bools, Ints, Ints]:
-    """Choose who runs.
-
-    Parameters
-    ----------
-    rules : Rules
-        Room and slots.
-    key : ndarray of int, shape (lanes, slots)
-        Ranks; ``EMPTY`` for rows that are not here.
-    ran : ndarray of bool, shape (lanes, slots)
-        Who ran before; any set gives the same result.
-    need : ndarray of int, shape (lanes, slots)
-        Blocks.
-
-    Returns
-    -------
-    tuple of ndarray
-        Who runs, of shape (lanes, slots); the blocks and the rows of each lane.
-    """
+    """Choose who runs."""
     room, slots = np.full(len(key), rules.total), np.full(len(key), rules.slots)
     if not rules.phases:
         return prefix(key, ran, need, room, slots)
@@ -59,22 +42,6 @@ def prefix(
     key: Ints, ran: Bools, need: npt.NDArray[np.integer], room: Ints, slots: Ints
 ) -> tuple[Bools, Ints, Ints]:
     """Find the longest prefix in key order that fits.
-
-    Parameters
-    ----------
-    key : ndarray of int, shape (lanes, slots)
-        Positive ranks; ``EMPTY`` for rows that are not in the queue.
-    ran : ndarray of bool, shape (lanes, slots)
-        Where to start from.
-    need : ndarray of int, shape (lanes, slots)
-        Blocks.
-    room, slots : ndarray of int, shape (lanes,)
-        Blocks and residents that may be used.
-
-    Returns
-    -------
-    tuple of ndarray
-        The prefix, of shape (lanes, slots); its blocks and rows in each lane.
 
     Examples
     --------

@@ -42,59 +42,38 @@ __all__ = ["RankedLog", "run_ranked", "runs_ranked"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RankedLog:
-    """What happened in each replication.
+    """What happened in each replication."""
 
-    Parameters
-    ----------
-    prefill_end, first_token, finish, boundary, resumed : ndarray, shape (replications, n)
-        Seconds; NaN where it did not happen and in replications that are undone.
-    transfer : ndarray, shape (replications, n)
-        Seconds that the KV of a request took to another engine; NaN for one that stayed.
-    server : ndarray of int, shape (replications, n)
-        Engine that each request arrived at.
-    qoe : ndarray, shape (replications, n)
-        Quality of experience, from the first visible token on.
-    iterations, tokens, evictions, swapped, moved : ndarray of int, shape (replications, engines)
-        Sums, as in :class:`llmq.sim.results._log.Tally`.
-    kv_area, busy, clock : ndarray, shape (replications, engines)
-        Sums and the end of the last iteration, seconds.
-    undone : ndarray of bool, shape (replications,)
-        To be run by the reference; their other entries mean nothing.
-    """
-
+    # prefill_end, first_token, finish, boundary, resumed: seconds; NaN where it did not
+    # happen and in replications that are undone; shape (replications, n)
     prefill_end: Floats
     first_token: Floats
     finish: Floats
     boundary: Floats
     resumed: Floats
+    # seconds that the KV of a request took to another engine; NaN for one that stayed; shape
+    # (replications, n)
     transfer: Floats
-    server: Ints
-    qoe: Floats
+    server: Ints  # engine that each request arrived at; shape (replications, n)
+    qoe: Floats  # quality of experience, from the first visible token on; shape (replications, n)
+    # iterations, tokens, evictions, swapped, moved: sums, as in
+    # :class:`llmq.sim.results._log.Tally`; shape (replications, engines)
     iterations: Ints
     tokens: Ints
     evictions: Ints
     swapped: Ints
     moved: Ints
+    # kv_area, busy, clock: sums and the end of the last iteration, seconds; shape
+    # (replications, engines)
     kv_area: Floats
     busy: Floats
     clock: Floats
+    # to be run by the reference; their other entries mean nothing; shape (replications,)
     undone: Bools
 
 
 def runs_ranked(engines: Sequence[Engine], policy: Policy) -> bool:
     """Whether these engines and this policy can be run here at all.
-
-    Parameters
-    ----------
-    engines : sequence of Engine
-        The fleet.
-    policy : Policy
-        The policy.
-
-    Returns
-    -------
-    bool
-        True for PASCAL, RR and FCFS on equal engines that give the first token at the prefill.
 
     Examples
     --------
@@ -124,31 +103,6 @@ def run_ranked(
     tau: float = 0.1,
 ) -> RankedLog:
     """Serve all replications to the last token.
-
-    Parameters
-    ----------
-    engines : sequence of Engine
-        The fleet, all equal, with the token budgets the policy asks for.
-    policy : Policy
-        PASCAL, RR or FCFS.
-    arrival : ndarray, shape (replications, n)
-        Seconds, ascending along a row.
-    prompt, output, hidden : ndarray of int, shape (replications, n)
-        Tokens; hidden ones are the first of the output.
-    link : float
-        KV tokens per second from one engine to another.
-    tau : float
-        Seconds a reader takes for a token, for QoE; the router has its own.
-
-    Returns
-    -------
-    RankedLog
-        Event times and sums, and which replications need the reference.
-
-    Raises
-    ------
-    InputError
-        These engines or this policy cannot be run here.
 
     Examples
     --------

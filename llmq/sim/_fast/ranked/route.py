@@ -15,20 +15,11 @@ __all__ = ["Asked", "ask"]
 
 
 class Asked(NamedTuple):
-    """Requests for which a router is asked, at most one of each replication.
+    """Requests for which a router is asked, at most one of each replication."""
 
-    Parameters
-    ----------
-    q : ndarray of int
-        The requests.
-    time : ndarray
-        Seconds; no lane of the replication is beyond it.
-    lane, slot : ndarray of int
-        Where a request is that has ended its reasoning; -1 for an arrival.
-    """
-
-    q: Ints
-    time: Floats
+    q: Ints  # the requests
+    time: Floats  # seconds; no lane of the replication is beyond it
+    # lane, slot: where a request is that has ended its reasoning; -1 for an arrival
     lane: Ints
     slot: Ints
 
@@ -42,17 +33,7 @@ class _Look(NamedTuple):
 
 
 def ask(s: State, asked: Asked, busy: Floats) -> None:
-    """Place arrivals and let requests whose reasoning has ended go on.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    asked : Asked
-        The requests.
-    busy : ndarray, shape (2, lanes)
-        When sending and receiving sides of the links are free again.
-    """
+    """Place arrivals and let requests whose reasoning has ended go on."""
     q, time, lane, slot = asked
     lanes = (q // s.data.count)[:, None] * s.engines + np.arange(s.engines)
     done = s.ended(lanes, time[:, None])

@@ -22,82 +22,53 @@ BIG = 2**29
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What engine, policy and router say.
+    """What engine, policy and router say."""
 
-    Parameters
-    ----------
-    total, slots : int
-        KV blocks and residents; ``BIG`` without a limit.
-    block, budget : int
-        Tokens in a KV block and of one iteration.
-    curve : ndarray
-        Seconds by tokens, without attention.
-    per_kv, per_kv_mixed, per_work, per_swap : float
-        Seconds per KV token read, unit of prefill attention, token swapped.
-    quantum, demote : int
-        Of the policy; ``BIG`` where it has none.
-    phases : bool
-        Reasoning before answering; otherwise one queue.
-    route : PascalRoute or None
-        None sends to the least KV.
-    tau : float
-        Seconds a reader takes for a token, for QoE.
-    link : float
-        KV tokens per second.
-    """
-
+    # total, slots: KV blocks and residents; ``BIG`` without a limit
     total: int
     slots: int
+    # block, budget: tokens in a KV block and of one iteration
     block: int
     budget: int
-    curve: Floats
+    curve: Floats  # seconds by tokens, without attention
+    # per_kv, per_kv_mixed, per_work, per_swap: seconds per KV token read, unit of prefill
+    # attention, token swapped
     per_kv: float
     per_kv_mixed: float
     per_work: float
     per_swap: float
+    # quantum, demote: of the policy; ``BIG`` where it has none
     quantum: int
     demote: int
-    phases: bool
-    route: PascalRoute | None
-    tau: float
-    link: float
+    phases: bool  # reasoning before answering; otherwise one queue
+    route: PascalRoute | None  # none sends to the least KV
+    tau: float  # seconds a reader takes for a token, for QoE
+    link: float  # KV tokens per second
 
     @classmethod
     def of(cls, engine: Engine, policy: Policy, *, tau: float, link: float, most: int) -> Rules:
-        """Read them off.
-
-        Parameters
-        ----------
-        engine : Engine
-            The engine.
-        policy : Policy
-            PASCAL, RR or FCFS.
-        tau : float
-            Seconds a reader takes for a token.
-        link : float
-            KV tokens per second.
-        most : int
-            Prompt tokens of all requests of a replication together, at most.
-
-        Returns
-        -------
-        Rules
-            The rules.
-        """
+        """Read them off."""
         law, blocks = engine.law, engine.kv_blocks
         total = BIG if math.isinf(blocks) else int(blocks)
         longest = min(engine.token_budget, most, total * engine.kv_block)
         route = policy.blocks.route
         return cls(
-            total=total, slots=engine.max_seqs or BIG, block=engine.kv_block,
-            budget=engine.token_budget, curve=law.curve(np.arange(longest + 1)),
-            per_kv=float(law.per_kv), per_kv_mixed=float(law.per_kv_mixed),
-            per_work=float(law.per_work), per_swap=float(engine.per_swap),
+            total=total,
+            slots=engine.max_seqs or BIG,
+            block=engine.kv_block,
+            budget=engine.token_budget,
+            curve=law.curve(np.arange(longest + 1)),
+            per_kv=float(law.per_kv),
+            per_kv_mixed=float(law.per_kv_mixed),
+            per_work=float(law.per_work),
+            per_swap=float(engine.per_swap),
             quantum=min(policy.quantum, BIG) if isinstance(policy, PASCAL | RR) else BIG,
             demote=min(policy.demote, BIG) if isinstance(policy, PASCAL) else BIG,
             phases=isinstance(policy, PASCAL),
-            route=route if isinstance(route, PascalRoute) else None, tau=tau, link=link,
-        )  # fmt: skip
+            route=route if isinstance(route, PascalRoute) else None,
+            tau=tau,
+            link=link,
+        )
 
     @property
     def moves(self) -> bool:
@@ -107,21 +78,11 @@ class Rules:
 
 @dataclass(slots=True)
 class Requests:
-    """All requests, replication after replication on one axis, and when things happened to them.
+    """All requests, replication after replication on one axis, and when things happened to them."""
 
-    Parameters
-    ----------
-    count : int
-        Requests of a replication.
-    arrival : ndarray
-        Seconds.
-    lengths : ndarray of int, shape (3, requests)
-        Prompt, output and hidden tokens.
-    """
-
-    count: int
-    arrival: Floats
-    lengths: Ints
+    count: int  # requests of a replication
+    arrival: Floats  # seconds
+    lengths: Ints  # prompt, output and hidden tokens; shape (3, requests)
     prefill_end: Floats = field(init=False)
     first_token: Floats = field(init=False)
     finish: Floats = field(init=False)
@@ -144,15 +105,9 @@ class Requests:
 
 @dataclass(slots=True)
 class Sums:
-    """Sums over the iterations of each lane.
+    """Sums over the iterations of each lane."""
 
-    Parameters
-    ----------
-    lanes : int
-        Lanes.
-    """
-
-    lanes: int
+    lanes: int  # lanes
     iterations: Ints = field(init=False)
     tokens: Ints = field(init=False)
     evictions: Ints = field(init=False)

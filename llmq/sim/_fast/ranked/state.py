@@ -28,17 +28,7 @@ WIDTH = 16
 
 
 class State:
-    """Lanes and their rows.
-
-    Parameters
-    ----------
-    data : Requests
-        The requests.
-    rules : Rules
-        The rules.
-    replications, engines : int
-        Lanes are replications times engines, engine by engine inside a replication.
-    """
+    """Lanes and their rows."""
 
     def __init__(self, data: Requests, rules: Rules, replications: int, engines: int) -> None:
         self.data, self.rules = data, rules
@@ -71,9 +61,13 @@ class State:
         # Prompt and reasoning tokens: size less this is what has been answered.
         self.seen = np.zeros(shape, np.int32)
         self.blank = {
-            "req": -1, "key": EMPTY, "run": False, "size": -rules.block, "left": BIG,
+            "req": -1,
+            "key": EMPTY,
+            "run": False,
+            "size": -rules.block,
+            "left": BIG,
             "start": np.inf,
-        }  # fmt: skip
+        }
         self.fastest = float(rules.curve[1:].min())
 
     @property
@@ -82,18 +76,7 @@ class State:
         return int(self.req.shape[1])
 
     def slot(self, lanes: Ints) -> Ints:
-        """Find an empty slot in each lane, making more if there is none.
-
-        Parameters
-        ----------
-        lanes : ndarray of int
-            Different lanes.
-
-        Returns
-        -------
-        ndarray of int
-            Slots.
-        """
+        """Find an empty slot in each lane, making more if there is none."""
         req = self.req[lanes]
         found = req.argmin(axis=1)
         if (req[np.arange(len(lanes)), found] >= 0).any():
@@ -106,32 +89,13 @@ class State:
         return np.asarray(found)
 
     def clear(self, lanes: Ints, slots: Ints) -> None:
-        """Empty slots of rows whose reasoning has ended.
-
-        Parameters
-        ----------
-        lanes, slots : ndarray of int
-            Where.
-        """
+        """Empty slots of rows whose reasoning has ended."""
         place = lanes * self.width + slots
         for name, value in self.blank.items():
             getattr(self, name).ravel()[place] = value
 
     def rank(self, prompt: Ints, hidden: Ints, made: Ints) -> tuple[Bools, Ints]:
-        """Tell in which queue requests are, and for how many tokens.
-
-        Parameters
-        ----------
-        prompt, hidden : ndarray of int
-            Of the requests.
-        made : ndarray of int
-            Output tokens so far.
-
-        Returns
-        -------
-        tuple of ndarray
-            Whether in the low queue; output tokens since it was entered.
-        """
+        """Tell in which queue requests are, and for how many tokens."""
         if not self.rules.phases:
             return np.zeros(made.shape, bool), made
         answers = made >= hidden
@@ -143,22 +107,7 @@ class State:
     def until_turn(
         self, prompt: Ints, hidden: Ints, output: Ints, made: Ints, low: Bools, level: Ints
     ) -> Ints:
-        """Count the tokens up to where a request ends, changes its queue or its rank.
-
-        Parameters
-        ----------
-        prompt, hidden, output, made : ndarray of int
-            Tokens of the requests, and those made so far.
-        low : ndarray of bool
-            From :meth:`rank`.
-        level : ndarray of int
-            From :meth:`rank`.
-
-        Returns
-        -------
-        ndarray of int
-            At least 1.
-        """
+        """Count the tokens up to where a request ends, changes its queue or its rank."""
         rules = self.rules
         left = np.minimum(output - made, rules.quantum - level % rules.quantum)
         ahead = hidden - made
@@ -169,22 +118,7 @@ class State:
         return np.asarray(left)
 
     def keyed(self, q: Ints, low: Bools, level: Ints, stamp: Ints) -> Ints:
-        """Put queue, quanta, time and request into one number.
-
-        Parameters
-        ----------
-        q : ndarray of int
-            Requests.
-        low : ndarray of bool
-            Whether in the low queue.
-        level, stamp : ndarray of int
-            Tokens in the queue; count of the lane that orders times.
-
-        Returns
-        -------
-        ndarray of int
-            Keys.
-        """
+        """Put queue, quanta, time and request into one number."""
         row = q % self.data.count + 1
         if self.rules.quantum == BIG and not self.rules.phases:
             return np.asarray(row)
@@ -194,35 +128,11 @@ class State:
     # ------------------------------------------------------------------------------- time
 
     def after(self, lanes: Ints, steps: Ints) -> Floats:
-        """When a number of iterations of the stretch have ended.
-
-        Parameters
-        ----------
-        lanes, steps : ndarray of int
-            Lanes and iterations, at least 1.
-
-        Returns
-        -------
-        ndarray
-            Seconds.
-        """
+        """When a number of iterations of the stretch have ended."""
         return _when(self.law[:, lanes], steps)
 
     def ended(self, lanes: Ints, time: Floats) -> Ints:
-        """Count the iterations of the stretch that have ended by a time.
-
-        Parameters
-        ----------
-        lanes : ndarray of int
-            Lanes.
-        time : ndarray
-            Seconds.
-
-        Returns
-        -------
-        ndarray of int
-            Iterations.
-        """
+        """Count the iterations of the stretch that have ended by a time."""
         law = self.law[:, lanes]
         begun, head, step, slope = law
         rest = time - (begun + head)
@@ -234,15 +144,7 @@ class State:
         return np.asarray(np.minimum(found, self.planned[lanes]))
 
     def cut(self, lanes: Ints, time: Floats) -> None:
-        """Let lanes look again as soon as they can after a time.
-
-        Parameters
-        ----------
-        lanes : ndarray of int
-            Lanes; one that has a stretch ends it with the iteration in which the time falls.
-        time : ndarray
-            Seconds.
-        """
+        """Let lanes look again as soon as they can after a time."""
         planned, due = self.planned[lanes], self.due[lanes]
         idle = planned == 0
         found = self.ended(lanes, time)

@@ -16,20 +16,7 @@ __all__ = ["begin", "complete"]
 
 
 def complete(s: State, lanes: Ints) -> tuple[Ints, Ints]:
-    """End the stretches of lanes.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    lanes : ndarray of int
-        Those that have a stretch that is due.
-
-    Returns
-    -------
-    tuple of ndarray of int
-        Lanes and slots of the requests whose reasoning has ended and that go on.
-    """
+    """End the stretches of lanes."""
     k, sums = s.planned[lanes], s.sums
     inc = s.run[lanes] * k[:, None].astype(np.int32)
     left = s.left[lanes] - inc
@@ -101,15 +88,7 @@ class _Joins(NamedTuple):
 
 
 def begin(s: State, lanes: Ints) -> None:
-    """Plan and start the next stretch of lanes.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    lanes : ndarray of int
-        Those that are due and have no stretch.
-    """
+    """Plan and start the next stretch of lanes."""
     time, rules = s.due[lanes], s.rules
     landed = _land(s, lanes, time) if rules.moves else None
     s.turns[lanes] += 1

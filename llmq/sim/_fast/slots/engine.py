@@ -30,18 +30,6 @@ __all__ = ["count_late", "run_slots", "runs_slots"]
 def runs_slots(engine: Engine, policy: Policy) -> bool:
     """Whether :func:`run_slots` can run a policy at all; if not, all lanes are undone.
 
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-    policy : Policy
-        The policy.
-
-    Returns
-    -------
-    bool
-        True for SLAI where a prompt may take the whole token budget.
-
     Examples
     --------
     >>> from llmq.model.time.batchtime import BatchTime
@@ -57,29 +45,6 @@ def run_slots(
     engine: Engine, policy: Policy, lanes: Lanes, klass: Ints, classes: tuple[str, ...]
 ) -> LaneLog:
     """Serve all lanes to the last token.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine of every lane, with the token budget the policy asks for.
-    policy : Policy
-        How each schedules.
-    lanes : Lanes
-        The requests.
-    klass : ndarray of int, shape (lanes, n)
-        Class codes.
-    classes : tuple of str
-        Class names by code.
-
-    Returns
-    -------
-    LaneLog
-        Event times and sums, and which lanes need the reference engine.
-
-    Raises
-    ------
-    InputError
-        Class codes of another shape, or without a name.
 
     Examples
     --------
@@ -98,32 +63,6 @@ def count_late(
 ) -> tuple[LaneLog, Floats]:
     """Serve all lanes and count the tokens that miss the deadline of their class.
 
-    Parameters
-    ----------
-    engine : Engine
-        The engine of every lane, with the token budget the policy asks for.
-    policy : Policy
-        How each schedules.
-    lanes : Lanes
-        The requests.
-    klass : ndarray of int, shape (lanes, n)
-        Class codes.
-    classes : tuple of str
-        Class names by code; those with equal deadlines are counted together, at the first one.
-
-    Returns
-    -------
-    LaneLog
-        As of :func:`run_slots`.
-    ndarray, shape (lanes, classes)
-        Gaps between two tokens of a request that are longer than its deadline; NaN in lanes that
-        are undone. There are ``output - 1`` gaps in a request.
-
-    Raises
-    ------
-    InputError
-        Class codes of another shape, or without a name.
-
     Examples
     --------
     >>> import numpy as np
@@ -139,18 +78,27 @@ def count_late(
 
 
 def _serve(
-    engine: Engine, policy: Policy, lanes: Lanes, klass: Ints, classes: tuple[str, ...], *,
+    engine: Engine,
+    policy: Policy,
+    lanes: Lanes,
+    klass: Ints,
+    classes: tuple[str, ...],
+    *,
     late: bool,
-) -> tuple[LaneLog, Floats | None]:  # fmt: skip
+) -> tuple[LaneLog, Floats | None]:
     shape = size, n = lanes.arrival.shape
     _check(klass, classes, shape)
     times = [np.full(size * n, np.nan) for _ in range(3)]
     missed = np.full((size, len(classes)), np.nan) if late else None
     sums = Sums(
-        iterations=np.zeros(size, dtype=np.int64), tokens=np.zeros(size, dtype=np.int64),
-        kv_area=np.zeros(size), busy=np.zeros(size), clock=np.zeros(size),
-        undone=np.full(size, not runs_slots(engine, policy)), late=None,
-    )  # fmt: skip
+        iterations=np.zeros(size, dtype=np.int64),
+        tokens=np.zeros(size, dtype=np.int64),
+        kv_area=np.zeros(size),
+        busy=np.zeros(size),
+        clock=np.zeros(size),
+        undone=np.full(size, not runs_slots(engine, policy)),
+        late=None,
+    )
     if isinstance(policy, SLAI) and runs_slots(engine, policy) and size:
         own = dict(policy.deadlines)
         due = [own.get(name, policy.tbt) for name in classes]
@@ -160,9 +108,14 @@ def _serve(
         staged = engine.conventions.lag > 0 or bool(data.hidden.any())
         if late:
             sums = Sums(
-                sums.iterations, sums.tokens, sums.kv_area, sums.busy, sums.clock, sums.undone,
+                sums.iterations,
+                sums.tokens,
+                sums.kv_area,
+                sums.busy,
+                sums.clock,
+                sums.undone,
                 late=np.zeros((len(dues), size)),
-            )  # fmt: skip
+            )
         run(State(data, Rules.of(engine, policy, dues, staged=staged)), sums)
         if not staged:
             times[1] = times[0].copy()
@@ -175,10 +128,16 @@ def _serve(
     for one in whole:
         one[sums.undone] = np.nan
     log = LaneLog(
-        prefill_end=whole[0], first_token=whole[1], finish=whole[2],
-        iterations=sums.iterations, tokens=sums.tokens, kv_area=sums.kv_area,
-        busy=sums.busy, clock=sums.clock, undone=sums.undone,
-    )  # fmt: skip
+        prefill_end=whole[0],
+        first_token=whole[1],
+        finish=whole[2],
+        iterations=sums.iterations,
+        tokens=sums.tokens,
+        kv_area=sums.kv_area,
+        busy=sums.busy,
+        clock=sums.clock,
+        undone=sums.undone,
+    )
     return log, missed
 
 
@@ -194,12 +153,19 @@ def _requests(lanes: Lanes, urgency: Ints, order: str, times: list[Floats]) -> R
         code += rank * n
     start = np.arange(size) * n
     return Requests(
-        arrival=_flat(lanes.arrival), prompt=prompt, output=_flat(lanes.output),
+        arrival=_flat(lanes.arrival),
+        prompt=prompt,
+        output=_flat(lanes.output),
         hidden=np.zeros(size * n) if lanes.hidden is None else _flat(lanes.hidden),
-        urgency=urgency, code=code, start=start,
-        stop=start + (n if lanes.count is None else lanes.count), n=n,
-        prefill_end=times[0], first_token=times[1], finish=times[2],
-    )  # fmt: skip
+        urgency=urgency,
+        code=code,
+        start=start,
+        stop=start + (n if lanes.count is None else lanes.count),
+        n=n,
+        prefill_end=times[0],
+        first_token=times[1],
+        finish=times[2],
+    )
 
 
 def _check(klass: Ints, classes: tuple[str, ...], shape: tuple[int, int]) -> None:

@@ -24,22 +24,7 @@ def _at_slots(s: State, sheet: npt.NDArray[_T], lanes: Ints) -> npt.NDArray[_T]:
 
 
 def held(s: State, lanes: Ints, served: Bools | None = None) -> tuple[Floats, Floats]:
-    """Count the KV blocks of the decodes, one by one.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    lanes : ndarray of int, shape (m,)
-        Which.
-    served : ndarray of bool, shape (groups, lanes), optional
-        Groups that take a token next.
-
-    Returns
-    -------
-    tuple of ndarray
-        Blocks held, and those that the served groups need in addition.
-    """
+    """Count the KV blocks of the decodes, one by one."""
     block, who = s.rules.block, s.who[lanes]
     last = s.later[lanes] if s.rules.staged else s.ends[lanes]
     live = s.ends[lanes] < np.inf
@@ -53,15 +38,7 @@ def held(s: State, lanes: Ints, served: Bools | None = None) -> tuple[Floats, Fl
 
 
 def merge(s: State, served: Bools) -> None:
-    """Make one group of the groups of a deadline that are served together.
-
-    Parameters
-    ----------
-    s : State
-        The lanes; the ticks of the served groups count this iteration.
-    served : ndarray of bool, shape (groups, lanes)
-        Which are served; those that are merged away are taken out.
-    """
+    """Make one group of the groups of a deadline that are served together."""
     kinds, g = len(s.rules.dues), s.places
     block = served.reshape(kinds, g, -1)
     lanes = np.flatnonzero((np.add.reduce(block, axis=1, dtype=np.int64) > 1).any(axis=0))
@@ -95,22 +72,7 @@ def merge(s: State, served: Bools) -> None:
 
 
 def empty_place(s: State, kinds: Ints, lanes: Ints, served: Bools | None = None) -> Ints:
-    """Find a group for new members: the served one of their deadline if there is one.
-
-    Parameters
-    ----------
-    s : State
-        The lanes, different ones.
-    kinds, lanes : ndarray of int, shape (m,)
-        Deadline and lane.
-    served : ndarray of bool, shape (groups, lanes), optional
-        Groups that may be joined; none if not given.
-
-    Returns
-    -------
-    ndarray of int, shape (m,)
-        Groups.
-    """
+    """Find a group for new members: the served one of their deadline if there is one."""
     first = kinds * s.places
     rows = first + np.arange(s.places)[:, None]
     fit = 1 * (s.count[rows, lanes] == 0.0)
@@ -123,22 +85,7 @@ def empty_place(s: State, kinds: Ints, lanes: Ints, served: Bools | None = None)
 
 
 def enter(s: State, lanes: Ints, rows: Ints, nth: Ints, served: Bools) -> Bools:
-    """Turn complete prefills into decodes.
-
-    Parameters
-    ----------
-    s : State
-        The lanes, at the end of the iteration.
-    lanes, rows, nth : ndarray of int, shape (m,)
-        Lane, request, and how many of the same lane are before it.
-    served : ndarray of bool, shape (groups, lanes)
-        Groups that the iteration served.
-
-    Returns
-    -------
-    ndarray of bool, shape (groups, lanes)
-        Those and the groups that gained a member.
-    """
+    """Turn complete prefills into decodes."""
     r, data = s.rules, s.data
     kinds = data.urgency[rows]
     place = empty_place(s, kinds, lanes, served)
@@ -187,13 +134,7 @@ def _empty_slot(s: State, lanes: Ints, nth: Ints) -> Ints:
 
 
 def finish(s: State) -> None:
-    """Log first tokens and take out the decodes whose last token has come.
-
-    Parameters
-    ----------
-    s : State
-        The lanes, at the end of an iteration.
-    """
+    """Log first tokens and take out the decodes whose last token has come."""
     group, lanes = np.nonzero(s.due <= s.tick)
     if not lanes.size:
         return
@@ -221,22 +162,7 @@ def finish(s: State) -> None:
 
 
 def part_groups(s: State, lanes: Ints, most: Floats) -> Bools:
-    """Find the groups that hold the first decodes by mark and row; part one where it is cut.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    lanes : ndarray of int, shape (m,)
-        Which.
-    most : ndarray, shape (m,)
-        Decodes that are served in each.
-
-    Returns
-    -------
-    ndarray of bool, shape (groups, m)
-        Groups whose members are served.
-    """
+    """Find the groups that hold the first decodes by mark and row; part one where it is cut."""
     mark = np.where(s.ends[lanes] < np.inf, _at_slots(s, s.mark, lanes), np.inf)
     order = np.lexsort((s.who[lanes], mark), axis=-1)
     first = np.empty(order.shape, dtype=bool)

@@ -31,33 +31,23 @@ SLOTS, GROUPS = 16, 4  # of a lane, and of a deadline in it, to begin with
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Requests:
-    """All requests, lane after lane, and where their event times go.
+    """All requests, lane after lane, and where their event times go."""
 
-    Parameters
-    ----------
-    arrival, prompt, output, hidden : ndarray, shape (lanes * n,)
-        Seconds, tokens.
-    urgency : ndarray of int, shape (lanes * n,)
-        Which deadline: the place in ``Rules.dues``.
-    code : ndarray of int, shape (lanes * n,)
-        Place in the queue of its lane: the smallest goes first; the row modulo ``n``.
-    start, stop : ndarray of int, shape (lanes,)
-        First request of each lane and the one after its last.
-    n : int
-        Requests of a lane, padding included.
-    prefill_end, first_token, finish : ndarray, shape (lanes * n,)
-        Seconds; NaN where it has not happened.
-    """
-
+    # arrival, prompt, output, hidden: seconds, tokens; shape (lanes * n,)
     arrival: Floats
     prompt: Floats
     output: Floats
     hidden: Floats
-    urgency: Ints
+    urgency: Ints  # which deadline: the place in ``Rules.dues``; shape (lanes * n,)
+    # place in the queue of its lane: the smallest goes first; the row modulo ``n``; shape
+    # (lanes * n,)
     code: Ints
+    # start, stop: first request of each lane and the one after its last; shape (lanes,)
     start: Ints
     stop: Ints
-    n: int
+    n: int  # requests of a lane, padding included
+    # prefill_end, first_token, finish: seconds; NaN where it has not happened; shape (lanes *
+    # n,)
     prefill_end: Floats
     first_token: Floats
     finish: Floats
@@ -65,93 +55,51 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sums:
-    """What is summed over the iterations of each lane.
+    """What is summed over the iterations of each lane."""
 
-    Parameters
-    ----------
-    iterations, tokens : ndarray of int, shape (lanes,)
-        Iterations, tokens processed.
-    kv_area, busy, clock : ndarray, shape (lanes,)
-        KV token-iterations, seconds in iterations, end of the last one.
-    undone : ndarray of bool, shape (lanes,)
-        Lanes that need a scalar engine.
-    late : ndarray, shape (deadlines, lanes), optional
-        Gaps between tokens that are longer than the limit of their deadline, where asked for.
-    """
-
+    # iterations, tokens: iterations, tokens processed; shape (lanes,)
     iterations: Ints
     tokens: Ints
+    # kv_area, busy, clock: KV token-iterations, seconds in iterations, end of the last one;
+    # shape (lanes,)
     kv_area: Floats
     busy: Floats
     clock: Floats
-    undone: Bools
+    undone: Bools  # lanes that need a scalar engine; shape (lanes,)
+    # gaps between tokens that are longer than the limit of their deadline, where asked for;
+    # shape (deadlines, lanes)
     late: Floats | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rules:
-    """The engine and the policy as numbers.
+    """The engine and the policy as numbers."""
 
-    Parameters
-    ----------
-    budget, most, slots : float
-        Tokens of an iteration, decodes in it, residents.
-    one_slot : bool
-        Prefills share a slot, and slots are places in a batch.
-    lag : int
-        Iterations from the end of the prefill to the first token.
-    curve : ndarray, shape (budget + 1,)
-        Seconds of an iteration by tokens.
-    per_kv, per_kv_mixed, per_work : float
-        Seconds per KV token and per unit of attention work.
-    total, margin, block : float
-        KV blocks, those kept free, tokens in a block.
-    dues : tuple of float
-        Deadlines between two tokens, seconds, ascending.
-    below, above, turn : float
-        Theta while fewer than ``turn`` blocks are used, and from then on.
-    staged : bool
-        Some first visible token comes later than the end of the prefill.
-    """
-
+    # budget, most, slots: tokens of an iteration, decodes in it, residents
     budget: float
     most: float
     slots: float
-    one_slot: bool
-    lag: int
-    curve: Floats
+    one_slot: bool  # prefills share a slot, and slots are places in a batch
+    lag: int  # iterations from the end of the prefill to the first token
+    curve: Floats  # seconds of an iteration by tokens; shape (budget + 1,)
+    # per_kv, per_kv_mixed, per_work: seconds per KV token and per unit of attention work
     per_kv: float
     per_kv_mixed: float
     per_work: float
+    # total, margin, block: KV blocks, those kept free, tokens in a block
     total: float
     margin: float
     block: float
-    dues: tuple[float, ...]
+    dues: tuple[float, ...]  # deadlines between two tokens, seconds, ascending
+    # below, above, turn: theta while fewer than ``turn`` blocks are used, and from then on
     below: float
     above: float
     turn: float
-    staged: bool
+    staged: bool  # some first visible token comes later than the end of the prefill
 
     @classmethod
     def of(cls, engine: Engine, policy: SLAI, dues: tuple[float, ...], *, staged: bool) -> Rules:
-        """Read an engine and a policy.
-
-        Parameters
-        ----------
-        engine : Engine
-            With the token budget the policy asks for.
-        policy : SLAI
-            The policy.
-        dues : tuple of float
-            Deadlines, seconds, ascending.
-        staged : bool
-            Some first visible token comes later than the end of the prefill.
-
-        Returns
-        -------
-        Rules
-            Numbers only.
-        """
+        """Read an engine and a policy."""
         law, total = engine.law, engine.kv_blocks
         used = np.zeros(1)
         if total < math.inf:
@@ -159,14 +107,24 @@ class Rules:
             used = 1 - (total - np.arange(total + 1)) / total
         high = np.flatnonzero(used >= policy.limit)
         return cls(
-            budget=engine.token_budget, most=policy.decodes, slots=engine.max_seqs or math.inf,
-            one_slot=engine.conventions.prefill_slots == "one", lag=engine.conventions.lag,
-            curve=law.curve(np.arange(engine.token_budget + 1)), per_kv=float(law.per_kv),
-            per_kv_mixed=float(law.per_kv_mixed), per_work=float(law.per_work), total=total,
-            margin=policy.blocks.admit.margin(total), block=engine.kv_block, dues=dues,
-            below=policy.below, above=policy.above,
-            turn=float(high[0]) if high.size else math.inf, staged=staged,
-        )  # fmt: skip
+            budget=engine.token_budget,
+            most=policy.decodes,
+            slots=engine.max_seqs or math.inf,
+            one_slot=engine.conventions.prefill_slots == "one",
+            lag=engine.conventions.lag,
+            curve=law.curve(np.arange(engine.token_budget + 1)),
+            per_kv=float(law.per_kv),
+            per_kv_mixed=float(law.per_kv_mixed),
+            per_work=float(law.per_work),
+            total=total,
+            margin=policy.blocks.admit.margin(total),
+            block=engine.kv_block,
+            dues=dues,
+            below=policy.below,
+            above=policy.above,
+            turn=float(high[0]) if high.size else math.inf,
+            staged=staged,
+        )
 
     @property
     def limited(self) -> bool:
@@ -175,38 +133,26 @@ class Rules:
 
 
 class State:
-    """The lanes that are not done; they move up when others are.
-
-    Parameters
-    ----------
-    data : Requests
-        The requests of all lanes.
-    rules : Rules
-        Engine and policy.
-
-    Attributes
-    ----------
-    clock, busy, iterations, tokens, area : ndarray, shape (lanes,)
-        Seconds, and sums so far.
-    come, next : ndarray
-        First request that has not come, and when it will.
-    head, queued : ndarray of int
-        First request that waits (-1: none), and how many wait behind it.
-    part, have, booked : ndarray
-        Prefill that was started (-1: none), its tokens so far, blocks set aside for prefills.
-    n, kv : ndarray
-        Decodes and their KV tokens.
-    count, reads, tick, due, mark, last, fresh : ndarray, shape (groups, lanes)
-        Members of a group, their KV tokens, its ticks, the tick of its next event, its mark, when
-        it was served, members without a token so far.
-    ends, later, who, group : ndarray, shape (lanes, slots)
-        Tick of the next event (infinite: free slot), of the last one, request, group.
-    """
+    """The lanes that are not done; they move up when others are."""
 
     VECTORS = (
-        "area", "booked", "busy", "clock", "come", "have", "head", "iterations", "kv", "lane", "n",
-        "next", "part", "queued", "stop", "tokens",
-    )  # fmt: skip
+        "area",
+        "booked",
+        "busy",
+        "clock",
+        "come",
+        "have",
+        "head",
+        "iterations",
+        "kv",
+        "lane",
+        "n",
+        "next",
+        "part",
+        "queued",
+        "stop",
+        "tokens",
+    )
     SHEETS = ("count", "due", "fresh", "last", "mark", "reads", "tick")
     MATRICES = ("ends", "group", "later", "who")
 
@@ -237,13 +183,7 @@ class State:
         return len(self.clock)
 
     def push(self, lane: int, row: int) -> None:
-        """Let a request wait beside the first one.
-
-        Parameters
-        ----------
-        lane, row : int
-            Where, and which.
-        """
+        """Let a request wait beside the first one."""
         code, head = self.data.code, int(self.head[lane])
         if code[row] < code[head]:
             self.head[lane], row = row, head
@@ -251,13 +191,7 @@ class State:
         self.queued[lane] += 1
 
     def pop(self, lanes: Ints) -> None:
-        """Take the first request out of the queue of each lane.
-
-        Parameters
-        ----------
-        lanes : ndarray of int
-            Which.
-        """
+        """Take the first request out of the queue of each lane."""
         self.head[lanes] = -1
         lanes = lanes[self.queued[lanes] > 0]
         n = self.data.n
@@ -286,15 +220,7 @@ class State:
         self.places = new
 
     def undo(self, lanes: Ints, sums: Sums) -> None:
-        """Give lanes up: they look empty from now on.
-
-        Parameters
-        ----------
-        lanes : ndarray of int
-            Which.
-        sums : Sums
-            Where it is noted.
-        """
+        """Give lanes up: they look empty from now on."""
         sums.undone[self.lane[lanes]] = True
         self.n[lanes] = self.kv[lanes] = self.booked[lanes] = 0.0
         self.next[lanes] = NEVER
@@ -304,15 +230,7 @@ class State:
         self.due[:, lanes] = np.inf
 
     def retire(self, done: Bools, sums: Sums) -> None:
-        """Write down the sums of lanes that are done and drop them.
-
-        Parameters
-        ----------
-        done : ndarray of bool, shape (lanes,)
-            Which.
-        sums : Sums
-            Where they go.
-        """
+        """Write down the sums of lanes that are done and drop them."""
         lanes = self.lane[done]
         sums.iterations[lanes] = self.iterations[done]
         sums.tokens[lanes] = self.tokens[done]

@@ -44,15 +44,7 @@ class _Plan:
 
 
 def run(s: State, sums: Sums) -> None:
-    """Run all lanes to the end.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    sums : Sums
-        Where their sums go.
-    """
+    """Run all lanes to the end."""
     while _wake(s, sums):
         _arrive(s)
         _iterate(s, sums)
@@ -267,10 +259,9 @@ def _within_memory(s: State, served: Bools, m: Floats, steps: Floats) -> tuple[F
 def _count_late(
     s: State, served: Bools, late: Floats, first: Floats, grow: Floats, steps: Floats
 ) -> None:
-    """Count the gaps between tokens that are longer than the deadline.
-
-    ``first`` is the end of the first iteration, and each takes ``grow`` more than the one before.
-    """
+    """Count the gaps between tokens that are longer than the deadline."""
+    # ``first`` is the end of the first iteration, and each takes ``grow`` more than the one
+    # before.
     g = s.places
     follow = (first - s.clock) + np.where(steps > 1.0, grow, 0.0)
     for kind, due in enumerate(s.rules.dues):

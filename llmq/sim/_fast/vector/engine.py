@@ -34,17 +34,6 @@ Numbers: TypeAlias = npt.NDArray[np.integer] | npt.NDArray[np.floating]
 class Lanes:
     """Requests of many engines, one engine in each row, in the order of arrival.
 
-    Parameters
-    ----------
-    arrival : ndarray, shape (lanes, n)
-        Seconds, ascending along a row.
-    prompt, output : ndarray, shape (lanes, n)
-        Tokens.
-    hidden : ndarray, shape (lanes, n), optional
-        Reasoning tokens, the first of the output; none if not given.
-    count : ndarray of int, shape (lanes,), optional
-        Requests of each lane, the rest of its row is padding; ``n`` if not given.
-
     Examples
     --------
     >>> import numpy as np
@@ -52,10 +41,14 @@ class Lanes:
     (2, 3)
     """
 
-    arrival: npt.NDArray[np.floating]
+    arrival: npt.NDArray[np.floating]  # seconds, ascending along a row; shape (lanes, n)
+    # prompt, output: tokens; shape (lanes, n)
     prompt: Numbers
     output: Numbers
+    # reasoning tokens, the first of the output; none if not given; shape (lanes, n)
     hidden: Numbers | None = None
+    # requests of each lane, the rest of its row is padding; ``n`` if not given; shape
+    # (lanes,)
     count: Ints | None = None
 
     def __post_init__(self) -> None:
@@ -77,44 +70,28 @@ class Lanes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LaneLog:
-    """What happened in each lane.
+    """What happened in each lane."""
 
-    Parameters
-    ----------
-    prefill_end, first_token, finish : ndarray, shape (lanes, n)
-        Seconds; NaN in padding and in lanes that are undone.
-    iterations, tokens : ndarray of int, shape (lanes,)
-        Iterations and tokens processed.
-    kv_area, busy, clock : ndarray, shape (lanes,)
-        KV tokens held by the served rows summed over iterations, seconds in iterations, end of
-        the last one, seconds.
-    undone : ndarray of bool, shape (lanes,)
-        Lanes to be run again by a scalar engine, from the start; their other entries mean nothing.
-    """
-
+    # prefill_end, first_token, finish: seconds; NaN in padding and in lanes that are undone;
+    # shape (lanes, n)
     prefill_end: Floats
     first_token: Floats
     finish: Floats
+    # iterations, tokens: iterations and tokens processed; shape (lanes,)
     iterations: Ints
     tokens: Ints
+    # kv_area, busy, clock: KV tokens held by the served rows summed over iterations, seconds
+    # in iterations, end of the last one, seconds; shape (lanes,)
     kv_area: Floats
     busy: Floats
     clock: Floats
+    # lanes to be run again by a scalar engine, from the start; their other entries mean
+    # nothing; shape (lanes,)
     undone: Bools
 
 
 def runs(policy: Policy) -> bool:
     """Whether lanes can run a policy at all; if not, all of them are undone.
-
-    Parameters
-    ----------
-    policy : Policy
-        The policy.
-
-    Returns
-    -------
-    bool
-        True where all decodes advance together, decodes first or one kind in an iteration.
 
     Examples
     --------
@@ -136,20 +113,6 @@ def runs(policy: Policy) -> bool:
 def run_lanes(engine: Engine, policy: Policy, lanes: Lanes) -> LaneLog:
     """Serve all lanes to the last token.
 
-    Parameters
-    ----------
-    engine : Engine
-        The engine of every lane, with the token budget the policy asks for.
-    policy : Policy
-        How each schedules.
-    lanes : Lanes
-        The requests.
-
-    Returns
-    -------
-    LaneLog
-        Event times and sums, and which lanes need a scalar engine.
-
     Examples
     --------
     >>> import numpy as np
@@ -164,10 +127,13 @@ def run_lanes(engine: Engine, policy: Policy, lanes: Lanes) -> LaneLog:
     size, _ = lanes.arrival.shape
     data = _requests(lanes, lag=engine.conventions.lag)
     sums = Sums(
-        iterations=np.zeros(size, dtype=np.int64), tokens=np.zeros(size, dtype=np.int64),
-        kv_area=np.zeros(size), busy=np.zeros(size), clock=np.zeros(size),
+        iterations=np.zeros(size, dtype=np.int64),
+        tokens=np.zeros(size, dtype=np.int64),
+        kv_area=np.zeros(size),
+        busy=np.zeros(size),
+        clock=np.zeros(size),
         undone=np.full(size, not runs(policy)),
-    )  # fmt: skip
+    )
     together = policy.blocks.together
     if together is not None and runs(policy):
         rules = Rules.of(engine, policy.blocks, together, staged=data.staged)
@@ -187,11 +153,17 @@ def _requests(lanes: Lanes, *, lag: int) -> Requests:
     hidden = np.broadcast_to(0.0, blank.shape) if lanes.hidden is None else _flat(lanes.hidden)
     staged = lag > 0 or bool(hidden.any())
     return Requests(
-        arrival=_flat(lanes.arrival), prompt=_flat(lanes.prompt), output=_flat(lanes.output),
-        hidden=hidden, start=start, stop=start + (n if lanes.count is None else lanes.count),
-        staged=staged, prefill_end=blank, first_token=blank.copy() if staged else blank,
+        arrival=_flat(lanes.arrival),
+        prompt=_flat(lanes.prompt),
+        output=_flat(lanes.output),
+        hidden=hidden,
+        start=start,
+        stop=start + (n if lanes.count is None else lanes.count),
+        staged=staged,
+        prefill_end=blank,
+        first_token=blank.copy() if staged else blank,
         finish=blank.copy(),
-    )  # fmt: skip
+    )
 
 
 def _filled(lanes: Lanes) -> Bools:
@@ -209,9 +181,16 @@ def _log(lanes: Lanes, data: Requests, sums: Sums) -> LaneLog:
     for times in (prefill_end, first_token, finish):
         times[sums.undone] = np.nan
     return LaneLog(
-        prefill_end, first_token, finish, sums.iterations, sums.tokens, sums.kv_area, sums.busy,
-        sums.clock, sums.undone,
-    )  # fmt: skip
+        prefill_end,
+        first_token,
+        finish,
+        sums.iterations,
+        sums.tokens,
+        sums.kv_area,
+        sums.busy,
+        sums.clock,
+        sums.undone,
+    )
 
 
 def _flat(values: Numbers) -> Floats:

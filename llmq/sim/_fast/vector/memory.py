@@ -17,20 +17,7 @@ __all__ = ["admit", "blocks_of", "keep_limit", "set_limit"]
 
 
 def blocks_of(s: State, rows: Ints) -> Floats:
-    """Blocks that are set aside for requests at their admission.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    rows : ndarray of int
-        Requests.
-
-    Returns
-    -------
-    ndarray
-        Blocks for the prompt, and for the most output where the policy keeps room for it.
-    """
+    """Blocks that are set aside for requests at their admission."""
     r = s.rules
     blocks: Floats = np.ceil((s.data.prompt[rows] + r.most) / r.block)
     return blocks
@@ -67,18 +54,7 @@ def _ticks(s: State, lanes: Ints) -> Floats:
 
 
 def keep_limit(s: State) -> Ints:
-    """Bound the decodes by what was known of memory before their number fell.
-
-    Parameters
-    ----------
-    s : State
-        The lanes, with their next events.
-
-    Returns
-    -------
-    ndarray of int
-        Lanes whose next decode iteration evicts.
-    """
+    """Bound the decodes by what was known of memory before their number fell."""
     s.limit = np.minimum(s.due, s.lasts)
     if ((s.limit <= s.tick) & (s.due > s.tick)).any():
         return set_limit(s)
@@ -86,18 +62,7 @@ def keep_limit(s: State) -> Ints:
 
 
 def set_limit(s: State) -> Ints:
-    """Set the tick up to which the decodes can go on: their next event, or the end of memory.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-
-    Returns
-    -------
-    ndarray of int
-        Lanes whose next decode iteration evicts.
-    """
+    """Set the tick up to which the decodes can go on: their next event, or the end of memory."""
     # Floor and a division: on floats // is an order of magnitude slower.
     free = np.maximum(_free(s, slice(None), 0), 0.0)
     sure = np.floor(free / np.maximum(s.decodes, 1.0)) * s.rules.block
@@ -111,24 +76,7 @@ def set_limit(s: State) -> Ints:
 
 
 def admit(s: State, lanes: Ints, left: Floats, ahead: int) -> Bools:
-    """Start the next request of each lane if slots of the cycle, tokens and memory allow it.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    lanes : ndarray of int, shape (m,)
-        Lanes whose next request has come.
-    left : ndarray, shape (m,)
-        Tokens left in the iteration.
-    ahead : int
-        Tokens that each decode takes before it.
-
-    Returns
-    -------
-    ndarray of bool, shape (m,)
-        Lanes that have a prefill to go on with.
-    """
+    """Start the next request of each lane if slots of the cycle, tokens and memory allow it."""
     r, rows = s.rules, s.head[lanes]
     fresh = s.have[lanes] == 0.0
     starts = fresh

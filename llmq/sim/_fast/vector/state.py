@@ -24,28 +24,21 @@ SLOTS = 16  # columns of the slot matrix to begin with
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Requests:
-    """All requests, lane after lane, and where their event times go.
+    """All requests, lane after lane, and where their event times go."""
 
-    Parameters
-    ----------
-    arrival, prompt, output, hidden : ndarray, shape (lanes * n,)
-        Seconds, tokens.
-    start, stop : ndarray of int, shape (lanes,)
-        First request of each lane and the one after its last.
-    staged : bool
-        Some first visible token comes later than the end of the prefill; if none does,
-        ``first_token`` is not written.
-    prefill_end, first_token, finish : ndarray, shape (lanes * n,)
-        Seconds; NaN where it has not happened.
-    """
-
+    # arrival, prompt, output, hidden: seconds, tokens; shape (lanes * n,)
     arrival: Floats
     prompt: Floats
     output: Floats
     hidden: Floats
+    # start, stop: first request of each lane and the one after its last; shape (lanes,)
     start: Ints
     stop: Ints
+    # some first visible token comes later than the end of the prefill; if none does,
+    # ``first_token`` is not written
     staged: bool
+    # prefill_end, first_token, finish: seconds; NaN where it has not happened; shape (lanes *
+    # n,)
     prefill_end: Floats
     first_token: Floats
     finish: Floats
@@ -53,97 +46,57 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sums:
-    """What is summed over the iterations of each lane.
+    """What is summed over the iterations of each lane."""
 
-    Parameters
-    ----------
-    iterations, tokens : ndarray of int, shape (lanes,)
-        Iterations, tokens processed.
-    kv_area, busy, clock : ndarray, shape (lanes,)
-        KV token-iterations, seconds in iterations, end of the last one.
-    undone : ndarray of bool, shape (lanes,)
-        Lanes that need a scalar engine.
-    """
-
+    # iterations, tokens: iterations, tokens processed; shape (lanes,)
     iterations: Ints
     tokens: Ints
+    # kv_area, busy, clock: KV token-iterations, seconds in iterations, end of the last one;
+    # shape (lanes,)
     kv_area: Floats
     busy: Floats
     clock: Floats
-    undone: Bools
+    undone: Bools  # lanes that need a scalar engine; shape (lanes,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rules:
-    """The engine and the policy as numbers.
+    """The engine and the policy as numbers."""
 
-    Parameters
-    ----------
-    budget, chunk, slots : float
-        Tokens of an iteration, prompt tokens of a row in it, residents.
-    gate : float
-        Prefill runs while there are fewer decodes than this.
-    rows, cycle : float
-        Prefills in an iteration, prefills that may start before the engine is empty again.
-    mixed, whole, one_slot, alone : bool
-        Prefill shares iterations with decodes; prompts are not split; prefills share a slot; who
-        is alone is not cut to a chunk.
-    lag : int
-        Iterations from the end of the prefill to the first token.
-    curve : ndarray, shape (budget + 1,)
-        Seconds of an iteration by tokens; entry 0 is any positive number.
-    per_kv, per_kv_mixed, per_work : float
-        Seconds per KV token and per unit of attention work.
-    total, margin, block, most : float
-        KV blocks, those kept free, tokens in a block, output tokens room is kept for.
-    keeps : bool
-        Blocks are set aside until the request ends, so decodes take none.
-    staged : bool
-        Some first visible token comes later than the end of the prefill.
-    """
-
+    # budget, chunk, slots: tokens of an iteration, prompt tokens of a row in it, residents
     budget: float
     chunk: float
     slots: float
-    gate: float
+    gate: float  # prefill runs while there are fewer decodes than this
+    # rows, cycle: prefills in an iteration, prefills that may start before the engine is
+    # empty again
     rows: float
     cycle: float
+    # mixed, whole, one_slot, alone: prefill shares iterations with decodes; prompts are not
+    # split; prefills share a slot; who is alone is not cut to a chunk
     mixed: bool
     whole: bool
     one_slot: bool
     alone: bool
-    lag: int
+    lag: int  # iterations from the end of the prefill to the first token
+    # seconds of an iteration by tokens; entry 0 is any positive number; shape (budget + 1,)
     curve: Floats
+    # per_kv, per_kv_mixed, per_work: seconds per KV token and per unit of attention work
     per_kv: float
     per_kv_mixed: float
     per_work: float
+    # total, margin, block, most: KV blocks, those kept free, tokens in a block, output tokens
+    # room is kept for
     total: float
     margin: float
     block: float
     most: float
-    keeps: bool
-    staged: bool
+    keeps: bool  # blocks are set aside until the request ends, so decodes take none
+    staged: bool  # some first visible token comes later than the end of the prefill
 
     @classmethod
     def of(cls, engine: Engine, blocks: Blocks, together: Together, *, staged: bool) -> Rules:
-        """Read an engine and a policy.
-
-        Parameters
-        ----------
-        engine : Engine
-            With the token budget the policy asks for.
-        blocks : Blocks
-            The policy.
-        together : Together
-            How it fills an iteration.
-        staged : bool
-            Some first visible token comes later than the end of the prefill.
-
-        Returns
-        -------
-        Rules
-            Numbers only.
-        """
+        """Read an engine and a policy."""
         law, admit, fill = engine.law, blocks.admit, blocks.budget
         tokens = fill.tokens if isinstance(fill.tokens, int) else math.inf
         budget = min(engine.token_budget, tokens)
@@ -153,18 +106,28 @@ class Rules:
         curve = law.curve(np.arange(int(budget) + 1))
         curve[0] = curve[-1]
         return cls(
-            budget=budget, chunk=min(engine.chunk, budget, fill.chunk or math.inf), slots=slots,
+            budget=budget,
+            chunk=min(engine.chunk, budget, fill.chunk or math.inf),
+            slots=slots,
             gate=min(slots, budget if together.mixed else until),
-            rows=together.rows, cycle=together.cycle,
-            mixed=together.mixed, whole=fill.whole,
-            one_slot=engine.conventions.prefill_slots == "one", alone=fill.alone,
+            rows=together.rows,
+            cycle=together.cycle,
+            mixed=together.mixed,
+            whole=fill.whole,
+            one_slot=engine.conventions.prefill_slots == "one",
+            alone=fill.alone,
             lag=engine.conventions.lag,
-            curve=curve, per_kv=float(law.per_kv), per_kv_mixed=float(law.per_kv_mixed),
-            per_work=float(law.per_work), total=engine.kv_blocks,
-            margin=admit.margin(engine.kv_blocks), block=engine.kv_block,
-            most=admit.most if admit.reserve == "most" else 0, keeps=admit.reserve == "most",
+            curve=curve,
+            per_kv=float(law.per_kv),
+            per_kv_mixed=float(law.per_kv_mixed),
+            per_work=float(law.per_work),
+            total=engine.kv_blocks,
+            margin=admit.margin(engine.kv_blocks),
+            block=engine.kv_block,
+            most=admit.most if admit.reserve == "most" else 0,
+            keeps=admit.reserve == "most",
             staged=staged,
-        )  # fmt: skip
+        )
 
     @property
     def limited(self) -> bool:
@@ -193,43 +156,27 @@ class Rules:
 
 
 class State:
-    """The lanes that are not done; they move up when others are.
-
-    Parameters
-    ----------
-    data : Requests
-        The requests of all lanes.
-    rules : Rules
-        Engine and policy.
-
-    Attributes
-    ----------
-    clock, idle : ndarray, shape (lanes,)
-        Seconds: now, and those in which the engine was empty.
-    tick, alone : ndarray
-        Iterations that decoded, and iterations of prefill alone.
-    decodes, kv : ndarray
-        Decodes and their KV tokens.
-    head, have, next : ndarray
-        First request whose prefill is not complete, its tokens so far, when it comes.
-    booked, started : ndarray
-        KV blocks set aside, prefills started in this cycle.
-    lasts : ndarray
-        Tick up to which the blocks last for these decodes.
-    served, area : ndarray
-        Sums of tokens and of KV tokens.
-    ends, later, who : ndarray, shape (lanes, slots)
-        Tick of the next event of each decode, of the last one, its request.
-    growth : ndarray, shape (lanes, block)
-        Decodes by the residue of the tick at which they take a new block.
-    slot, due, limit : ndarray
-        Slot of the soonest event, its tick, tick up to which the decodes may go on.
-    """
+    """The lanes that are not done; they move up when others are."""
 
     VECTORS = (
-        "alone", "area", "booked", "clock", "decodes", "have", "head", "idle", "kv", "lane",
-        "lasts", "next", "served", "started", "stop", "tick", "top",
-    )  # fmt: skip
+        "alone",
+        "area",
+        "booked",
+        "clock",
+        "decodes",
+        "have",
+        "head",
+        "idle",
+        "kv",
+        "lane",
+        "lasts",
+        "next",
+        "served",
+        "started",
+        "stop",
+        "tick",
+        "top",
+    )
     MATRICES = ("ends", "growth", "later", "who")
 
     def __init__(self, data: Requests, rules: Rules) -> None:
@@ -283,15 +230,7 @@ class State:
         self.spare -= 1
 
     def undo(self, lanes: Ints, sums: Sums) -> None:
-        """Give lanes up: they look empty from now on.
-
-        Parameters
-        ----------
-        lanes : ndarray of int
-            Which.
-        sums : Sums
-            Where it is noted.
-        """
+        """Give lanes up: they look empty from now on."""
         sums.undone[self.lane[lanes]] = True
         self.decodes[lanes] = 0.0
         self.next[lanes] = NEVER
@@ -300,15 +239,7 @@ class State:
         self.limit[lanes] = np.inf
 
     def retire(self, done: Bools, sums: Sums) -> None:
-        """Write down the sums of lanes that are done and drop them.
-
-        Parameters
-        ----------
-        done : ndarray of bool, shape (lanes,)
-            Which.
-        sums : Sums
-            Where they go.
-        """
+        """Write down the sums of lanes that are done and drop them."""
         lanes = self.lane[done]
         sums.iterations[lanes] = self.tick[done] + self.alone[done]
         sums.tokens[lanes] = self.served[done]

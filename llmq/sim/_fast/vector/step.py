@@ -32,31 +32,12 @@ CROWD = 1 / 8
 
 
 def places(mask: Bools) -> Ints:
-    """Return where a mask holds.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (n,)
-        The mask.
-
-    Returns
-    -------
-    ndarray of int
-        Places.
-    """
+    """Return where a mask holds."""
     return mask.nonzero()[0]
 
 
 def run(s: State, sums: Sums) -> None:
-    """Run all lanes to the end.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    sums : Sums
-        Where their sums go.
-    """
+    """Run all lanes to the end."""
     r = s.rules
     while wake(s, sums):
         s.look()
@@ -73,20 +54,7 @@ def run(s: State, sums: Sums) -> None:
 
 
 def wake(s: State, sums: Sums) -> bool:
-    """Jump over the time in which a lane is empty, and drop lanes that are done.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    sums : Sums
-        Where the sums of lanes that are done go.
-
-    Returns
-    -------
-    bool
-        Whether lanes are left.
-    """
+    """Jump over the time in which a lane is empty, and drop lanes that are done."""
     empty = places((s.next > s.clock) & (s.decodes == 0.0))
     if empty.size:
         coming = s.next[empty]
@@ -101,20 +69,7 @@ def wake(s: State, sums: Sums) -> bool:
 
 
 def prefill(s: State, sums: Sums) -> Bools:
-    """Run prefill iterations where a request waits or is half done.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    sums : Sums
-        Where lanes that are given up are noted.
-
-    Returns
-    -------
-    ndarray of bool, shape (lanes,)
-        Lanes that did.
-    """
+    """Run prefill iterations where a request waits or is half done."""
     r, took = s.rules, np.zeros(s.width, dtype=bool)
     lanes = places((s.next <= s.clock) & (s.decodes < r.gate) & (s.due > s.tick))
     if r.picky and lanes.size:
@@ -133,23 +88,9 @@ def prefill(s: State, sums: Sums) -> Bools:
 
 
 def burst(s: State, lanes: Ints) -> Ints:
-    r"""Run the iterations that the first prompt fills alone: all but its last piece.
-
-    Each holds ``c`` prompt tokens and, in mixed iterations, ``n`` decodes, so the KV tokens that
-    are read grow by ``c + n`` from one to the next.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    lanes : ndarray of int
-        Those that prefill.
-
-    Returns
-    -------
-    ndarray of int
-        Lanes that are free to go on: no decode ended meanwhile.
-    """
+    r"""Run the iterations that the first prompt fills alone: all but its last piece."""
+    # Each holds ``c`` prompt tokens and, in mixed iterations, ``n`` decodes, so the KV tokens
+    # that are read grow by ``c + n`` from one to the next.
     r, rest = s.rules, s.data.prompt[s.head[lanes]] - s.have[lanes]
     beside = s.decodes[lanes] if r.mixed else np.zeros(lanes.size)
     piece = np.minimum(r.budget - beside, r.chunk)
@@ -181,17 +122,7 @@ def burst(s: State, lanes: Ints) -> Ints:
 
 
 def fill(s: State, lanes: Ints, sums: Sums) -> None:
-    """Run one iteration: prompts in the order of arrival while tokens last.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    lanes : ndarray of int
-        Those that prefill.
-    sums : Sums
-        Where lanes that are given up are noted.
-    """
+    """Run one iteration: prompts in the order of arrival while tokens last."""
     r = s.rules
     left, held = np.full(lanes.size, float(r.budget)), np.zeros(lanes.size)
     work, ended = np.zeros(lanes.size), []
@@ -314,17 +245,7 @@ def _give_up_on_two(s: State, lanes: Ints, sums: Sums) -> None:
 
 
 def leap(s: State, took: Bools, sums: Sums) -> None:
-    """Run decode-only iterations in lanes in which nobody can start a prefill.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    took : ndarray of bool, shape (lanes,)
-        Lanes that prefilled in this lockstep.
-    sums : Sums
-        Where lanes that are given up are noted.
-    """
+    """Run decode-only iterations in lanes in which nobody can start a prefill."""
     r = s.rules
     gap = s.next - s.clock
     waits = gap <= 0.0
@@ -357,13 +278,7 @@ def _give_up_before(s: State, go: Bools, sums: Sums) -> None:
 
 
 def finish(s: State) -> None:
-    """Take out the decodes whose last token has come.
-
-    Parameters
-    ----------
-    s : State
-        The lanes.
-    """
+    """Take out the decodes whose last token has come."""
     r, data = s.rules, s.data
     lanes = places(s.due <= s.tick)
     if not lanes.size:
