@@ -46,7 +46,6 @@ class Broken:
     route: RoundRobin = field(default_factory=RoundRobin)
     name: ClassVar[str] = "broken"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt", "output"})
-    claims: ClassVar[frozenset[str]] = frozenset({"throughput_optimal"})
 
     @property
     def blocks(self) -> Blocks:

@@ -51,7 +51,6 @@ class FasterTransformer:
     route: Router = field(default_factory=RoundRobin)
     name: ClassVar[str] = "fastertransformer"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-    claims: ClassVar[frozenset[str]] = frozenset({"decodes_never_wait"})
 
     def __post_init__(self) -> None:
         room_for(self.max_output, self.watermark)  # checks them

@@ -90,7 +90,6 @@ class MaxWeight:
     route: Router = field(default_factory=RoundRobin)
     name: ClassVar[str] = "maxweight"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt", "output"})
-    claims: ClassVar[frozenset[str]] = frozenset({"throughput_optimal"})
 
     def __post_init__(self) -> None:
         Admit(watermark=self.watermark)  # checks it

@@ -85,7 +85,6 @@ class Orca:
     route: Router = field(default_factory=RoundRobin)
     name: ClassVar[str] = "orca"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-    claims: ClassVar[frozenset[str]] = frozenset({"work_conserving"})
 
     def __post_init__(self) -> None:
         room_for(self.max_output, self.watermark)  # checks them

@@ -67,7 +67,6 @@ class PASCAL:
     token_budget: int | None = UNLIMITED
     name: ClassVar[str] = "pascal"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-    claims: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.quantum < 1 or self.demote < 1 or not self.tau > 0:

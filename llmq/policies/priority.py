@@ -55,7 +55,6 @@ class Priority:
     route: Router = field(default_factory=RoundRobin)
     name: ClassVar[str] = "priority"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-    claims: ClassVar[frozenset[str]] = frozenset({"work_conserving"})
 
     def __post_init__(self) -> None:
         given: object = self.classes

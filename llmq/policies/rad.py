@@ -63,7 +63,6 @@ class RAD:
     route: Router = field(default_factory=Random)
     name: ClassVar[str] = "rad"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-    claims: ClassVar[frozenset[str]] = frozenset({"throughput_optimal"})
 
     def __post_init__(self) -> None:
         for name in ("tile", "chunk", "cycle"):

@@ -52,7 +52,6 @@ class FCFS:
     route: Router = field(default_factory=LeastKV)
     name: ClassVar[str] = "fcfs"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-    claims: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def blocks(self) -> Blocks:
@@ -91,7 +90,6 @@ class RR:
     route: Router = field(default_factory=LeastKV)
     name: ClassVar[str] = "rr"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-    claims: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.quantum < 1:

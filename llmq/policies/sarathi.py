@@ -50,7 +50,6 @@ class Sarathi:
     route: Router = field(default_factory=RoundRobin)
     name: ClassVar[str] = "sarathi"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-    claims: ClassVar[frozenset[str]] = frozenset({"work_conserving", "throughput_optimal"})
 
     def __post_init__(self) -> None:
         if self.order not in ("decodes_first", "queue"):

@@ -59,7 +59,6 @@ class SimpleChunking:
     route: Router = field(default_factory=RoundRobin)
     name: ClassVar[str] = "simple-chunking"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-    claims: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         Admit(watermark=self.watermark)  # checks it

@@ -80,7 +80,6 @@ class SLAI:
     route: Router = field(default_factory=RoundRobin)
     name: ClassVar[str] = "slai"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-    claims: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         pairs = self.deadlines.items() if isinstance(self.deadlines, Mapping) else self.deadlines

@@ -96,7 +96,6 @@ class TRAIL:
     route: Router = field(default_factory=RoundRobin)
     name: ClassVar[str] = "trail"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt", "output"})
-    claims: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         for name, known in (("fill", ("backfill", "head")), ("admission", ("now", "future"))):

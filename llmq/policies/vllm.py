@@ -148,7 +148,6 @@ class VLLM:
     whole_must_fit: bool = True
     name: ClassVar[str] = "vllm"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-    claims: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.version not in ("v0", "v1"):

@@ -54,7 +54,6 @@ class Free:
     token_budget: int | None = None
     name: ClassVar[str] = "free"
     sees: ClassVar[frozenset[str]] = frozenset()
-    claims: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def blocks(self) -> Blocks:

@@ -304,7 +304,6 @@ class PrefillFirst:
     token_budget: int | None = 2
     name: ClassVar[str] = "prefill_first"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-    claims: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def blocks(self) -> Blocks:

@@ -1,4 +1,4 @@
-"""The contract of a scheduling policy: what it sees, what it returns, and its eight blocks.
+"""The contract of a scheduling policy: what it sees, what it returns, and its blocks.
 
 A policy is a frozen dataclass of parameters whose ``blocks`` property composes
 
@@ -9,7 +9,6 @@ budget    how much in one iteration: tokens, rows, whole prompts or chunks, head
 admit     may a row that is not resident take memory, and how much is set aside for it
 victim    who leaves when memory is short; its KV is recomputed or (``swap``) kept on the host
 mark      one number of each row that the policy writes at the boundary after it was served
-retain    how long a finished turn keeps its cache (turns are single so far: not consulted)
 route     which engine, at arrival and at the end of the reasoning
 trigger   for how many iterations a decode-only plan stays valid (bounds a jump)
 ========  =====================================================================================
@@ -46,7 +45,6 @@ __all__ = [
     "decodes_first",
     "everyone",
     "last_in_key",
-    "no_retention",
     "queue_order",
     "runs_together",
     "until_next_event",
@@ -146,24 +144,6 @@ def last_in_key(view: View, order: Sequence[int], row: int, served: Sequence[boo
         if other == row or (view.resident[other] and not served[other]):
             return other
     return None
-
-
-def no_retention(view: View, row: int) -> float:
-    """Retain: the cache of a finished turn is dropped at once.
-
-    Parameters
-    ----------
-    view : View
-        The engine.
-    row : int
-        The finished row.
-
-    Returns
-    -------
-    float
-        Seconds: 0.
-    """
-    return 0.0
 
 
 def until_next_event(view: View) -> float:
@@ -315,8 +295,8 @@ class Blocks:
 
     Parameters
     ----------
-    gate, key, budget, admit, victim, retain, route, trigger
-        The eight blocks.
+    gate, key, budget, admit, victim, route, trigger
+        The blocks that every policy has.
     swap : bool
         A victim's KV goes to the host and comes back; otherwise it is computed again.
     mark : callable, optional
@@ -330,7 +310,6 @@ class Blocks:
     budget: Budget = field(default_factory=Budget)
     admit: Admit = field(default_factory=Admit)
     victim: Victim = last_in_key
-    retain: Callable[[View, int], float] = no_retention
     route: Router = field(default_factory=RoundRobin)
     trigger: Callable[[View], float] = until_next_event
     together: Together | None = None
@@ -371,7 +350,6 @@ class Policy(Protocol):
 
     name: ClassVar[str]
     sees: ClassVar[frozenset[str]]
-    claims: ClassVar[frozenset[str]]
 
     @property
     def token_budget(self) -> int | None:

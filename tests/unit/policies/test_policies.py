@@ -19,7 +19,6 @@ from llmq.policies.contract.blocks import (
     decodes_first,
     everyone,
     last_in_key,
-    no_retention,
     queue_order,
     until_next_event,
 )
@@ -192,7 +191,6 @@ def test_defaults_hold_nobody():
     eligible, wake = everyone(view())
     assert eligible.tolist() == [True] * 4
     assert wake is None
-    assert no_retention(view(), 0) == 0
     assert until_next_event(view()) == math.inf
 
 

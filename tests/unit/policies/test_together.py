@@ -419,7 +419,6 @@ def test_rules_that_only_the_kernel_knows_go_to_the_reference():
         token_budget: int | None = None
         name: ClassVar[str] = "capped"
         sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-        claims: ClassVar[frozenset[str]] = frozenset()
 
         @property
         def blocks(self) -> Blocks:

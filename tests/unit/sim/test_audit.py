@@ -37,7 +37,6 @@ class Rigged:
     notes: list[int] = field(default_factory=list)
     name: ClassVar[str] = "rigged"
     sees: ClassVar[frozenset[str]] = frozenset({"prompt"})
-    claims: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def blocks(self) -> Blocks:
