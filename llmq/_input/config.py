@@ -17,9 +17,9 @@ from llmq._input.tables import Table
 from llmq._limits import CONFIG_BYTES, INT, NESTING, NUMBER
 from llmq.errors import FormatError, InputError, printable, shown
 
-__all__ = ["decode_json", "parse_toml", "read_table", "readable"]
+__all__ = ["DEEP", "check_values", "decode_json", "parse_toml", "read_table", "readable"]
 
-_DEEP = f"tables or lists nested more than {NESTING} deep: flatten them"
+DEEP = f"tables or lists nested more than {NESTING} deep: flatten them"
 
 
 def read_table(path: PathLike) -> Table:
@@ -51,11 +51,11 @@ def parse_toml(text: str, path: str) -> Mapping[str, object]:
         if row.count(".") > NESTING:
             parts = re.split(r"[\[\]{},=\"'#]", row)
             if max(part.count(".") for part in parts) > 2 * NESTING:
-                raise FormatError(_DEEP, path=path, line=number)
+                raise FormatError(DEEP, path=path, line=number)
     try:
         raw = tomllib.loads(text)
     except RecursionError:
-        raise FormatError(_DEEP, path=path) from None
+        raise FormatError(DEEP, path=path) from None
     except tomllib.TOMLDecodeError as error:
         message = printable(error)
         place = re.search(r"\(at line (\d+), (column \d+)\)", message)
@@ -67,7 +67,7 @@ def parse_toml(text: str, path: str) -> Mapping[str, object]:
         raise FormatError(f"not TOML: {_short(message)}{hint}", path=path, line=line) from None
     except ValueError:  # of whole numbers beyond what Python reads
         _too_long(text, "", path)
-    _check_values(raw, path)
+    check_values(raw, path)
     return raw
 
 
@@ -79,7 +79,7 @@ def _json(text: str, path: str) -> Mapping[str, object]:
     raw = decode_json(text, path)
     if not isinstance(raw, dict):
         raise FormatError("expected one JSON object", path=path, line=1)
-    _check_values(raw, path)
+    check_values(raw, path)
     return raw
 
 
@@ -123,7 +123,7 @@ def decode_json(text: str, path: str, line: int | None = None, *, as_text: bool 
             line=place,
         ) from None
     except RecursionError:
-        raise FormatError(_DEEP, path=path, line=line) from None
+        raise FormatError(DEEP, path=path, line=line) from None
 
 
 def _too_long(text: str, digits: str, path: str, line: int | None = None) -> NoReturn:
@@ -139,13 +139,13 @@ def _too_long(text: str, digits: str, path: str, line: int | None = None) -> NoR
     )
 
 
-def _check_values(raw: Mapping[str, object], path: str) -> None:
+def check_values(raw: Mapping[str, object], path: str) -> None:
     """Refuse what no key may hold; without recursion, however deep the tables are."""
     waiting: list[tuple[str, object, int]] = [("", raw, 0)]
     while waiting:
         place, value, depth = waiting.pop()
         if depth > NESTING:
-            raise FormatError(_DEEP, path=path, column=place[:60])
+            raise FormatError(DEEP, path=path, column=place[:60])
         if isinstance(value, Mapping):
             for key, inner in value.items():
                 at = f"{place}.{printable(key)}" if place else printable(key)

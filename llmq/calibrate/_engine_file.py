@@ -8,9 +8,9 @@ are in seconds, sizes in tokens or bytes.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -286,31 +286,28 @@ def _fit_words(fit: Mapping[str, float] | None) -> str:
 def _to_toml(
     engine: Engine, name: str, gpu: str, model: str, errors: tuple[float, float] | None
 ) -> str:
-    top: dict[str, Any] = {"name": name, "gpu": gpu, "model": model}
-    top["token_budget"] = engine.token_budget
-    for key in ("max_seqs", "kv_block", "prefill_chunk"):
-        if (value := getattr(engine, key)) is not None:
-            top[key] = value
-    top |= {"conventions": engine.conventions.name, "source": engine.source}
-    top["assumptions"] = list(engine.assumptions)
+    import tomli_w
+
     law = engine.law
-    lines = ["# Times in seconds, sizes in tokens.", *_pairs(top)]
-    lines += ["", f"[tp.{engine.gpus}]"]
-    lines += [] if engine.kv_tokens is None else [f"kv_tokens = {engine.kv_tokens}"]
+    degree: dict[str, Any] = {} if engine.kv_tokens is None else {"kv_tokens": engine.kv_tokens}
     if errors is not None:
-        lines += ["", f"[tp.{engine.gpus}.fit]", *_pairs(dict(zip(_FIT_KEYS, errors, strict=True)))]
-    fields = {key: getattr(law, key) for key in _LAW_KEYS[law.form]}
-    lines += ["", f"[tp.{engine.gpus}.law]", *_pairs({"form": law.form, **fields})]
-    return "\n".join(lines) + "\n"
-
-
-def _pairs(values: Mapping[str, Any]) -> list[str]:
-    return [f"{key} = {_toml(value)}" for key, value in values.items()]
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    return str(value) if isinstance(value, int) else repr(float(value))  # type: ignore[arg-type]
+        degree["fit"] = dict(zip(_FIT_KEYS, errors, strict=True))
+    values = {key: getattr(law, key) for key in _LAW_KEYS[law.form]}
+    # TOML has no fractions: one is written as the nearest float.
+    plain = {key: float(v) if isinstance(v, Fraction) else v for key, v in values.items()}
+    degree["law"] = {"form": law.form, **plain}
+    whole = {
+        "name": name,
+        "gpu": gpu,
+        "model": model,
+        "token_budget": engine.token_budget,
+        "max_seqs": engine.max_seqs,
+        "kv_block": engine.kv_block,
+        "prefill_chunk": engine.prefill_chunk,
+        "conventions": engine.conventions.name,
+        "source": engine.source,
+        "assumptions": engine.assumptions,
+        "tp": {str(engine.gpus): degree},
+    }
+    text = tomli_w.dumps({key: value for key, value in whole.items() if value is not None})
+    return f"# Times in seconds, sizes in tokens.\n{text}"

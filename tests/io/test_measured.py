@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llmq.errors import FormatError, InputError
-from llmq.io.measured import read_object, read_plain_yaml
+from llmq.io.measured import read_object
 from llmq.io.measured._blis import read_blis_means, read_guidellm, read_otel
 from llmq.io.measured._closed import read_llmpilot, read_silicon
 from llmq.io.measured._splitwise import read_splitwise
@@ -208,9 +208,13 @@ def test_guidellm(tmp_path):
     (tmp_path / "x_exp-config.yaml").write_text(CONFIG.replace("256", "many"))
     with pytest.raises(FormatError, match=r"x_exp-config\.yaml, column max_num_seqs.*'many'"):
         read_guidellm(path)
-    (tmp_path / "x_exp-config.yaml").write_text(CONFIG + "  nested\n")
-    with pytest.raises(FormatError, match="line 6: expected 'key: value'"):
-        read_plain_yaml(tmp_path / "x_exp-config.yaml")
+    (tmp_path / "x_exp-config.yaml").write_text(CONFIG + "  nested: 1\n")
+    with pytest.raises(FormatError, match=r"x_exp-config\.yaml line 6: not YAML: .* \(at column 9"):
+        read_guidellm(path)
+    (tmp_path / "x_exp-config.yaml").write_text(CONFIG.replace("model:", "model: [a]\n#"))
+    with pytest.raises(FormatError, match="column model: the model is missing"):
+        read_guidellm(path)
+    (tmp_path / "x_exp-config.yaml").write_text(CONFIG)
     path.write_text(STAGES + "4,constant,2.5,errored,1012.0,1013.0,30,,\n")
     with pytest.raises(FormatError, match="no successful request"):
         read_guidellm(path)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from llmq._input.yaml_text import read_yaml
 from llmq.calibrate._compose import DEFAULT_SEED, compose
 from llmq.calibrate._geometry import Geometry, geometry, kv_capacity
 from llmq.calibrate.catalogue._kernel_tables import MISSING, KernelTable, kernels_of
@@ -213,11 +214,11 @@ def _system(name: str, folder: Path | None) -> tuple[Path, Gpu | None]:
 def _check_node(place: Path, tp: int) -> None:
     """Refuse engines that span nodes: their all-reduce is another one."""
     about = place.parents[1] / f"{place.name}.yaml"
-    text = about.read_text(encoding="utf-8") if about.is_file() else ""
-    found = re.search(r"(?m)^\s*num_gpus_per_node:\s*(\d+)", text)
-    if found and tp > int(found[1]):
+    node = read_yaml(about).get("node", {}) if about.is_file() else {}
+    most = node.get("num_gpus_per_node")
+    if most and tp > int(most):
         raise InputError(
-            f"{tp} GPUs span nodes of {found[1]} ({about.name}): their all-reduce is set aside",
+            f"{tp} GPUs span nodes of {most} ({about.name}): their all-reduce is set aside",
             value=tp,
         )
 

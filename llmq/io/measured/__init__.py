@@ -8,7 +8,6 @@ from llmq.io.measured._measured import (
     PublishedMeans,
     Settings,
     read_object,
-    read_plain_yaml,
 )
 
-__all__ = ["ClosedMeans", "OpenRun", "PublishedMeans", "Settings", "read_object", "read_plain_yaml"]
+__all__ = ["ClosedMeans", "OpenRun", "PublishedMeans", "Settings", "read_object"]

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from llmq._input.yaml_text import read_yaml
 from llmq.errors import FormatError
 from llmq.io.measured._measured import (
     OpenRun,
     PublishedMeans,
     Settings,
     read_object,
-    read_plain_yaml,
 )
 from llmq.io.profiles._table import read_columns
 from llmq.units import MILLISECOND
@@ -102,16 +102,16 @@ def read_otel(path: Path) -> OpenRun:
 
 def _settings(path: Path, ending: str) -> Settings:
     file = path.with_name(path.name.removesuffix(ending) + "_exp-config.yaml")
-    raw = read_plain_yaml(file)
+    raw = read_yaml(file)
 
     def whole(key: str) -> int:
-        if not raw.get(key, "").isdigit():
+        if not str(raw.get(key, "")).isdigit():
             raise FormatError(
                 f"expected a whole number, found {raw.get(key)!r}", path=file, column=key
             )
         return int(raw[key])
 
-    if "model" not in raw:
+    if not isinstance(raw.get("model"), str):
         raise FormatError("the model is missing", path=file, column="model")
     return Settings(
         gpu=raw.get("gpu", GPU),

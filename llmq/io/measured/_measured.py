@@ -7,7 +7,6 @@ does not say is ``None`` and never guessed here.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from llmq._input.files import read_text
 from llmq.errors import FormatError
 
-__all__ = ["ClosedMeans", "OpenRun", "PublishedMeans", "Settings", "read_object", "read_plain_yaml"]
+__all__ = ["ClosedMeans", "OpenRun", "PublishedMeans", "Settings", "read_object"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -213,32 +212,3 @@ def read_object(path: Path) -> Any:
         raise FormatError(
             f"not JSON: {error.msg} (at column {error.colno})", path=path, line=error.lineno
         ) from None
-
-
-def read_plain_yaml(path: Path) -> dict[str, str]:
-    """Read the ``key: value`` lines of a YAML file without nesting.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    dict of str to str
-        Keys and values.
-
-    Raises
-    ------
-    FormatError
-        A line that is neither empty, a comment nor ``key: value``.
-    """
-    found = {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        match = re.fullmatch(r"(\w+):\s*(.*?)\s*", line)
-        if match is None:
-            raise FormatError("expected 'key: value'", path=path, line=number)
-        found[match[1]] = match[2].strip("'\"")
-    return found

@@ -9,7 +9,6 @@ by 6 % in its first token time). All-reduce was not profiled.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,8 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llmq._input.files import read_text
-from llmq._limits import CONFIG_BYTES
+from llmq._input.yaml_text import read_yaml
 from llmq.calibrate._compose import Kernels, Steps, compose, grid_time, token_time
 from llmq.calibrate._geometry import Geometry, geometry
 from llmq.calibrate.catalogue._kernel_tables import averaged
@@ -53,8 +51,7 @@ def read_meta(folder: Path) -> dict[str, str]:
     """Read model, GPU and version from ``meta.yaml`` beside or above the tables."""
     for place in (folder, folder.parent):
         if (path := place / "meta.yaml").is_file():
-            text = read_text(path, CONFIG_BYTES)
-            return {k: v.strip("'\" ") for k, v in re.findall(r"(?m)^(\w+): +(\S.*)$", text)}
+            return {key: v for key, v in read_yaml(path).items() if isinstance(v, str)}
     return {}
 
 

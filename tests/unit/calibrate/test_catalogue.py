@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,14 @@ def test_engine_files_round_trip(law: BatchTime, tmp_path: Path) -> None:
     path = write_engine(engine, tmp_path / "own.toml", gpu="g", model="m")
     assert read_engine(path) == load_engine(str(path)) == load_engine(path, tp=3) == engine
     assert [p.name for p in tmp_path.iterdir()] == ["own.toml"]
+
+
+def test_fractions_and_numpy_numbers_are_written_as_toml(tmp_path: Path) -> None:
+    law = BatchTime.affine(base=Fraction(1, 64), per_token=np.float64(0.25))
+    engine = Engine(law, max_seqs=np.int64(64), name="exact")
+    path = write_engine(engine, tmp_path / "exact.toml")
+    assert "base = 0.015625\nper_token = 0.25\n" in path.read_text(encoding="utf-8")
+    assert read_engine(path) == engine
 
 
 def test_a_fit_becomes_an_engine_file(tmp_path: Path) -> None:
