@@ -29,6 +29,7 @@ from llmq.model.arrivals import Batch
 from llmq.policies import Policy
 from llmq.rng import RngLike
 from llmq.sim.results._stats import student
+from llmq.sim.results.run import Run
 
 TITLE = "Theorem U: the bracket closes as memory grows"
 SEED = 3
@@ -97,7 +98,7 @@ def one(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     return rows
 
 
-def served(run: llmq.sim.results.run.Run, prices: dict[str, float]) -> np.ndarray:
+def served(run: Run, prices: dict[str, float]) -> np.ndarray:
     """Priced work finished per second in the middle of each path."""
     weight = np.array([prices[name] for name in run.classes])
     paths = []

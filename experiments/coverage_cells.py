@@ -12,6 +12,7 @@ import llmq
 from experiments.coverage_paths import Truth, relaxation, trials, truth
 from experiments.runner import Point, Row
 from llmq.sim.results._precision import MARGIN
+from llmq.sim.results.run import Run
 
 __all__ = ["METRICS", "REQUIRED", "cell", "points", "values"]
 
@@ -121,7 +122,7 @@ def _truth(name: str, load: float) -> Truth:
     return _KNOWN[name, load]
 
 
-def values(run: llmq.Run, true: Truth) -> dict[str, tuple[float, float, float]]:
+def values(run: Run, true: Truth) -> dict[str, tuple[float, float, float]]:
     """Return the estimates that are looked at, with their intervals.
 
     Parameters

@@ -27,6 +27,7 @@ from llmq.sim._block import Block, Task
 from llmq.sim._collect import as_run
 from llmq.sim._replicate import run_block
 from llmq.sim.results._relaxation import Relaxation, dispersion_of_work, unit
+from llmq.sim.results.run import Run
 
 __all__ = ["LOADS", "SYSTEMS", "System", "Truth", "relaxation", "trials", "truth", "wait_law"]
 
@@ -122,7 +123,7 @@ def relaxation(name: str, load: float) -> Relaxation:
     return Relaxation(unit(load, spread), dispersion=spread, stay=float(stays.mean()) * work.rate)
 
 
-def trials(name: str, load: float, paths: int, requests: int, seeds: range) -> Iterator[llmq.Run]:
+def trials(name: str, load: float, paths: int, requests: int, seeds: range) -> Iterator[Run]:
     """Yield what ``simulate(..., replications=paths, requests=requests, rng=seed)`` gives.
 
     Parameters

@@ -26,6 +26,7 @@ from llmq.model.trace import Trace
 from llmq.policies import Sarathi
 from llmq.result import Estimate
 from llmq.rng import RngLike
+from llmq.sim.results.run import Run
 
 PAIRS = ((256, 264), (384, 392), (512, 520), (1024, 1040))
 RATE = 3.4
@@ -91,9 +92,7 @@ def compute(
     return found
 
 
-def _change(
-    below: llmq.sim.results.run.Run, above: llmq.sim.results.run.Run, metric: str
-) -> Estimate:
+def _change(below: Run, above: Run, metric: str) -> Estimate:
     """Paired relative change of a mean, by replication."""
     from llmq.sim.results._stats import student
 

@@ -91,6 +91,12 @@ def test_every_public_name_is_there(name):
     assert home == "llmq" or home.startswith("llmq.") or name == "__version__"
 
 
+def test_type_checkers_see_the_same_names():
+    stub = ast.parse((ROOT / "__init__.pyi").read_text(encoding="utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    assert sorted(alias.asname or "" for node in imports for alias in node.names) == sorted(PUBLIC)
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match=r"^module 'llmq' has no attribute 'Engin'$"):
         _ = llmq.Engin
