@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Said by every command that takes a policy.
 POLICY = (
     "vllm (the default: the scheduler of vLLM v1), vllm:version=v0 (that of 2023), sarathi, "
-    "slai:order=spf, ..."
+    "slai:order=spf, ...; `llmq policies` lists all, --import adds your own"
 )
 
 __all__ = ["add_engine", "add_fleet", "build_engine", "build_fleet", "override_engine"]

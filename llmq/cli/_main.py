@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import llmq
 from llmq._starting import INTERRUPTED
 from llmq.cli._ending import BAD_INPUT, OK, ended, settle, streams
+from llmq.cli._imports import HELP, import_named
 from llmq.cli._stopping import stoppable
 from llmq.errors import LlmqWarning, nearest, printable
 
@@ -34,6 +35,7 @@ _COMMANDS = {
     "convert": "from one trace format to another",
     "engines": "list the catalogue of engines",
     "workloads": "list the named workloads",
+    "policies": "list the policies and routers with their parameters",
 }
 
 _EPILOG = """\
@@ -109,6 +111,8 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         )
         if name == command:
             importlib.import_module(f"llmq.cli.commands.{name}").add_arguments(sub)
+            # Read by import_named before; here for the help and the errors.
+            sub.add_argument("--import", metavar="MODULE", action="append", help=HELP)
     return parser
 
 
@@ -143,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    import_named(words)
     command = next((word for word in words if word in _COMMANDS), None)
     args = build_parser(command).parse_args(words)
     with warnings.catch_warnings():

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from llmq.errors import FormatError, InputError, LlmqError, nearest, printable, shown
+from llmq._input.named import Named, Table
+from llmq.errors import FormatError, InputError, LlmqError, printable, shown
 
 __all__ = ["Format", "Formats", "complete"]
 
 
-class Format(Protocol):
+class Format(Named, Protocol):
     """What every format has."""
-
-    @property
-    def name(self) -> str:
-        """As users write it."""
 
     @property
     def read(self) -> Callable[..., Any]:
@@ -25,40 +22,20 @@ class Format(Protocol):
 F = TypeVar("F", bound=Format)
 
 
-class Formats(Generic[F]):
-    """A table of formats; ``what`` names the kind, ``result`` is what its readers return."""
+class Formats(Table[F]):
+    """A table of formats; ``kind`` is their record, ``result`` what their readers return."""
 
     def __init__(self, what: str, kind: type[F], result: type, ours: Iterable[F]) -> None:
-        self.what, self.kind, self.result = what, kind, result
-        self.ours = {one.name: one for one in ours}
-        self.registered: dict[str, F] = {}
-
-    def all(self) -> dict[str, F]:
-        """Return the formats in the order in which a file is recognised: users' own come first."""
-        return {**self.registered, **self.ours}
-
-    def named(self, name: str) -> F:
-        """Return a format by its name, or refuse with the nearest known one."""
-        known = self.all()
-        if name not in known:
-            raise InputError(
-                f"unknown {self.what} format {shown(name)}{nearest(name, known)}", value=name
-            )
-        return known[name]
+        super().__init__(f"{what} format", ours)
+        self.kind, self.result = kind, result
 
     def register(self, record: F) -> None:
-        """Add a format; the same record again changes nothing."""
+        """Add a format."""
         if not isinstance(record, self.kind):
             raise InputError(
-                f"a {self.what} format is a {self.kind.__name__}, got {type(record).__name__}"
+                f"a {self.what} is a {self.kind.__name__}, got {type(record).__name__}"
             )
-        if self.all().get(record.name, record) != record:
-            raise InputError(
-                f"another {self.what} format is called {record.name!r}: choose another name",
-                value=record.name,
-            )
-        if record.name not in self.ours:
-            self.registered[record.name] = record
+        self.add(record)
 
     def read(self, record: F, path: object, *given: object) -> Any:
         """Call a reader; what goes wrong in one that was registered is said with its name."""
@@ -70,13 +47,13 @@ class Formats(Generic[F]):
             if record.name in self.ours:
                 raise  # a fault of llmq, which asks for a report
             raise FormatError(
-                f"the reader of the {self.what} format {record.name!r} could not read it "
+                f"the reader of the {self.what} {record.name!r} could not read it "
                 f"({type(error).__name__}: {shown(str(error))}): check the file, or the reader",
                 path=printable(str(path)),
             ) from error
         if not isinstance(found, self.result):
             raise InputError(
-                f"the reader of the {self.what} format {record.name!r} returned a "
+                f"the reader of the {self.what} {record.name!r} returned a "
                 f"{type(found).__name__}; it must return {self.result.__name__}",
                 value=record.name,
             )

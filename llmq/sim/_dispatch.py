@@ -19,6 +19,7 @@ from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.trace import Trace
 from llmq.policies.contract.blocks import Policy, runs_together
+from llmq.policies.contract.checks import split_of
 from llmq.sim._dispatcher import Desk, Server, roam
 from llmq.sim._fast.calendar.engine import CalendarEngine
 from llmq.sim._fast.calendar.jump import NotTogetherError
@@ -89,13 +90,13 @@ def split(
     """Choose the engine of every request beforehand, where the router needs no state."""
     route = policy.blocks.route
     if eligible is None:
-        return route.split(len(trace), engines, rng)
+        return split_of(route, len(trace), engines, rng)
     server = np.zeros(len(trace), dtype=np.int64)
     # Classes that may use the same engines are dealt out together.
     for mask in {tuple(row.tolist()) for row in eligible}:
         mine = np.isin(trace.klass, [c for c, row in enumerate(eligible) if tuple(row) == mask])
         places = np.flatnonzero(mask)
-        chosen = route.split(int(mine.sum()), len(places), rng)
+        chosen = split_of(route, int(mine.sum()), len(places), rng)
         if chosen is None:
             return None
         server[mine] = places[chosen]

@@ -13,14 +13,17 @@ ends are free, and the request runs nowhere meanwhile.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from llmq.errors import PolicyError
 from llmq.model.trace import Trace
+from llmq.policies.contract.checks import BrokenRuleError, move_of, pick_of
 from llmq.policies.contract.routers import Router, Signals
 from llmq.policies.contract.view import View
 from llmq.sim._reference.engine import ReferenceEngine
@@ -74,7 +77,8 @@ class Desk:
     def place(self, i: int, now: float) -> int:
         """Send an arrival to an engine."""
         places = self.places(i)
-        pick = places[self.route.pick(self.signals(i, now))]
+        with _told(i, now):
+            pick = places[pick_of(self.route, self.signals(i, now), len(places))]
         self.servers[pick].queue.append(i)
         return pick
 
@@ -97,8 +101,19 @@ class Desk:
                 counts[name] = np.array([float(row.count(code)) for row in codes])
         if "views" in sees:
             views = tuple(s.view(now) for s in whole)
-        name = self.trace.classes[self.klass[i]]
+        name = self.trace.classes[self.klass[i]] if "klass" in sees else ""
         return Signals(name, self.draws[i], requests, work, kv, counts, views)
+
+
+@contextmanager
+def _told(i: int, now: float) -> Iterator[None]:
+    """Let a refusal of a router say for which request it was asked, and when."""
+    try:
+        yield
+    except BrokenRuleError as error:
+        raise PolicyError(
+            f"{error}, asked for request {i} at t = {now:.6g} s", rule=str(error), time=now
+        ) from error
 
 
 def roam(desk: Desk, link: float) -> npt.NDArray[np.int64]:
@@ -146,7 +161,9 @@ def _send(
         return
     places = desk.places(row.index)
     seat = here.present().index(row)
-    target = places[desk.route.move(desk.signals(row.index, now), places.index(place), seat)]
+    with _told(row.index, now):
+        signals = desk.signals(row.index, now)
+        target = places[move_of(desk.route, signals, places.index(place), seat, len(places))]
     if target == place:
         return
     here.part(row)

@@ -163,7 +163,7 @@ RULES = (
     ),
     (
         lambda v, b: Batch((), (), ()),
-        "waits with 5 requests present and names no wake-up time",
+        "lets none of the 2 requests present run and names no wake-up time",
     ),
 )
 

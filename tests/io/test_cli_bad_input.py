@@ -151,7 +151,7 @@ BAD = {
     ),
     "policy in config": (
         ["plan", "policy.toml"],
-        "policy.toml: [candidates 1]: no policy 'sarthi'; did you mean 'sarathi'?",
+        "policy.toml: [candidates 1]: unknown policy 'sarthi'; did you mean 'sarathi'?",
     ),
     "no config": (["plan", "fin.toml"], "no such file: fin.toml; did you mean 'fine.toml'?"),
     "too few points": (
@@ -185,7 +185,7 @@ BAD = {
     ),
     "unknown policy": (
         [*PLAN, *CONV, "--policy", "sarthi"],
-        "no policy 'sarthi'; did you mean 'sarathi'?",
+        "unknown policy 'sarthi'; did you mean 'sarathi'?",
     ),
     "unknown policy field": (
         [*PLAN, *CONV, "--policy", "sarathi:tokenbudget=512"],

@@ -22,7 +22,7 @@ from fractions import Fraction
 
 from llmq.errors import InputError
 from llmq.optimality.networks.fleet import FleetNetwork, engine_seconds
-from llmq.policies.contract.routers import ROUTERS, Router
+from llmq.policies.contract.routers import Router
 from llmq.result import Kind
 from llmq.units import as_fraction
 
@@ -56,7 +56,7 @@ class BlindBound:
 
 
 def is_blind(route: Router) -> bool:
-    """Whether a router is known not to look at the class of the request it sends.
+    """Whether a router does not look at the class of the request it sends.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def is_blind(route: Router) -> bool:
     Returns
     -------
     bool
-        True for round robin, random, shortest queue, least work, least KV and power of d.
+        True for a router that does not list ``klass`` in ``sees`` and moves no request later.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def is_blind(route: Router) -> bool:
     >>> is_blind(ShortestQueue()), is_blind(PriceWeighted({"a": (1.0, 2.0)}))
     (True, False)
     """
-    return type(route) in ROUTERS
+    return "klass" not in route.sees and not route.moves
 
 
 def blind_bound(network: FleetNetwork) -> BlindBound:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from llmq.policies.contract.blocks import Blocks
+from llmq.policies.contract.checks import budget_of, gate_of, key_of, victim_of
 from llmq.policies.contract.view import Batch, View
 
 __all__ = ["plan"]
@@ -29,8 +30,8 @@ class Fill:
     def __init__(self, view: View, blocks: Blocks, chunk: int) -> None:
         budget = blocks.budget
         self.view, self.blocks, self.chunk = view, blocks, chunk
-        self.order = [int(i) for i in np.lexsort(tuple(reversed(tuple(blocks.key(view)))))]
-        self.left = budget.limit(view)
+        self.order = [int(i) for i in np.lexsort(key_of(blocks, view)[::-1])]
+        self.left: int = budget_of(blocks, view)
         self.slots = view.slots if budget.rows is None else min(view.slots, budget.rows)
         self.most = math.inf if budget.decodes is None else budget.decodes
         self.free = view.free
@@ -78,7 +79,7 @@ class Fill:
 
     def push_out(self, row: int) -> bool:
         """Evict a resident that comes after the row; False if there is none."""
-        victim = self.blocks.victim(self.view, self.order, row, self.settled)
+        victim = victim_of(self.blocks, self.view, self.order, row, self.settled)
         if victim is None or victim == row:
             return False
         self.evict(victim)
@@ -94,7 +95,7 @@ class Fill:
     def make_room(self, row: int, need: int) -> bool:
         """Evict until ``need`` blocks are free; False if the row itself had to go."""
         while self.free < need:
-            victim = self.blocks.victim(self.view, self.order, row, self.settled)
+            victim = victim_of(self.blocks, self.view, self.order, row, self.settled)
             if victim is None:
                 return False
             self.evict(victim)
@@ -150,7 +151,7 @@ def plan(
         chunk = view.tokens
     if blocks.budget.ranked:
         return _ranked(view, blocks, chunk)
-    eligible, wake = blocks.gate(view)
+    eligible, wake = gate_of(blocks, view)
     fill = make(view, blocks, chunk)
     for row in fill.order:
         if fill.left == 0:
@@ -173,11 +174,11 @@ def plan(
 
 def _ranked(view: View, blocks: Blocks, chunk: int) -> Batch:
     """Deal out slots, memory and tokens anew, in key order."""
-    budget, columns = blocks.budget, tuple(blocks.key(view))
-    eligible, wake = blocks.gate(view)
+    budget, columns = blocks.budget, key_of(blocks, view)
+    eligible, wake = gate_of(blocks, view)
     lanes = columns[0].tolist()
     slots = view.slots if budget.rows is None else min(view.slots, budget.rows)
-    left = budget.limit(view)
+    left = budget_of(blocks, view)
     size = -(-(view.prompt + view.generated + 1) // view.block)
     needs, rem = size.tolist(), view.rem.tolist()
     free, closed = view.total, set()

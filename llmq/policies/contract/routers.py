@@ -41,7 +41,7 @@ class Signals(NamedTuple):
     Parameters
     ----------
     klass : str
-        Class of the request.
+        Class of the request; empty for a router that does not list it.
     draw : float
         A uniform number of its own.
     requests, work, kv : ndarray, shape (engines,)
@@ -273,7 +273,7 @@ class PriceWeighted(Router):
 
     prices: tuple[tuple[str, tuple[float, ...]], ...]
     name: ClassVar[str] = "price-weighted"
-    sees: ClassVar[frozenset[str]] = frozenset({"counts"})
+    sees: ClassVar[frozenset[str]] = frozenset({"klass", "counts"})
 
     def __init__(self, prices: Mapping[str, tuple[float, ...]]) -> None:
         items = prices.items() if isinstance(prices, Mapping) else prices

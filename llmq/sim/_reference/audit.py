@@ -25,12 +25,20 @@ import numpy as np
 from llmq.errors import InvariantError
 from llmq.model.engine import Engine
 from llmq.policies.contract.blocks import Blocks, Policy
+from llmq.policies.contract.checks import (
+    PAGE,
+    BrokenRuleError,
+    mark_of,
+    over_budget,
+    sealed,
+    starved,
+)
 from llmq.policies.contract.view import Batch, View
 from llmq.sim._reference.memory import Planner
 from llmq.sim._reference.rows import Row
 from llmq.sim.results._log import Job, Log, Tally
 
-__all__ = ["Audit", "ask", "broken", "misshapen"]
+__all__ = ["Audit", "ask", "broken", "marks_of", "misshapen"]
 
 ROUNDING = 1e-9
 
@@ -80,9 +88,9 @@ def misshapen(view: View, batch: Batch) -> str | None:
 
 def broken(server: Server, view: View, batch: Batch) -> str | None:
     """Name the rule of the engine that a plan breaks."""
-    engine, tokens = server.engine, sum(batch.tokens)
-    if tokens > engine.token_budget:
-        return f"{tokens} tokens exceed token_budget {engine.token_budget}"
+    engine = server.engine
+    if (rule := over_budget(batch.tokens, engine.token_budget)) is not None:
+        return rule
     for i, x, held in zip(batch.rows, batch.tokens, batch.reserve, strict=True):
         row = server.rows[i]
         most = 1 if view.decoding[i] else row.rem(server.lag)
@@ -121,12 +129,31 @@ class _Sealed(View):
 def ask(server: Server, plan: Planner, view: View, blocks: Blocks) -> Batch:
     """Ask a policy for its plan."""
     try:
-        return plan(view, blocks, server.engine.chunk)
+        batch = plan(sealed(view), blocks, server.engine.chunk)
     except Exception as error:
         if "output" not in server.job.policy.sees and _peeks(plan, view, blocks):
-            rule = "reads view.output, which is hidden unless the policy lists it in sees"
+            rule = (
+                "reads view.output, which is hidden unless the policy lists it in sees: write "
+                f'sees = frozenset({{"output"}}) ({PAGE})'
+            )
             server.refuse(rule, error)
+        if isinstance(error, BrokenRuleError):
+            server.refuse(str(error), error)
         raise
+    if not batch.rows and not batch.evict and batch.wake is None:
+        everybody = np.ones(len(view.row), dtype=bool)
+        if (stuck := starved(everybody, ~everybody, None)) is not None:
+            server.refuse(stuck)
+    return batch
+
+
+def marks_of(server: Server, view: View) -> list[float]:
+    """Ask a policy for its marks."""
+    try:
+        marks: list[float] = mark_of(server.blocks, sealed(view)).tolist()
+    except BrokenRuleError as error:
+        server.refuse(str(error), error)
+    return marks
 
 
 def _peeks(plan: Planner, view: View, blocks: Blocks) -> bool:

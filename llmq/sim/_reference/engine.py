@@ -14,7 +14,7 @@ from typing import NoReturn
 from llmq.errors import PolicyError
 from llmq.policies.contract.fill import plan
 from llmq.policies.contract.view import Batch, View
-from llmq.sim._reference.audit import Audit, ask, broken, misshapen
+from llmq.sim._reference.audit import Audit, ask, broken, marks_of, misshapen
 from llmq.sim._reference.memory import CountedMemory
 from llmq.sim._reference.rows import Row, view_of
 from llmq.sim.results._log import Job, Log, Tally
@@ -179,7 +179,7 @@ class ReferenceEngine(CountedMemory):
         if self.blocks.mark is None:
             return view
         mark = view.mark.copy()
-        for i, new in enumerate(self.blocks.mark(view).tolist()):
+        for i, new in enumerate(marks_of(self, view)):
             row = self.rows[i]
             if row.served:
                 row.mark = mark[i] = new

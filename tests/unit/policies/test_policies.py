@@ -91,9 +91,9 @@ def test_policies_from_the_command_line(text, policy):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sarath", "no policy 'sarath'; did you mean 'sarathi'?"),
-        ("xyz", f"no policy 'xyz'; known: {KNOWN}"),
-        ("", f"no policy ''; known: {KNOWN}"),
+        ("sarath", "unknown policy 'sarath'; did you mean 'sarathi'?"),
+        ("xyz", f"unknown policy 'xyz'; known: {KNOWN}"),
+        ("", f"unknown policy ''; known: {KNOWN}"),
         (
             "sarathi:tokenbudget=5",
             "policy sarathi: no field 'tokenbudget'; did you mean 'token_budget'?",
@@ -115,7 +115,7 @@ def test_policies_from_the_command_line(text, policy):
             "sarathi:order=decode_first",
             "policy sarathi: order is 'decode_first'; did you mean 'decodes_first'?",
         ),
-        ("vllm:route=randm", "no router 'randm'; did you mean 'random'?"),
+        ("vllm:route=randm", "unknown router 'randm'; did you mean 'random'?"),
         ("vllm:watermark=2", "watermark is a share of the KV blocks, from 0 to below 1, got 2.0"),
     ],
 )
