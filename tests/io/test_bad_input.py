@@ -111,6 +111,18 @@ CASES = {
     ),
     "short row": (VIDUR + "0,9,9\n1,9\n", 3, None, "expected 3 columns, found 2" + REMEDY),
     "long row": (VIDUR + "0,9,9,9\n", 2, None, "expected 3 columns, found 4" + REMEDY),
+    "names before rows": (
+        "\n\narrival,prompt,outputs\n0,9\n",
+        3,
+        "output",
+        "the column is missing; did you mean 'outputs'?",
+    ),
+    "blank lines above the names": (
+        "\n\narrival,prompt,output,output\n0,9,9,9\n",
+        3,
+        "output",
+        "the column is there twice",
+    ),
     "blank lines count": (NATIVE + "\n\n0,9,9\n\n1,9,x\n", 6, "output", WHOLE + "found 'x'"),
     "quoted lines count": (
         'arrival,prompt,output,why\n0,9,9,"a\nb"\n1,x,9,c\n',

@@ -310,8 +310,14 @@ STEPS = "tokens,seconds\n1,0.010\n64,0.011\n128,0.012\n256,0.018\n"
         (
             "a.csv",
             STEPS.replace("64", "6.4"),
-            "a.csv line 3, column tokens: expected a whole number >= 0, found '6.4': correct",
+            "a.csv line 3, column tokens: expected a whole number >= 0, found '6.4'; correct",
         ),
+        (
+            "a.csv",
+            STEPS.replace("64", " ").replace("tokens", " tokens "),
+            "a.csv line 3, column tokens: expected a whole number >= 0, the cell is empty; correct",
+        ),
+        ("a.csv", STEPS + '"5,1\n', "not CSV: unexpected end of data: a quotation mark is open"),
         (
             "a.csv",
             STEPS.replace("0.011", "fast"),
@@ -335,7 +341,7 @@ STEPS = "tokens,seconds\n1,0.010\n64,0.011\n128,0.012\n256,0.018\n"
         (
             "a.csv",
             STEPS.replace("128,0.012", "128"),
-            "a.csv line 4: 1 cells, expected 2: is the file cut off?",
+            "a.csv line 4: expected 2 columns, found 1; correct or remove the row",
         ),
         (
             "a.csv",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from llmq._input.cells import bad_cell
 from llmq.calibrate.catalogue._kernel_tables import KernelTable
 from llmq.errors import FormatError, MissingDependencyError
 from llmq.units import MILLISECOND
@@ -101,10 +102,5 @@ def _column(raw: Any, name: str, path: Path, lines: Any) -> Any:
     if bad.any():
         row = int(np.argmax(bad))
         what = "a finite time > 0" if name == "latency" else "a whole number >= 0"
-        raise FormatError(
-            f"expected {what}, found {values[row]}: correct or remove the row",
-            path=str(path),
-            line=int(lines[row].as_py()),
-            column=name,
-        )
+        raise bad_cell(float(values[row]), what, str(path), int(lines[row].as_py()), name)
     return values.astype(kind)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.cells import Cells
 from llmq.errors import InputError
 from llmq.io.traces._format import TraceFormat
 from llmq.io.traces._records import read_csv
-from llmq.io.traces._schema import PLAIN, Cells, Column, How, Rows, lengths
+from llmq.io.traces._schema import PLAIN, Column, How, Rows, lengths
 
 if TYPE_CHECKING:
     from llmq.model.trace import Trace

@@ -18,8 +18,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.cells import Cells
 from llmq.errors import FormatError, InputError, nearest
-from llmq.io.traces._schema import Cells
 from llmq.units import format_rate, format_seconds
 
 __all__ = ["TIME_UNITS", "Clock", "check_unit", "read_clock"]

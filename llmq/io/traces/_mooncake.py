@@ -29,11 +29,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llmq._input.cells import Cells
 from llmq.errors import FormatError
 from llmq.io.traces._clock import TIME_UNITS, read_clock
 from llmq.io.traces._format import TraceFormat
 from llmq.io.traces._records import read_jsonl
-from llmq.io.traces._schema import PLAIN, Cells, Column, How, Rows, lengths
+from llmq.io.traces._schema import PLAIN, Column, How, Rows, lengths
 from llmq.model.prefix import Prefix
 
 if TYPE_CHECKING:

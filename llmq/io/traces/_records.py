@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Collection, Mapping, Sequence
 
+from llmq._input.cells import Cells, position, split_csv, transposed
 from llmq._input.config import decode_json
 from llmq._limits import LINE, ROWS
 from llmq.errors import FormatError, nearest, printable, shown
-from llmq.io.traces._schema import PLAIN, Cells, Column, How
+from llmq.io.traces._schema import PLAIN, Column, How
 
 __all__ = ["first_record", "read_csv", "read_jsonl"]
 
@@ -46,20 +45,12 @@ def read_csv(
     >>> cells["arrival"].values, extra
     (('0.5',), ('who',))
     """
-    lines, rows = _csv_rows(text, path)
-    header = [name.strip() for name in rows.pop(0)]
-    top = lines.pop(0)
+    header, rows, lines = split_csv(text, path)
+    top = first_record(text)[0]
     places = _places(header, columns, path, top, how)
     if not rows:
         raise FormatError("there is a header but no request below it", path=path, line=top)
-    for line, row in zip(lines, rows, strict=True):
-        if len(row) != len(header):
-            raise FormatError(
-                f"expected {len(header)} columns, found {len(row)}; correct or remove the row",
-                path=path,
-                line=line,
-            )
-    table = list(zip(*rows, strict=True))
+    table = transposed(header, rows, lines, path)
     cells = {
         name: Cells(path, header[place], table[place], lines) for name, place in places.items()
     }
@@ -84,27 +75,8 @@ def _places(
                     column=column.name,
                 )
             continue
-        if header.count(name) > 1:
-            raise FormatError("the column is there twice", path=path, line=top, column=name)
-        places[column.name] = header.index(name)
+        places[column.name] = position(name, header, path, top)
     return places
-
-
-def _csv_rows(text: str, path: str) -> tuple[list[int], list[list[str]]]:
-    # Strict: a quotation mark without its partner would make one request of all that follow.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    lines, rows = [], []
-    try:
-        for row in reader:
-            if row:
-                lines.append(reader.line_num)
-                rows.append(row)
-                if len(rows) > ROWS + 1:
-                    raise FormatError(_TOO_MANY, path=path)
-    except csv.Error as error:
-        hint = ": a quotation mark is open" if "unexpected end" in str(error) else ""
-        raise FormatError(f"not CSV: {error}{hint}", path=path, line=reader.line_num) from None
-    return lines, rows
 
 
 def read_jsonl(

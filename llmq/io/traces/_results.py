@@ -13,11 +13,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.cells import Cells
 from llmq._input.config import decode_json
 from llmq.errors import FormatError
 from llmq.io.traces._clock import read_clock
 from llmq.io.traces._format import TraceFormat
-from llmq.io.traces._schema import PLAIN, Cells, Column, How, Rows
+from llmq.io.traces._schema import PLAIN, Column, How, Rows
 
 __all__ = ["FORMAT"]
 

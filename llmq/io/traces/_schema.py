@@ -1,31 +1,22 @@
-"""What a trace file says: checked columns, whose bad cells are named by file, line and column.
-
-A number is taken as the decimal that is written, not as the nearest binary number of an
-intermediate unit: 1,500.1 ms becomes the float nearest to 1.5001 s.
-"""
+"""The columns that a format of traces has, and what a file says in them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import NoReturn, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from llmq._input.config import readable
-from llmq._input.numbers import parse_decimal, parse_whole
-from llmq._limits import NAME, TOKENS
-from llmq.errors import FormatError, shown
+from llmq._input.cells import Cells
+from llmq.errors import FormatError
 from llmq.model.prefix import Prefix
 
-__all__ = ["Cells", "Column", "PLAIN", "How", "Rows", "lengths"]
+__all__ = ["Column", "PLAIN", "How", "Rows", "lengths"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
-
-_LATEST = Decimal(10) ** 24  # of any unit: later than any clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,79 +134,6 @@ class Rows:
     clock: str = ""
     notes: tuple[str, ...] = ()
     prefix: Prefix | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """The cells of one column."""
-
-    path: str  # the file
-    name: str  # the column
-    values: Sequence[str]  # the text of each cell
-    lines: Sequence[int]  # its line number
-
-    def fail(self, row: int, expected: str) -> NoReturn:
-        """Raise the error of one cell."""
-        value = self.values[row]
-        found = f"found {shown(value)}" if value.strip() else "the cell is empty"
-        raise FormatError(
-            f"expected {expected}, {found}; correct or remove the row",
-            path=self.path,
-            line=self.lines[row],
-            column=self.name,
-        )
-
-    def whole(self, least: int, most: int = TOKENS, *, or_zero: bool = False) -> Ints:
-        """Read token counts.
-
-        Examples
-        --------
-        >>> Cells("t.csv", "prompt", ["512", "4.5"], [2, 3]).whole(1)
-        Traceback (most recent call last):
-        ...
-        llmq.errors.FormatError: t.csv line 3, column prompt: expected a whole number of tokens
-        >= 1, found '4.5'; correct or remove the row
-        """
-        found = np.empty(len(self.values), dtype=np.int64)
-        for row, value in enumerate(self.values):
-            number = parse_whole(value)
-            if number is None or (number < least and not (or_zero and number == 0)):
-                self.fail(row, f"a whole number of tokens >= {least}")
-            if number > most:
-                self.fail(row, f"at most {most:,} tokens")
-            found[row] = number
-        return found
-
-    def decimals(self) -> list[Decimal]:
-        """Read times exactly, in the unit of the file.
-
-        Examples
-        --------
-        >>> Cells("t.jsonl", "timestamp", ["1500.10"], [1]).decimals()
-        [Decimal('1500.10')]
-        """
-        found = []
-        for row, value in enumerate(self.values):
-            number = parse_decimal(value)
-            if number is None or number > _LATEST:
-                self.fail(row, "a finite time >= 0")
-            found.append(number)
-        return found
-
-    def names(self) -> list[str]:
-        """Read the names of classes.
-
-        Examples
-        --------
-        >>> Cells("t.csv", "class", [" chat ", ""], [2, 3]).names()
-        ['chat', 'all']
-        """
-        for row, value in enumerate(self.values):
-            if len(value) > NAME:
-                self.fail(row, f"a name of at most {NAME} characters")
-            if not readable(value):
-                self.fail(row, "a name without control characters (an open quotation mark?)")
-        return [value.strip() or "all" for value in self.values]
 
 
 def lengths(cells: Mapping[str, Cells], prompt: str, output: str, how: How) -> tuple[Ints, Ints]:
