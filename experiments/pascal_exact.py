@@ -127,7 +127,11 @@ def timeline(case: str, title: str) -> list[Row]:
     engine, policy = llmq.Engine(UNIT, max_seqs=slots, token_budget=4096), made(title, quantum)
     trace = llmq.Trace(arrival, [1] * len(names), output, hidden)
     done = llmq.simulate(
-        llmq.Fleet({"all": (engine, engines)}), trace, policy, record="tokens", engine="reference"
+        llmq.Fleet({"all": (engine, engines)}),
+        trace,
+        policy,
+        record="tokens",
+        simulator="reference",
     ).requests
     log = run_ranked(
         [engine] * engines,

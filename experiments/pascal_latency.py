@@ -151,7 +151,7 @@ def _run(
     if title == "oracle":
         engine = engine.with_(kv_tokens=None, max_seqs=None)
     policy = POLICIES["FCFS" if title == "oracle" else title]
-    done = llmq.simulate(engine, trace, policy, record="tokens", engine="reference")
+    done = llmq.simulate(engine, trace, policy, record="tokens", simulator="reference")
     times = done.requests
     assert times.token_times is not None
     assert times.token_offsets is not None

@@ -189,7 +189,7 @@ def _one_path(data: Path) -> list[Case]:
     limited, n, short = CHIP.with_(kv_tokens=KV), len(trace), trace.head(500)
 
     def path(chip: llmq.Engine, what: llmq.Trace, engine: str) -> Callable[[], object]:
-        return lambda: llmq.simulate(chip, what, SARATHI, engine=engine)  # type: ignore[call-overload]
+        return lambda: llmq.simulate(chip, what, SARATHI, simulator=engine)  # type: ignore[call-overload]
 
     return [
         Case("simulate, one path", n, path(CHIP, trace, "calendar"), "one path", 200_000),

@@ -402,5 +402,5 @@ def _path(
     one = network.engine
     if policy.blocks.together is not None:
         with suppress(NotTogetherError):
-            return simulate(one, traffic, policy, requests=n, rng=seed, engine="calendar")
+            return simulate(one, traffic, policy, requests=n, rng=seed, simulator="calendar")
     return simulate(one, traffic, policy, requests=n, rng=seed, record="tokens")

@@ -119,9 +119,9 @@ def follow(
     together = runs_together(policy.blocks) and not tokens and route.sees <= {"work"} and not cached
     if choice == "vector" or (choice == "calendar" and not together):
         raise InputError(
-            f"engine {choice!r} cannot run closed clients of policy {policy.name!r}: "
-            "use engine='auto' or 'reference'",
-            field="engine",
+            f"simulator {choice!r} cannot run closed clients of policy {policy.name!r}: "
+            "use simulator='auto' or 'reference'",
+            field="simulator",
             value=choice,
         )
     server = split(lengths, len(engines), policy, draws, eligible)

@@ -64,7 +64,7 @@ def serve(
     if choice == "calendar" and not together:
         reason = "records no token times" if tokens else f"cannot run policy {policy.name!r}"
         reason = "knows no prefix cache" if cached else reason
-        raise InputError(f"engine 'calendar' {reason}: use engine='reference' or 'auto'")
+        raise InputError(f"simulator 'calendar' {reason}: use simulator='reference' or 'auto'")
     server = split(trace, len(engines), policy, rng, eligible)
     if choice != "reference" and together:
         try:

@@ -32,9 +32,9 @@ def chosen_engine(task: Task, lanes: int) -> EngineChoice:
         extra = " and token times" if task.tokens else " and closed clients" if closed else ""
         extra += " and a prefix cache" if cached else ""
         raise InputError(
-            f"engine 'vector' cannot run {task.policy.name!r} with router {route.name!r}{extra}: "
-            "use engine='auto' or 'reference'",
-            field="engine",
+            f"simulator 'vector' cannot run {task.policy.name!r} with router {route.name!r}{extra}"
+            ": use simulator='auto' or 'reference'",
+            field="simulator",
             value="vector",
         )
     if task.choice == "auto" and together and lanes >= enough_lanes(task.policy):

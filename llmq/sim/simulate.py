@@ -13,6 +13,7 @@ import numpy.typing as npt
 from numpy.random import SeedSequence
 
 from llmq._input.checked import checked
+from llmq._input.renamed import renamed
 from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.fleet import Fleet
@@ -44,7 +45,7 @@ def simulate(
     replications: int = 1,
     requests: int = 2000,
     rng: RngLike = None,
-    engine: EngineChoice = "auto",
+    simulator: EngineChoice = "auto",
     warmup: int | str = "auto",
     precision: Enough | None = None,
     most: int = MOST,
@@ -62,7 +63,7 @@ def simulate(
     replications: int = 1,
     requests: int = 2000,
     rng: RngLike = None,
-    engine: EngineChoice = "auto",
+    simulator: EngineChoice = "auto",
     record: Literal["requests", "tokens"] = "requests",
     warmup: int | str = "auto",
     check: bool = False,
@@ -73,6 +74,7 @@ def simulate(
 ) -> Run: ...
 
 
+@renamed(engine="simulator")
 @checked
 def simulate(
     engine_or_fleet: Engine | Fleet,
@@ -82,7 +84,7 @@ def simulate(
     replications: int = 1,
     requests: int = 2000,
     rng: RngLike = None,
-    engine: EngineChoice = "auto",
+    simulator: EngineChoice = "auto",
     record: str = "requests",
     warmup: int | str = "auto",
     check: bool = False,
@@ -108,7 +110,7 @@ def simulate(
         Requests of a path, for a workload.
     rng : Generator, SeedSequence, int or None
         Source of randomness; replication ``i`` gets the i-th child, whatever the workers.
-    engine : {"auto", "vector", "calendar", "reference"}
+    simulator : {"auto", "vector", "calendar", "reference"}
         Which simulator. All give one trajectory; "auto" takes the fastest that can.
     record : {"requests", "tokens", "summary"}
         "tokens" keeps the time of every token as well (reference simulator); "summary" keeps no
@@ -167,7 +169,7 @@ def simulate(
         check_clock(workload_or_trace, fleet)
     _check_requests(fleet, workload_or_trace, chosen)
     if check:
-        engine = _audited(engine, record, workload_or_trace)
+        simulator = _audited(simulator, record, workload_or_trace)
     root = seed_sequence(rng)
     eligible = _eligible(engine_or_fleet, workload_or_trace)
     link = engine_or_fleet.link if isinstance(engine_or_fleet, Fleet) else math.inf
@@ -182,7 +184,7 @@ def simulate(
             tuple(seed.spawn(paths)),
             fleet,
             chosen,
-            engine,
+            simulator,
             record == "tokens",
             eligible,
             link,
@@ -250,13 +252,14 @@ def _check_arguments(
         )
 
 
-def _audited(engine: EngineChoice, record: str, traffic: Workload | Trace) -> EngineChoice:
+def _audited(simulator: EngineChoice, record: str, traffic: Workload | Trace) -> EngineChoice:
     """Return the simulator that can be looked at."""
-    if engine not in ("auto", "reference"):
+    if simulator not in ("auto", "reference"):
         raise InputError(
-            f"check=True looks at the reference simulator, got engine={engine!r}: leave out one",
+            f"check=True looks at the reference simulator, got simulator={simulator!r}: leave out "
+            "one",
             field="check",
-            value=engine,
+            value=simulator,
         )
     if record == "summary":
         raise InputError("check=True reports how much was checked: use record='requests'")

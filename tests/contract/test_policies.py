@@ -41,7 +41,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, chip, trace, policy) -> list[View]:
         return plan(view, blocks, chunk)
 
     monkeypatch.setattr(reference, "plan", spy)
-    llmq.simulate(chip, trace, policy, engine="reference")
+    llmq.simulate(chip, trace, policy, simulator="reference")
     return seen
 
 
@@ -105,7 +105,7 @@ def test_runs_hold_their_invariants(policy) -> None:
     for conventions in (llmq.ENGINE, llmq.THEORY):
         for simulator in simulators:
             chip = CHIP.with_(conventions=conventions)
-            llmq.simulate(chip, TRACE, policy, engine=simulator).check()
+            llmq.simulate(chip, TRACE, policy, simulator=simulator).check()
 
 
 # ------------------------------------------------------------------------------------ rigged ones
@@ -131,7 +131,7 @@ def _spoilt(monkeypatch: pytest.MonkeyPatch, change) -> pytest.ExceptionInfo:
 
     monkeypatch.setattr(reference, "plan", bad)
     with pytest.raises(llmq.PolicyError) as caught:
-        llmq.simulate(CHIP, TRACE, Rigged(None), engine="reference")
+        llmq.simulate(CHIP, TRACE, Rigged(None), simulator="reference")
     return caught
 
 
@@ -194,7 +194,7 @@ def test_too_many_residents_are_refused(monkeypatch) -> None:
 
     monkeypatch.setattr(reference, "plan", bad)
     with pytest.raises(llmq.PolicyError, match="2 requests exceed max_seqs 1"):
-        llmq.simulate(chip, TRACE, Rigged(None), engine="reference")
+        llmq.simulate(chip, TRACE, Rigged(None), simulator="reference")
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ def test_exact_schedule_of_vllm_v0() -> None:
     chip = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), token_budget=100)
     trace = llmq.Trace([0.0, 0.5, 3.0], [80, 60, 100], [3, 2, 1])
     for simulator in ("reference", "calendar"):
-        run = llmq.simulate(chip, trace, policies.VLLM(version="v0"), engine=simulator)
+        run = llmq.simulate(chip, trace, policies.VLLM(version="v0"), simulator=simulator)
         assert run.requests.prefill_end[0].tolist() == [1.0, 2.0, 4.0]
         assert run.requests.finish[0].tolist() == [5.0, 3.0, 4.0]
         assert run.n_iterations[0] == 5
@@ -317,7 +317,7 @@ def test_exact_schedule_of_sarathi() -> None:
     chip = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), token_budget=100)
     trace = llmq.Trace([0.0, 0.5, 3.0], [80, 60, 100], [3, 2, 1])
     for simulator in ("reference", "calendar"):
-        run = llmq.simulate(chip, trace, policies.Sarathi(), engine=simulator)
+        run = llmq.simulate(chip, trace, policies.Sarathi(), simulator=simulator)
         assert run.requests.prefill_end[0].tolist() == [1.0, 2.0, 4.0]
         assert run.requests.finish[0].tolist() == [3.0, 3.0, 4.0]
         assert run.n_iterations[0] == 4

@@ -43,7 +43,7 @@ def test_agents_of_one_call_are_requests(kind):
     rates = {"x": 8.0, "y": 5.0}
     agents = {name: Agent({name: Call("only", one)}) for name, one in mix.items()}
     work = AgentWorkload.poisson(rates, agents)
-    options = {"rng": 11, "replications": 2, "engine": "reference"}
+    options = {"rng": 11, "replications": 2, "simulator": "reference"}
     run = simulate_agents({"only": chip}, work, policy, agents=150, **options)
     asked = llmq.simulate(chip, llmq.Workload.poisson(rates, mix), policy, requests=150, **options)
     run.check()
@@ -67,8 +67,8 @@ def test_agents_of_one_call_are_requests_in_the_calendar_too():
     same = dataclasses.replace(
         drawn, prompt=trace.prompt[:, None].copy(), output=trace.output[:, None].copy()
     )
-    run = simulate_agents({"only": chip}, same, engine="calendar")
-    asked = llmq.simulate(chip, trace, engine="calendar")
+    run = simulate_agents({"only": chip}, same, simulator="calendar")
+    asked = llmq.simulate(chip, trace, simulator="calendar")
     for name in EVENTS[1:]:
         assert np.array_equal(getattr(run, name)[:, :, 0], getattr(asked.requests, name)), name
     assert [getattr(run.tallies[0][0], name) for name in SUMS] == [
@@ -121,14 +121,14 @@ def orders(agents):
 def test_the_simulators_of_a_station_give_one_trajectory(network, which):
     engines, trace = network
     policy = orders(trace.agents)[which]
-    slow = simulate_agents(engines, trace, policy, engine="reference")
+    slow = simulate_agents(engines, trace, policy, simulator="reference")
     slow.check()
     assert all(can_window(policy, one) for one in engines.values())
     ways = ["window", "auto"]
     # Slots of the theory are places of a batch: there decodes need not advance together.
     ways += ["calendar"] if which < 2 and all(e.max_seqs is None for e in engines.values()) else []
     for way in ways:
-        fast = simulate_agents(engines, trace, policy, engine=way)
+        fast = simulate_agents(engines, trace, policy, simulator=way)
         for name in EVENTS:
             assert np.array_equal(getattr(fast, name), getattr(slow, name), equal_nan=True), name
         for mine, theirs in zip(fast.tallies[0], slow.tallies[0], strict=True):

@@ -28,9 +28,9 @@ SUMS = ("iterations", "tokens", "kv_area", "busy", "evictions", "recomputed")
 
 def _check_equal(system, engines: int) -> None:
     fleet = llmq.Fleet({"all": (system.engine, engines)})
-    slow = llmq.simulate(fleet, system.trace, system.policy, engine="reference")
+    slow = llmq.simulate(fleet, system.trace, system.policy, simulator="reference")
     try:
-        fast = llmq.simulate(fleet, system.trace, system.policy, engine="calendar")
+        fast = llmq.simulate(fleet, system.trace, system.policy, simulator="calendar")
     except NotTogetherError:
         assume(False)
     for name in TIMES:
@@ -79,8 +79,8 @@ def test_general_times_agree_to_a_billionth(data_dir) -> None:
     trace = llmq.read_trace(data_dir / "bench" / "w1k.csv")
     for name in ("llama-3.1-8b/h100", "mistral-7b/rtx6000ada"):
         chip = llmq.load_engine(name)
-        slow = llmq.simulate(chip, trace, engine="reference")
-        fast = llmq.simulate(chip, trace, engine="calendar")
+        slow = llmq.simulate(chip, trace, simulator="reference")
+        fast = llmq.simulate(chip, trace, simulator="calendar")
         for event in ("prefill_end", "first_token", "finish"):
             a, b = getattr(slow.requests, event), getattr(fast.requests, event)
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
@@ -95,7 +95,7 @@ def test_e6_the_plain_loop_of_the_benchmark_agrees(data_dir, workload) -> None:
     for lane, (first, finish) in enumerate(mine):
         columns = (getattr(lanes, name)[lane] for name in ("arrival", "prompt", "output"))
         trace = llmq.Trace(*(list(column) for column in columns))
-        run = llmq.simulate(chip, trace, llmq.policies.Sarathi(), engine="calendar")
+        run = llmq.simulate(chip, trace, llmq.policies.Sarathi(), simulator="calendar")
         np.testing.assert_allclose(run.requests.first_token[0], first, rtol=1e-9)
         np.testing.assert_allclose(run.requests.finish[0], finish, rtol=1e-9)
 
@@ -110,9 +110,9 @@ def test_more_decodes_than_slots_fall_back_to_the_reference() -> None:
     )
     trace = llmq.Trace([0.0] * 12, [2] * 12, [30] * 12)
     with pytest.raises(NotTogetherError, match="do not fit in one iteration"):
-        llmq.simulate(chip, trace, engine="calendar")
+        llmq.simulate(chip, trace, simulator="calendar")
     auto = llmq.simulate(chip, trace)
-    slow = llmq.simulate(chip, trace, engine="reference")
+    slow = llmq.simulate(chip, trace, simulator="reference")
     assert auto.requests.finish.tolist() == slow.requests.finish.tolist()
 
 
@@ -123,7 +123,7 @@ def test_memory_is_under_pressure_in_some_of_the_random_systems() -> None:
     )
     trace = llmq.Trace([0.0] * 8, [20] * 8, [40] * 8)
     run = llmq.simulate(chip, trace, policies.Sarathi(watermark=0.0))
-    slow = llmq.simulate(chip, trace, policies.Sarathi(watermark=0.0), engine="reference")
+    slow = llmq.simulate(chip, trace, policies.Sarathi(watermark=0.0), simulator="reference")
     assert run.evictions == slow.evictions > 5
     assert run.requests.finish.tolist() == slow.requests.finish.tolist()
 
@@ -154,11 +154,11 @@ def test_a_row_that_came_back_holds_the_block_of_its_next_token() -> None:
     later = 287 / 1024
     trace = llmq.Trace([0.0] + [later] * 18, [1, 23, 23, *[1] * 15, 33], [33, 12, 11, *[1] * 16])
     policy = policies.RAD(tile=4, watermark=0.0)
-    slow = llmq.simulate(chip, trace, policy, engine="reference", check=True)
+    slow = llmq.simulate(chip, trace, policy, simulator="reference", check=True)
     assert slow.evictions == 1
     # 69 iterations until both end, then 9 tiles for the last prompt of 33.
     assert slow.requests.prefill_end[0, -1] == 78 * 13 / 1024
     with pytest.raises(NotTogetherError, match="holds a block it does not fill"):
-        llmq.simulate(chip, trace, policy, engine="calendar")
+        llmq.simulate(chip, trace, policy, simulator="calendar")
     either = llmq.simulate(chip, trace, policy)
     np.testing.assert_array_equal(slow.requests.finish, either.requests.finish)

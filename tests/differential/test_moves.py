@@ -35,7 +35,7 @@ def test_b27_nine_requests_on_two_engines(monkeypatch: pytest.MonkeyPatch) -> No
     prompt, output = [4, 9, 6, 3, 2, 8, 7, 9, 9], [1, 10, 5, 6, 5, 8, 5, 8, 3]
     trace = llmq.Trace(arrival, prompt, output, [0, 4, 4, 5, 4, 3, 0, 0, 0])
     policy = policies.PASCAL(quantum=2, tau=1.0)
-    run = llmq.simulate(llmq.Fleet({"all": (chip, 2)}), trace, policy, engine="reference")
+    run = llmq.simulate(llmq.Fleet({"all": (chip, 2)}), trace, policy, simulator="reference")
     # The fifth, sixth, eighth and ninth were 35.480, 46.152, 47.652 and 40.340 once.
     assert run.requests.finish[0].tolist() == [
         7.125,
@@ -89,7 +89,7 @@ def agree(seed: int) -> bool:
         return False
     fleet = llmq.Fleet({"all": (chip, engines)}, link=link)
     trace = llmq.Trace(arrival, prompt, output, hidden)
-    run = llmq.simulate(fleet, trace, policy, engine="reference")
+    run = llmq.simulate(fleet, trace, policy, simulator="reference")
     for name in ("prefill_end", "first_token", "finish"):
         theirs = getattr(run.requests, name)[0]
         np.testing.assert_array_equal(getattr(log, name)[0], theirs, f"{name}, seed {seed}")

@@ -26,7 +26,7 @@ def trace_of(network, load: float, requests: int, first: int, seed: int) -> llmq
 def agree(engine, trace, policy=None, **fields) -> None:
     fast, slow = (
         llmq.simulate(
-            engine, trace, policy or MaxWeight(), record="tokens", engine=name, rng=1, **fields
+            engine, trace, policy or MaxWeight(), record="tokens", simulator=name, rng=1, **fields
         )
         for name in ("auto", "reference")
     )

@@ -118,7 +118,7 @@ def check(system: System) -> RankedLog:
         if log.undone[rep]:
             assert np.isnan(log.finish[rep]).all()
             continue
-        slow = llmq.simulate(fleet, trace, system.policy, engine="reference", record="tokens")
+        slow = llmq.simulate(fleet, trace, system.policy, simulator="reference", record="tokens")
         assert log.server[rep].tolist() == slow.server[0].tolist()
         for name in TIMES:
             mine, theirs = getattr(log, name)[rep], getattr(slow.requests, name)
@@ -231,7 +231,7 @@ def test_general_times_agree_to_a_billionth(block) -> None:
     log = lockstep(system)
     fleet = llmq.Fleet({"all": (system.engine, system.engines)}, link=system.link)
     slow = llmq.simulate(
-        fleet, system.traces[0], system.policy, engine="reference", record="tokens"
+        fleet, system.traces[0], system.policy, simulator="reference", record="tokens"
     )
     assert log.server[0].tolist() == slow.server[0].tolist()
     for name in TIMES:

@@ -52,11 +52,11 @@ def drawn(seed: int):
 def compared(seed: int) -> Counter[str]:
     """Run one system with every simulator; what was seen."""
     chip, trace, policy = drawn(seed)
-    slow = llmq.simulate(chip, trace, policy, engine="reference")
+    slow = llmq.simulate(chip, trace, policy, simulator="reference")
     seen = Counter(systems=1, evicting=slow.evictions > 0)
     tally = slow.tallies[0][0]
     try:
-        fast = llmq.simulate(chip, trace, policy, engine="calendar")
+        fast = llmq.simulate(chip, trace, policy, simulator="calendar")
     except NotTogetherError:
         # Only where chunks are smaller than the budget may a prompt stand before a decode.
         assert chip.chunk < chip.token_budget or chip.conventions is llmq.THEORY
@@ -103,7 +103,7 @@ def test_a_prefill_without_blocks_evicts_itself(how) -> None:
     # and B 12; 6 + 15 do not fit: B leaves, and computes all again when A has ended.
     chip = llmq.Engine(SECOND, token_budget=4, kv_tokens=20, kv_block=1)
     trace = llmq.Trace([0.0, 1.0], [1, 16], [14, 1])
-    run = llmq.simulate(chip, trace, policies.VLLM(), engine=how)
+    run = llmq.simulate(chip, trace, policies.VLLM(), simulator=how)
     assert run.evictions == 1
     tally = run.tallies[0][0]
     assert tally.recomputed == tally.tokens - (1 + 13 + 16)
@@ -115,16 +115,16 @@ def test_a10_a_prompt_that_is_alone_is_not_cut(how) -> None:
     """vLLM 0.32, v1/core/sched/scheduler.py: no threshold unless num_running + num_waiting > 1."""
     chip = llmq.Engine(SECOND, token_budget=32, prefill_chunk=4)
     policy = policies.VLLM()
-    alone = llmq.simulate(chip, llmq.Trace([0.0], [16], [1]), policy, engine=how)
+    alone = llmq.simulate(chip, llmq.Trace([0.0], [16], [1]), policy, simulator=how)
     assert alone.requests.finish[0].tolist() == [1.0]
     # Beside another request it is cut: 4 and 4, and the other 8 when that one has ended.
-    two = llmq.simulate(chip, llmq.Trace([0.0] * 2, [16, 2], [1, 2]), policy, engine=how)
+    two = llmq.simulate(chip, llmq.Trace([0.0] * 2, [16, 2], [1, 2]), policy, simulator=how)
     assert two.requests.finish[0].tolist() == [3.0, 2.0]
     # One that comes later cuts it from the next boundary on, as does one that waits for a slot.
     late = llmq.Trace([0.0, 0.5], [40, 9], [1, 1])
     for slots, ends in ((None, [3.0, 4.0]), (1, [3.0, 4.0])):
-        run = llmq.simulate(chip.with_(max_seqs=slots), late, policy, engine=how)
+        run = llmq.simulate(chip.with_(max_seqs=slots), late, policy, simulator=how)
         assert run.requests.finish[0].tolist() == ends
     # Sarathi cuts it always.
-    run = llmq.simulate(chip, llmq.Trace([0.0], [16], [1]), policies.Sarathi(), engine=how)
+    run = llmq.simulate(chip, llmq.Trace([0.0], [16], [1]), policies.Sarathi(), simulator=how)
     assert run.requests.finish[0].tolist() == [4.0]

@@ -97,7 +97,7 @@ def check_lanes(engine, policy, traces) -> LaneLog:
         if log.undone[lane]:
             assert np.isnan(log.finish[lane]).all()
             continue
-        slow = llmq.simulate(engine, trace, policy, engine="reference")
+        slow = llmq.simulate(engine, trace, policy, simulator="reference")
         for name in TIMES:
             row = getattr(log, name)[lane]
             assert row[: len(trace)].tolist() == getattr(slow.requests, name)[0].tolist(), name
@@ -135,7 +135,7 @@ def test_lanes_are_given_up_only_where_the_calendar_evicts_or_refuses(drawn) -> 
             assert log.undone[lane]
             continue
         try:
-            run = llmq.simulate(engine, trace, policy, engine="calendar")
+            run = llmq.simulate(engine, trace, policy, simulator="calendar")
             assert log.undone[lane] == (run.evictions > 0)
         except NotTogetherError:
             pass  # it also counts decodes that end with the iteration: lanes may go on
@@ -306,7 +306,7 @@ def check_against_the_calendar(chip, policy, traces) -> int:
     """Compare all lanes with the calendar; how many could be compared."""
     log, compared = run_lanes(chip, policy, stack(traces)), 0
     for lane, trace in enumerate(traces):
-        run = llmq.simulate(chip, trace, policy, engine="auto")
+        run = llmq.simulate(chip, trace, policy, simulator="auto")
         if log.undone[lane]:
             # Under the other conventions prefills can end for which there is no slot; where blocks
             # are taken chunk by chunk, a lane is given up as if they were taken at once.
@@ -349,7 +349,7 @@ def test_general_times_agree_to_a_billionth(data_dir) -> None:
     # A calibrated law: rounding differs, the trajectory does not.
     trace = llmq.read_trace(data_dir / "bench" / "w1k.csv")
     chip = llmq.load_engine("llama-3.1-8b/h100")
-    slow = llmq.simulate(chip, trace, engine="reference")
+    slow = llmq.simulate(chip, trace, simulator="reference")
     parts = [trace, trace.head(400)]
     log = run_lanes(chip, policies.Sarathi(), stack(parts))
     assert not log.undone.any()

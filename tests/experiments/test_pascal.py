@@ -180,7 +180,7 @@ def test_latency_is_cut_into_parts_that_add_up():
     trace = llmq.Trace(arrival, [1] * 3, [4, 2, 1])
     chip_ = llmq.Engine(pascal_exact.UNIT, max_seqs=1, token_budget=64)
     done = llmq.simulate(
-        chip_, trace, llmq.policies.RR(quantum=2), record="tokens", engine="reference"
+        chip_, trace, llmq.policies.RR(quantum=2), record="tokens", simulator="reference"
     ).requests
     parts = pascal_latency.breakdown(
         arrival, done.token_times, done.token_offsets, np.array([4, 2, 1])

@@ -179,7 +179,7 @@ def test_the_library_runs_them():
 def test_a_promise_opens_the_fast_simulators():
     """Decodes advance together: calendar and lockstep run it, and agree with the reference."""
     runs = [
-        llmq.simulate(CHIP, WORK, Twin(), replications=4, requests=80, rng=3, engine=engine)
+        llmq.simulate(CHIP, WORK, Twin(), replications=4, requests=80, rng=3, simulator=engine)
         for engine in ("reference", "calendar", "vector")
     ]
     for other in runs[1:]:

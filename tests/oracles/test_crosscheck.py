@@ -80,7 +80,7 @@ RUNS = [
 
 def _simulate(case: Case, how: str) -> llmq.Run:
     chip = TILED if case in TILING else CHIP
-    return llmq.simulate(chip, case.trace, case.policy, engine=how)
+    return llmq.simulate(chip, case.trace, case.policy, simulator=how)
 
 
 @pytest.mark.parametrize(("case", "how"), RUNS, ids=lambda x: getattr(x, "name", x))
@@ -120,9 +120,9 @@ def test_one_output_token_more_in_the_engine_convention_is_the_theory_convention
 ) -> None:
     # Convention F (first token at the end of the prefill) with vd + 1 equals D with vd.
     chip, trace = TILED if case in TILING else CHIP, case.trace
-    theory = llmq.simulate(chip, trace, case.policy, engine=how)
+    theory = llmq.simulate(chip, trace, case.policy, simulator=how)
     more = llmq.Trace(trace.arrival, trace.prompt, trace.output + 1)
-    engine = llmq.simulate(chip.with_(conventions=llmq.ENGINE), more, case.policy, engine=how)
+    engine = llmq.simulate(chip.with_(conventions=llmq.ENGINE), more, case.policy, simulator=how)
     assert (theory.requests.finish == engine.requests.finish).all()
     assert (theory.requests.prefill_end == engine.requests.prefill_end).all()
     assert (engine.requests.first_token == engine.requests.prefill_end).all()
@@ -137,7 +137,7 @@ def test_sarathi_keeps_up_at_its_critical_rate_and_not_above(policy: policies.Po
     # 128 tokens in 4675 units against 1280 per request: one in 46,750 units.
     def last_ttfts(gap: int) -> np.ndarray:
         trace = llmq.Trace([gap * k for k in range(1, 2001)], [290] * 2000, [990] * 2000)
-        times = llmq.simulate(CHIP, trace, policy, engine="calendar").requests
+        times = llmq.simulate(CHIP, trace, policy, simulator="calendar").requests
         return times.prefill_end[0] - times.arrival[0]
 
     assert last_ttfts(46750).max() == 46750
@@ -154,7 +154,7 @@ def test_fastertransformer_keeps_up_to_its_critical_rate() -> None:
 
     def growth(factor: float) -> float:
         trace = llmq.Trace(np.arange(400) * gap * factor, [290] * 400, [990] * 400)
-        times = llmq.simulate(CHIP, trace, FT, engine="calendar").requests
+        times = llmq.simulate(CHIP, trace, FT, simulator="calendar").requests
         response = times.finish[0] - times.arrival[0]
         return float(response[399] - response[200]) / 199 / gap
 
@@ -186,7 +186,7 @@ def test_rad_saturates_at_its_critical_rate() -> None:
     rates, gaps = [], []
     for seed in range(4):
         trace = _poisson(50, 5000, seed)
-        times = llmq.simulate(MICRO, trace, RAD(), engine="calendar").requests
+        times = llmq.simulate(MICRO, trace, RAD(), simulator="calendar").requests
         finish = times.finish[0]
         rates.append(np.sum((finish > 20) & (finish <= 100)) / 80)
         inside = (times.prefill_end[0] > 20) & (finish <= 100) & (trace.output > 1)
@@ -223,7 +223,7 @@ SPREADS = {
 
 def _figures(rate: float, seed: int, n: int = 4000) -> list[float]:
     trace = _poisson(rate, n, seed)
-    run = llmq.simulate(MICRO, trace, RAD(), engine="calendar")
+    run = llmq.simulate(MICRO, trace, RAD(), simulator="calendar")
     finish, ready = run.requests.finish[0], run.requests.prefill_end[0]
     response, ttft, more = finish - trace.arrival, ready - trace.arrival, trace.output > 1
     tpot = (finish - ready)[more] / (trace.output[more] - 1)

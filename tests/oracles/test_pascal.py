@@ -21,7 +21,7 @@ def run(policy, jobs, *, engines=1, slots=1, link=math.inf):
     trace = llmq.Trace(arrival, [1] * len(jobs), output, hidden)
     chip = llmq.Engine(UNIT, max_seqs=slots, token_budget=4096)
     fleet = llmq.Fleet({"all": (chip, engines)}, link=link)
-    done = llmq.simulate(fleet, trace, policy, record="tokens", engine="reference")
+    done = llmq.simulate(fleet, trace, policy, record="tokens", simulator="reference")
     done.check()
     return done
 

@@ -28,7 +28,9 @@ def trace(hidden=0):
 
 
 def events(chip, policy, requests=None):
-    run = llmq.simulate(chip, trace() if requests is None else requests, policy, engine="reference")
+    run = llmq.simulate(
+        chip, trace() if requests is None else requests, policy, simulator="reference"
+    )
     return run, [getattr(run.requests, event).tolist() for event in EVENTS]
 
 

@@ -50,7 +50,7 @@ def poisson_run(
         engine,
         work,
         policies.Sarathi(),
-        engine="vector",
+        simulator="vector",
         replications=paths,
         requests=n,
         warmup=cut,

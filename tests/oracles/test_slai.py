@@ -106,7 +106,7 @@ def test_infinite_offset_is_sarathi():
     )
     always = policies.SLAI(order="fcfs", below=np.inf, above=np.inf)
     mine = llmq.simulate(chip, trace, always)
-    theirs = llmq.simulate(chip, trace, policies.Sarathi(), engine="reference")
+    theirs = llmq.simulate(chip, trace, policies.Sarathi(), simulator="reference")
     for event in ("prefill_end", "first_token", "finish"):
         a, b = getattr(mine.requests, event), getattr(theirs.requests, event)
         assert a.tolist() == b.tolist()

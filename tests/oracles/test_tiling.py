@@ -90,7 +90,7 @@ def test_o5_fastertransformer_runs_the_cycle(how: str) -> None:
     """A queue of 48 requests is twelve saturated cycles of 5389.16 ms, whoever simulates."""
     engine = Engine(DAI, 512, conventions=THEORY)
     queue = llmq.Trace([0.0] * 48, [128] * 48, [112] * 48)
-    run = llmq.simulate(engine, queue, llmq.policies.FasterTransformer(), engine=how)
+    run = llmq.simulate(engine, queue, llmq.policies.FasterTransformer(), simulator=how)
     ends = np.sort(run.requests.finish[0])
     cycle = exclusive_cycle(engine, RequestClass(128, 112))
     assert run.n_iterations.tolist() == [12 * 113]

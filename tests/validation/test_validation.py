@@ -202,7 +202,7 @@ def write_profile(folder):
 
 
 def served(trace, engine):
-    return llmq.simulate(engine, trace, policies.Sarathi(watermark=0.0), engine="reference")
+    return llmq.simulate(engine, trace, policies.Sarathi(watermark=0.0), simulator="reference")
 
 
 def write_run(folder, trace, run, **options):

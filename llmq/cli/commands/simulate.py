@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         else args.replications or (1 if finite else 8),
         requests=args.requests or 2000,
         rng=args.seed,
-        engine=args.simulator,
+        simulator=args.simulator,
         workers=args.workers,
         progress=None if tell is None else lambda done, n: tell(f"replication {done} of {n}"),
     )

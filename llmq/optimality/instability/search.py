@@ -337,7 +337,7 @@ def _fleet_shares(
             policy,
             requests=waiting + n,
             rng=own,
-            engine="reference",
+            simulator="reference",
             record="tokens",
         )
         last = run.requests.arrival[:, -1]

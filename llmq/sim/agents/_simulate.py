@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from llmq._input.checked import checked
+from llmq._input.renamed import renamed
 from llmq.errors import InputError, nearest
 from llmq.model.agents import AgentTrace, AgentWorkload, check_stations
 from llmq.model.engine import Engine
@@ -44,6 +45,7 @@ class _Task:
     choice: Choice
 
 
+@renamed(engine="simulator")
 @checked
 def simulate_agents(
     engines: Mapping[str, Engine],
@@ -53,7 +55,7 @@ def simulate_agents(
     replications: int = 1,
     agents: int = 2000,
     rng: RngLike = None,
-    engine: Choice = "auto",
+    simulator: Choice = "auto",
     warmup: int | str = "auto",
     workers: Workers = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -75,7 +77,7 @@ def simulate_agents(
         Agents of a path, for a workload.
     rng : Generator, SeedSequence, int or None
         Source of randomness; replication ``i`` gets the i-th child, whatever the workers.
-    engine : {"auto", "calendar", "window", "reference"}
+    simulator : {"auto", "calendar", "window", "reference"}
         Which simulator of a station. All give one trajectory.
     warmup : int or "auto"
         Agents left out at the start, as in :func:`llmq.simulate`.
@@ -109,13 +111,15 @@ def simulate_agents(
     >>> run.verdict.status
     'stable'
     """
-    _check_arguments(replications, agents, workload_or_trace, engine)
+    _check_arguments(replications, agents, workload_or_trace, simulator)
     traffic = workload_or_trace
     check_stations(traffic.agents, engines)
     chosen = _policies(engines, policy)
     own = {name: _as_run_by(name, one, chosen[name]) for name, one in engines.items()}
     root = seed_sequence(rng)
-    tasks = [_Task(traffic, agents, seed, own, chosen, engine) for seed in root.spawn(replications)]
+    tasks = [
+        _Task(traffic, agents, seed, own, chosen, simulator) for seed in root.spawn(replications)
+    ]
     pairs: list[tuple[AgentTrace, AgentPath]] = []
     for pair in mapped(workers, _run, tasks):
         pairs.append(pair)
@@ -124,7 +128,7 @@ def simulate_agents(
     return _as_run(pairs, tasks[0], warmup, root)
 
 
-def _check_arguments(replications: int, agents: int, traffic: Any, engine: str) -> None:
+def _check_arguments(replications: int, agents: int, traffic: Any, simulator: str) -> None:
     if not isinstance(traffic, AgentWorkload | AgentTrace):
         raise InputError(
             f"simulate_agents needs an AgentWorkload or an AgentTrace, got {type(traffic).__name__}"
@@ -138,8 +142,10 @@ def _check_arguments(replications: int, agents: int, traffic: Any, engine: str) 
             value=replications,
         )
     known = ("auto", "calendar", "window", "reference")
-    if engine not in known:
-        raise InputError(f"no engine {engine!r}{nearest(engine, known)}", value=engine)
+    if simulator not in known:
+        raise InputError(
+            f"unknown simulator {simulator!r}{nearest(simulator, known)}", value=simulator
+        )
 
 
 def _policies(

@@ -84,6 +84,6 @@ def _event(column: Floats | None) -> Floats:
     if column is None:
         raise InputError(
             "the end of the reasoning was not recorded: nobody reasons, or a fast simulator ran; "
-            "use simulate(..., engine='reference')"
+            "use simulate(..., simulator='reference')"
         )
     return column

@@ -336,8 +336,11 @@ def test_one_cache_in_a_fleet_counts_wherever_it_stands():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda t: llmq.simulate(CHIP, t, engine="calendar"), "'calendar' knows no prefix cache"),
-        (lambda t: llmq.simulate(CHIP, t, engine="vector"), "a prefix cache"),
+        (
+            lambda t: llmq.simulate(CHIP, t, simulator="calendar"),
+            "'calendar' knows no prefix cache",
+        ),
+        (lambda t: llmq.simulate(CHIP, t, simulator="vector"), "a prefix cache"),
         (lambda t: llmq.simulate(CHIP, t, policies.PASCAL()), "policy 'pascal' swaps its victims"),
         (lambda t: llmq.simulate(CHIP, t, policies.FCFS()), "policy 'fcfs' "),
         (lambda t: llmq.simulate(CHIP.with_(kv_block=3), t), "kv_block that does"),

@@ -209,7 +209,12 @@ def test_ranks_fill_every_batch_that_can_be_filled(monkeypatch, policy):
     network = next(one for one in map(draw_network, range(9)) if len(one.mix) == 3)
     most = network.engine.token_budget
     llmq.simulate(
-        network.engine, network.at(0.9, first=60), policy, requests=200, rng=1, engine="reference"
+        network.engine,
+        network.at(0.9, first=60),
+        policy,
+        requests=200,
+        rng=1,
+        simulator="reference",
     )
     assert sum(left >= most for left, _ in seen) > 50
     assert all(done == most for left, done in seen if left >= most)

@@ -45,7 +45,7 @@ def served(monkeypatch: pytest.MonkeyPatch, chip, trace, policy):
         return batch
 
     monkeypatch.setattr(reference, "plan", spy)
-    llmq.simulate(chip, trace, policy, engine="reference")
+    llmq.simulate(chip, trace, policy, simulator="reference")
     return seen
 
 
@@ -65,7 +65,7 @@ def test_rad_by_hand(cycle, iterations, ready, finish, how) -> None:
     # P1, P2, P2, D{1,2}, P3, D{1,3}; with cycles the residents end first, in batches of one.
     chip = llmq.Engine(SECOND, token_budget=2, conventions=llmq.THEORY)
     trace = llmq.Trace([0.0] * 3, [2, 4, 2], [2, 1, 1])
-    run = llmq.simulate(chip, trace, RAD(tile=2, cycle=cycle), engine=how)
+    run = llmq.simulate(chip, trace, RAD(tile=2, cycle=cycle), simulator=how)
     assert run.n_iterations[0] == iterations
     assert run.requests.prefill_end[0].tolist() == ready
     assert run.requests.finish[0].tolist() == finish
@@ -128,9 +128,9 @@ def test_short_cycles_are_unstable_inside_the_region(how) -> None:
     # (2, 2) in tiles of 2 needs two full batches; alone it takes three.
     chip = llmq.Engine(SECOND, token_budget=2, conventions=llmq.THEORY)
     trace = llmq.Trace(2.5 * np.arange(40), [2] * 40, [2] * 40)
-    alone = llmq.simulate(chip, trace, RAD(tile=2, cycle=1), engine=how).requests
+    alone = llmq.simulate(chip, trace, RAD(tile=2, cycle=1), simulator=how).requests
     assert (alone.finish - alone.arrival)[0].tolist() == [3 + 0.5 * k for k in range(40)]
-    pairs = llmq.simulate(chip, trace, RAD(tile=2, cycle=2), engine=how).requests
+    pairs = llmq.simulate(chip, trace, RAD(tile=2, cycle=2), simulator=how).requests
     assert (pairs.finish - pairs.arrival)[0].max() <= 5
 
 
@@ -139,7 +139,7 @@ def test_a_prompt_that_does_not_fit_lets_the_decodes_go_on(how) -> None:
     # Ten tokens of memory: the second prompt waits for the first to end, though a tile is two.
     chip = llmq.Engine(SECOND, token_budget=4, kv_tokens=10, kv_block=1)
     trace = llmq.Trace([0.0, 0.0, 1.0], [4, 8, 1], [4, 1, 1])
-    run = llmq.simulate(chip, trace, RAD(tile=2, chunk=4, watermark=0.0), engine=how)
+    run = llmq.simulate(chip, trace, RAD(tile=2, chunk=4, watermark=0.0), simulator=how)
     assert run.requests.prefill_end[0].tolist() == [1, 6, 7]
     assert run.requests.finish[0].tolist() == [4, 6, 7]
     assert run.evictions == 0
@@ -150,7 +150,7 @@ def test_rad_serves_one_prompt_a_chunk_at_a_time(how) -> None:
     # Two short prompts do not share a chunk, and a long one takes two, whatever the budget.
     chip = llmq.Engine(SECOND, token_budget=64)
     trace = llmq.Trace([0.0] * 3, [2, 2, 8], [1, 1, 1])
-    run = llmq.simulate(chip, trace, RAD(tile=2, chunk=4), engine=how)
+    run = llmq.simulate(chip, trace, RAD(tile=2, chunk=4), simulator=how)
     assert run.requests.prefill_end[0].tolist() == [1, 2, 4]
 
 
@@ -158,8 +158,8 @@ def test_rad_serves_one_prompt_a_chunk_at_a_time(how) -> None:
 def test_a_tile_beyond_the_token_budget_is_cut(how) -> None:
     chip = llmq.Engine(SECOND, token_budget=2)
     trace = llmq.Trace([0.0] * 3, [2] * 3, [3] * 3)
-    wide = llmq.simulate(chip, trace, RAD(tile=100), engine=how).requests
-    tight = llmq.simulate(chip, trace, RAD(tile=2), engine=how).requests
+    wide = llmq.simulate(chip, trace, RAD(tile=100), simulator=how).requests
+    tight = llmq.simulate(chip, trace, RAD(tile=2), simulator=how).requests
     assert wide.finish.tolist() == tight.finish.tolist() == [[4, 4, 7]]
 
 
@@ -218,7 +218,7 @@ def test_exclusive_batching_is_as_slow_as_its_cycle(how) -> None:
     def responses(gap: int) -> list[float]:
         arrival = np.repeat(np.arange(groups) * gap, 4)
         trace = llmq.Trace(arrival, [128] * len(arrival), [112] * len(arrival))
-        times = llmq.simulate(chip, trace, FasterTransformer(), engine=how).requests
+        times = llmq.simulate(chip, trace, FasterTransformer(), simulator=how).requests
         return (times.finish - times.arrival)[0].tolist()
 
     assert responses(538_916) == [538_916.0] * 4 * groups
@@ -229,10 +229,10 @@ def test_exclusive_batching_is_as_slow_as_its_cycle(how) -> None:
 def test_fastertransformer_keeps_room_if_told_to(how) -> None:
     chip = llmq.Engine(SECOND, token_budget=16, kv_tokens=20, kv_block=1)
     trace = llmq.Trace([0.0, 0.0], [6, 6], [6, 6])
-    tight = llmq.simulate(chip, trace, FasterTransformer(watermark=0.0), engine=how)
+    tight = llmq.simulate(chip, trace, FasterTransformer(watermark=0.0), simulator=how)
     assert tight.evictions == 1  # 12 prompt tokens and 2 for each iteration: full after the fourth
     roomy = FasterTransformer(max_output=6, watermark=0.0)
-    run = llmq.simulate(chip, trace, roomy, engine=how)
+    run = llmq.simulate(chip, trace, roomy, simulator=how)
     assert run.evictions == 0
     assert run.requests.prefill_end[0].tolist() == [1, 7]
     assert run.requests.finish[0].tolist() == [6, 12]
@@ -246,12 +246,12 @@ def test_orca_reserves_for_the_longest_output(how) -> None:
     # Blocks of one token: each request is given 6 + 6 of 20, so the second waits for the first.
     chip = llmq.Engine(SECOND, token_budget=16, kv_tokens=20, kv_block=1)
     trace = llmq.Trace([0.0, 0.0], [6, 6], [3, 2])
-    run = llmq.simulate(chip, trace, Orca(max_output=6), engine=how)
+    run = llmq.simulate(chip, trace, Orca(max_output=6), simulator=how)
     assert run.requests.prefill_end[0].tolist() == [1, 4]
     assert run.requests.finish[0].tolist() == [3, 5]
-    beside = llmq.simulate(chip, trace, policies.Sarathi(), engine=how)
+    beside = llmq.simulate(chip, trace, policies.Sarathi(), simulator=how)
     assert beside.requests.finish[0].tolist() == [3, 2]
-    enough = llmq.simulate(chip.with_(kv_tokens=24), trace, Orca(max_output=6), engine=how)
+    enough = llmq.simulate(chip.with_(kv_tokens=24), trace, Orca(max_output=6), simulator=how)
     assert enough.requests.finish[0].tolist() == [3, 2]
 
 
@@ -260,9 +260,9 @@ def test_orca_does_not_cut_prompts(how) -> None:
     # Ten tokens do not fit beside a decode: the second prompt starts when the first has ended.
     chip = llmq.Engine(SECOND, token_budget=10)
     trace = llmq.Trace([0.0, 0.0, 0.0], [8, 10, 1], [3, 1, 1])
-    run = llmq.simulate(chip, trace, Orca(), engine=how)
+    run = llmq.simulate(chip, trace, Orca(), simulator=how)
     assert run.requests.finish[0].tolist() == [3, 4, 5]
-    cut = llmq.simulate(chip, trace, policies.Sarathi(), engine=how)
+    cut = llmq.simulate(chip, trace, policies.Sarathi(), simulator=how)
     assert cut.requests.finish[0].tolist() == [3, 2, 2]
 
 
@@ -275,7 +275,7 @@ def test_orca_is_sarathi_where_neither_memory_nor_budget_binds(how) -> None:
     )
     chip = llmq.Engine(llmq.BatchTime.affine(base=0.01, per_token=1e-4), token_budget=100_000)
     one, other = (
-        llmq.simulate(chip, trace, policy, engine=how).requests
+        llmq.simulate(chip, trace, policy, simulator=how).requests
         for policy in (Orca(), policies.Sarathi())
     )
     assert one.finish.tolist() == other.finish.tolist()
@@ -286,17 +286,17 @@ def test_an_output_beyond_the_room_kept_goes_to_the_reference() -> None:
     chip = llmq.Engine(SECOND, token_budget=18, kv_tokens=40, kv_block=4)
     trace = llmq.Trace([0.0] * 3, [6] * 3, [12] * 3)
     with pytest.raises(NotTogetherError, match="an output of 12 tokens outgrows the room kept"):
-        llmq.simulate(chip, trace, Orca(max_output=4), engine="calendar")
+        llmq.simulate(chip, trace, Orca(max_output=4), simulator="calendar")
     auto = llmq.simulate(chip, trace, Orca(max_output=4))
-    slow = llmq.simulate(chip, trace, Orca(max_output=4), engine="reference")
+    slow = llmq.simulate(chip, trace, Orca(max_output=4), simulator="reference")
     assert auto.requests.finish.tolist() == slow.requests.finish.tolist()
     # Two more than the room for it: the first token too much needs a block.
     chip, trace = chip.with_(kv_block=1), llmq.Trace([0.0] * 3, [6] * 3, [6] * 3)
     with pytest.raises(NotTogetherError, match="an output of 6 tokens outgrows the room kept"):
-        llmq.simulate(chip, trace, Orca(max_output=4), engine="calendar")
+        llmq.simulate(chip, trace, Orca(max_output=4), simulator="calendar")
     # One more than the room for it is still inside: the last token needs no memory.
     trace = llmq.Trace([0.0] * 3, [6] * 3, [5] * 3)
-    assert llmq.simulate(chip, trace, Orca(max_output=4), engine="calendar").evictions == 0
+    assert llmq.simulate(chip, trace, Orca(max_output=4), simulator="calendar").evictions == 0
 
 
 # ------------------------------------------------------------------------------- simple chunking
@@ -312,7 +312,7 @@ def test_simple_chunking_by_hand() -> None:
     mixed = llmq.simulate(chip, trace, policies.Sarathi())
     assert mixed.requests.finish[0].tolist() == [4, 3, 5]
     with pytest.raises(InputError, match="cannot run policy 'simple-chunking'"):
-        llmq.simulate(chip, trace, SimpleChunking(), engine="calendar")
+        llmq.simulate(chip, trace, SimpleChunking(), simulator="calendar")
 
 
 def test_simple_chunking_never_serves_both_and_never_prefills_twice_beside_decodes(
@@ -371,7 +371,7 @@ def test_reasoning_ends_and_goes_on_when_the_policy_lets_it(how) -> None:
         (policies.Sarathi(), 2.0, 4.0),
         (policies.Sarathi(order="queue"), 2.0, 4.0),
     ):
-        times = llmq.simulate(chip, trace, policy, engine=how).requests
+        times = llmq.simulate(chip, trace, policy, simulator=how).requests
         assert times.boundary[0, 0] == 2.0
         assert times.resumed[0, 0] == resumed
         assert times.first_token[0, 0] == resumed + 1
@@ -388,7 +388,7 @@ def test_reasoning_that_ends_with_the_prefill(how) -> None:
         (policies.Sarathi(), 1.0),
         (policies.Sarathi(order="queue"), 1.0),
     ):
-        times = llmq.simulate(chip, trace, policy, engine=how).requests
+        times = llmq.simulate(chip, trace, policy, simulator=how).requests
         assert times.prefill_end[0, 0] == times.boundary[0, 0] == 1.0
         assert times.resumed[0, 0] == resumed
         assert times.first_token[0].tolist() == [resumed + 1, 2.0]
@@ -399,12 +399,12 @@ def test_one_queue_with_limited_memory_goes_to_the_reference() -> None:
     trace = llmq.Trace([0.0] * 8, [20] * 8, [40] * 8)
     policy = policies.Sarathi(order="queue")
     with pytest.raises(NotTogetherError, match="memory and chunks"):
-        llmq.simulate(chip, trace, policy, engine="calendar")
+        llmq.simulate(chip, trace, policy, simulator="calendar")
     run = llmq.simulate(chip, trace, policy)
     assert run.evictions > 5
     chunked = llmq.Engine(SECOND, token_budget=16, prefill_chunk=8)
     with pytest.raises(NotTogetherError, match="memory and chunks"):
-        llmq.simulate(chunked, trace, policy, engine="calendar")
+        llmq.simulate(chunked, trace, policy, simulator="calendar")
 
 
 def test_rules_that_only_the_kernel_knows_go_to_the_reference():
@@ -426,8 +426,8 @@ def test_rules_that_only_the_kernel_knows_go_to_the_reference():
 
     chip = llmq.Engine(llmq.BatchTime.affine(base=1.0, per_token=0.0), token_budget=64)
     trace = llmq.Trace([0.0, 0.0], [40, 40], [3, 3])
-    slow = llmq.simulate(chip, trace, Capped(), engine="reference")
+    slow = llmq.simulate(chip, trace, Capped(), simulator="reference")
     assert slow.n_iterations[0] == 11
     assert llmq.simulate(chip, trace, Capped()).n_iterations[0] == 11
     with pytest.raises(llmq.InputError, match="cannot run policy 'capped'"):
-        llmq.simulate(chip, trace, Capped(), engine="calendar")
+        llmq.simulate(chip, trace, Capped(), simulator="calendar")

@@ -189,7 +189,7 @@ def systems(draw):
 
 def agrees(chip, trace, policy, *, whole):
     want = Server(chip, trace, whole=whole).run()
-    done = llmq.simulate(chip, trace, policy, engine="reference")
+    done = llmq.simulate(chip, trace, policy, simulator="reference")
     assert done.requests.finish[0].tolist() == want.finish
     assert done.requests.first_token[0].tolist() == want.first
     assert done.evictions == want.preemptions
@@ -209,7 +209,7 @@ def test_before_0_19_only_the_first_chunk_had_to_fit(system):
 
 
 def simulated(chip, trace, policy):
-    return llmq.simulate(chip, trace, policy, engine="reference", check=True)
+    return llmq.simulate(chip, trace, policy, simulator="reference", check=True)
 
 
 def test_a_started_prompt_keeps_its_place_before_later_decodes():

@@ -307,7 +307,7 @@ def test_a_chain_by_hand(engine):
     # Station b serves each at once: 2-3, 4-5, 6-7.
     agents = {"x": Agent.chain(("a", llmq.RequestClass(4, 2)), ("b", HOP))}
     chips = {"a": unit(4), "b": unit(4)}
-    run = ends(chips, agents, [0.0, 0.0, 2.5], [0] * 3, engine=engine)
+    run = ends(chips, agents, [0.0, 0.0, 2.5], [0] * 3, simulator=engine)
     assert run.finish[0].tolist() == [[2.0, 3.0], [4.0, 5.0], [6.0, 7.0]]
     assert run.prefill_end[0, :, 0].tolist() == [1.0, 3.0, 5.0]
     assert run.release[0, :, 1].tolist() == [2.0, 4.0, 6.0]
@@ -338,7 +338,7 @@ def test_a_fork_and_a_join_by_hand(engine):
     # Budget 2, so a call an iteration. a: plan 0 [0,1], plan 1 [1,2]. b: left 0 [1,2], right 0
     # [2,3], left 1 [3,4], right 1 [4,5]. Half a second later a writes: [3.5,4.5] and [5.5,6.5].
     agents = {"t": tree(pause=0.5)}
-    run = ends({"a": unit(2), "b": unit(2)}, agents, [0.0, 0.0], ["t", "t"], engine=engine)
+    run = ends({"a": unit(2), "b": unit(2)}, agents, [0.0, 0.0], ["t", "t"], simulator=engine)
     assert run.finish[0].tolist() == [[1.0, 2.0, 3.0, 4.5], [2.0, 4.0, 5.0, 6.5]]
     assert run.release[0].tolist() == [[0.0, 1.0, 1.0, 3.5], [0.0, 2.0, 2.0, 5.5]]
     assert run.end.tolist() == [[4.5, 6.5]]
@@ -354,7 +354,7 @@ def test_a_join_waits_for_the_slowest_by_hand(engine):
         "c": unit(2),
     }
     calls = {**tree().calls, "right": Call("c", HOP, after=("plan",), pause=1.0)}
-    run = ends(chips, {"t": Agent(calls)}, [0.0], [0], engine=engine)
+    run = ends(chips, {"t": Agent(calls)}, [0.0], [0], simulator=engine)
     assert run.finish[0].tolist() == [[1.0, 4.0, 3.0, 5.0]]
 
 
@@ -404,7 +404,7 @@ def test_a_call_sent_at_a_boundary_takes_part():
         "y": Agent.chain(("b", llmq.RequestClass(2, 3))),
     }
     for engine in ("calendar", "reference"):
-        run = ends({"a": unit(4), "b": unit(4)}, agents, [0.0, 0.0], ["x", "y"], engine=engine)
+        run = ends({"a": unit(4), "b": unit(4)}, agents, [0.0, 0.0], ["x", "y"], simulator=engine)
         assert run.end[0].tolist() == [2.0, 3.0]
 
 
@@ -420,7 +420,7 @@ def stream(rate, kinds, **options):
 def test_littles_law_for_agents(engine):
     hop = llmq.RequestClass(llmq.Lengths.uniform(2, 9), llmq.Lengths.uniform(1, 6))
     agents = {"x": Agent.chain(("a", hop), ("b", hop), ("a", hop), pause=0.75)}
-    run = stream(0.5, agents, agents=400, engine=engine)
+    run = stream(0.5, agents, agents=400, simulator=engine)
     run.check()
     time, count = run.present()
     area = float(np.sum(np.diff(time) * count[:-1]))
@@ -508,7 +508,7 @@ def test_windows_of_measurement():
         (lambda c, w: simulate_agents(c, w, replications=0), "replications must be at least 1"),
         (lambda c, w: simulate_agents(c, w, agents=0), "agents must be at least 1"),
         (lambda c, w: simulate_agents(c, w.sample(3, 1), replications=2), "a trace is one path"),
-        (lambda c, w: simulate_agents(c, w, engine="vector"), "engine must be 'auto' or"),
+        (lambda c, w: simulate_agents(c, w, simulator="vector"), "simulator must be 'auto' or"),
         (lambda c, w: simulate_agents({"a": c["a"]}, w), "unknown station 'b'"),
         (lambda c, w: simulate_agents(c, w, {"a": Sarathi()}), "station 'b' has no policy"),
         (lambda c, w: simulate_agents(c, w, {"c": Sarathi()}), "policy for unknown station 'c'"),

@@ -207,7 +207,7 @@ def test_evicting_nothing_is_waiting(monkeypatch) -> None:
 
 def test_long_prefills_in_small_pieces_are_no_circle() -> None:
     chip = CHIP.with_(kv_tokens=None, token_budget=1)
-    run = llmq.simulate(chip, llmq.Trace([0.0], [12_000], [2]), engine="reference")
+    run = llmq.simulate(chip, llmq.Trace([0.0], [12_000], [2]), simulator="reference")
     assert run.n_iterations[0] == 12_001
 
 
@@ -271,7 +271,7 @@ def test_every_policy_passes_with_the_same_trajectory(kind) -> None:
     policy = kind(token_budget=None, **{k: v for k, v in small.items() if k in kind.__slots__})
     chip = CHIP.with_(kv_tokens=160, token_budget=128)
     trace = llmq.Trace([0.0, 0.0, 0.1, 0.2, 0.2], [40, 60, 20, 33, 5], [40, 3, 60, 8, 1])
-    plain = llmq.simulate(chip, trace, policy, engine="reference")
+    plain = llmq.simulate(chip, trace, policy, simulator="reference")
     seen = llmq.simulate(chip, trace, policy, check=True)
     assert (plain.requests.finish == seen.requests.finish).all()
     assert plain.checks == 0
@@ -326,8 +326,8 @@ def test_request_seconds_that_do_not_add_up_are_found() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "calendar"}, "check=True looks at the reference simulator"),
-        ({"engine": "vector"}, "got engine='vector': leave out one"),
+        ({"simulator": "calendar"}, "check=True looks at the reference simulator"),
+        ({"simulator": "vector"}, "got simulator='vector': leave out one"),
         ({"record": "summary"}, "check=True reports how much was checked"),
     ],
 )
@@ -346,5 +346,5 @@ def test_ask_once_per_look(monkeypatch) -> None:
             return plan(view, blocks, chunk)
 
         monkeypatch.setattr(reference, "plan", spy)
-        run = llmq.simulate(CHIP, TRACE, engine="reference", check=check)
+        run = llmq.simulate(CHIP, TRACE, simulator="reference", check=check)
         assert next(calls) == times * run.n_iterations[0]

@@ -42,8 +42,8 @@ def alone():
 
 
 def test_many_lanes_run_in_lockstep_and_agree_with_the_calendar(alone):
-    same(alone, simulate(engine="vector"))
-    same(alone, simulate(engine="calendar"), rtol=1e-9)
+    same(alone, simulate(simulator="vector"))
+    same(alone, simulate(simulator="calendar"), rtol=1e-9)
     alone.check()
 
 
@@ -74,8 +74,8 @@ def test_replications_share_no_draws(alone):
 def test_every_engine_of_a_fleet_is_a_lane(route):
     fleet = llmq.Fleet({"fast": (CHIP, 2), "slow": (CHIP.with_(law=LAW.scaled(2)), 1)})
     policy = policies.Sarathi(route=route)
-    many = simulate(system=fleet, policy=policy, engine="vector")
-    same(many, simulate(system=fleet, policy=policy, engine="calendar"), rtol=1e-9)
+    many = simulate(system=fleet, policy=policy, simulator="vector")
+    same(many, simulate(system=fleet, policy=policy, simulator="calendar"), rtol=1e-9)
     many.check()
 
 
@@ -83,7 +83,7 @@ def test_lanes_that_evict_are_run_again_by_the_calendar():
     tight = CHIP.with_(kv_tokens=800)
     many = simulate(system=tight)
     assert many.evictions > 100
-    same(many, simulate(system=tight, engine="calendar"), rtol=1e-9)
+    same(many, simulate(system=tight, simulator="calendar"), rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_lanes_that_evict_are_run_again_by_the_calendar():
 def test_the_lockstep_says_what_it_cannot_run(options):
     if "policy" in options and options["policy"].name == "slai":
         options = {**options, "record": "tokens"}
-    with pytest.raises(llmq.InputError, match="engine 'vector' cannot run"):
-        simulate(engine="vector", **options)
+    with pytest.raises(llmq.InputError, match="simulator 'vector' cannot run"):
+        simulate(simulator="vector", **options)
 
 
 @pytest.mark.parametrize("record", ["requests", "summary"])
@@ -111,7 +111,7 @@ def test_b6_an_interrupt_is_passed_on_and_no_part_is_a_result(after, record):
             yield function(task)
 
     with pytest.raises(KeyboardInterrupt):
-        simulate(workers=tired, engine="calendar", replications=PILOT + 8, record=record)
+        simulate(workers=tired, simulator="calendar", replications=PILOT + 8, record=record)
 
 
 def test_b6_an_interrupt_of_the_progress_is_passed_on():
@@ -120,7 +120,7 @@ def test_b6_an_interrupt_of_the_progress_is_passed_on():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        simulate(engine="calendar", replications=5, progress=stop, workers=map)
+        simulate(simulator="calendar", replications=5, progress=stop, workers=map)
 
 
 def test_progress_counts_replications():
@@ -182,8 +182,8 @@ THINK = llmq.Workload.poisson(
 )
 def test_lockstep_of_single_engines_is_the_reference(policy):
     fields = {"policy": policy, "replications": 5, "requests": 60}
-    many = simulate(**fields, engine="vector")
-    same(many, simulate(**fields, engine="reference"), rtol=1e-9)
+    many = simulate(**fields, simulator="vector")
+    same(many, simulate(**fields, simulator="reference"), rtol=1e-9)
     many.check()
 
 
@@ -195,8 +195,8 @@ def test_lockstep_of_single_engines_is_the_reference(policy):
 def test_lockstep_of_fleets_that_swap_and_move_is_the_reference(policy):
     fleet = llmq.Fleet({"all": (CHIP.with_(max_seqs=3, kv_tokens=160, per_swap=1e-6), 3)}, link=1e5)
     fields = {"replications": 4, "requests": 60, "rng": 2}
-    many = llmq.simulate(fleet, THINK, policy, engine="vector", **fields)
-    slow = llmq.simulate(fleet, THINK, policy, engine="reference", record="tokens", **fields)
+    many = llmq.simulate(fleet, THINK, policy, simulator="vector", **fields)
+    slow = llmq.simulate(fleet, THINK, policy, simulator="reference", record="tokens", **fields)
     same(many, slow, rtol=1e-9)
     many.check()
     assert many.evictions > 0

@@ -36,7 +36,7 @@ def test_constant_iterations_give_the_exact_throughput(users, simulator):
     # The prompt ends with the first token, so a request takes 4 iterations of 1 s; all advance
     # together.
     chip = llmq.Engine(ONE, token_budget=512)
-    run = llmq.simulate(chip, closed(users), requests=10 * users, engine=simulator, warmup=0)
+    run = llmq.simulate(chip, closed(users), requests=10 * users, simulator=simulator, warmup=0)
     assert np.all(run.requests.finish - run.requests.arrival == 4.0)
     assert run.requests.finish.max() == 40.0  # 10 users' requests in 40 s: X = users / 4
     assert run.n_iterations[0] == 40
@@ -45,8 +45,10 @@ def test_constant_iterations_give_the_exact_throughput(users, simulator):
 @pytest.mark.parametrize("simulator", ["calendar", "reference"])
 def test_one_user_has_the_unloaded_latency(simulator):
     chip = llmq.Engine(SLOPED, token_budget=512)
-    alone = llmq.simulate(chip, Trace([0.0], [100], [7]), engine=simulator).requests
-    run = llmq.simulate(chip, closed(1, 7, 100, think=2.0), requests=5, engine=simulator).requests
+    alone = llmq.simulate(chip, Trace([0.0], [100], [7]), simulator=simulator).requests
+    run = llmq.simulate(
+        chip, closed(1, 7, 100, think=2.0), requests=5, simulator=simulator
+    ).requests
     stay = float(alone.finish[0, 0])
     assert run.arrival[0] == pytest.approx([2.0 + i * (stay + 2.0) for i in range(5)], rel=1e-12)
     assert run.finish - run.arrival == pytest.approx(np.full((1, 5), stay), rel=1e-12)
@@ -185,7 +187,7 @@ def test_both_simulators_follow_the_same_path_through_a_fleet(kind, route):
     mix = {"a": llmq.RequestClass(llmq.Lengths.uniform(8, 300), llmq.Lengths.uniform(1, 60))}
     work = llmq.Workload.closed(9, mix, think=2.0, think_cv=1.0)
     runs = [
-        llmq.simulate(fleet, work, kind(route=route), requests=150, rng=11, engine=engine)
+        llmq.simulate(fleet, work, kind(route=route), requests=150, rng=11, simulator=engine)
         for engine in ("calendar", "reference")
     ]
     for name in ("arrival", "first_token", "finish"):
@@ -286,9 +288,9 @@ def test_bad_clients(arguments, words):
 def test_what_cannot_run_is_refused():
     chip = llmq.Engine(SLOPED)
     with pytest.raises(InputError, match="closed clients"):
-        llmq.simulate(chip, closed(2), engine="vector")
+        llmq.simulate(chip, closed(2), simulator="vector")
     with pytest.raises(InputError, match="cannot run"):
-        llmq.simulate(chip, closed(2), policies.SLAI(), engine="calendar")
+        llmq.simulate(chip, closed(2), policies.SLAI(), simulator="calendar")
     with pytest.raises(InputError, match="moves requests"):
         llmq.simulate(chip, closed(2), policies.PASCAL())
 

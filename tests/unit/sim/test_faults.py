@@ -27,7 +27,7 @@ def test_b25_a_decode_that_gets_nothing_does_not_shut_new_requests_out() -> None
     arrival, prompt, output = [0.0, 0.0, 2.0], [1, 1, 1], [8, 8, 1]
     policy = policies.SLAI(tbt=0.5, below=1.0, above=1.0, decodes=1)
     trace = llmq.Trace(arrival, prompt, output)
-    slow = llmq.simulate(chip, trace, policy, engine="reference")
+    slow = llmq.simulate(chip, trace, policy, simulator="reference")
     assert slow.requests.prefill_end[0].tolist() == [1.0, 1.0, 3.0]
     lanes = Lanes(*(np.array([x]) for x in (arrival, prompt, output)))
     log = run_slots(chip, policy, lanes, np.zeros((1, 3), dtype=int), ("all",))
@@ -50,7 +50,7 @@ def test_b26_a_request_counts_from_the_start_of_its_first_iteration(policy, how)
     chip = llmq.Engine(SECOND, 4096, kv_tokens=1000, kv_block=1)
     fleet = llmq.Fleet({"two": (chip, 2)})
     trace = llmq.Trace([0.0, 0.5], [900, 10], [2, 2])
-    run = llmq.simulate(fleet, trace, policy, engine=how)
+    run = llmq.simulate(fleet, trace, policy, simulator=how)
     assert run.server.tolist() == [[0, 1]]
 
 
@@ -61,7 +61,7 @@ def test_b26_every_router_counts_prompt_and_output_so_far() -> None:
     trace = llmq.Trace([0.0, 1.0, 2.5, 2.75], [2, 3, 1, 1], [9, 9, 9, 9])
     for policy in (policies.FCFS(), policies.RR(), policies.PASCAL()):
         for how in ("reference", "auto"):
-            run = llmq.simulate(fleet, trace, policy, engine=how)
+            run = llmq.simulate(fleet, trace, policy, simulator=how)
             assert run.server[0].tolist() == [0, 1, 0, 0], (policy.name, how)
 
 

@@ -110,7 +110,7 @@ def test_cycles_of_a_class_and_of_gaps() -> None:
     mix = {"short": llmq.RequestClass(8, 2), "long": llmq.RequestClass(64, 12)}
     work = llmq.Workload.poisson({"short": 3.0, "long": 2.0}, mix)
     run = llmq.simulate(
-        CHIP, work, replications=2, requests=1500, rng=6, engine="reference", record="tokens"
+        CHIP, work, replications=2, requests=1500, rng=6, simulator="reference", record="tokens"
     )
     for name in ("ttft", "e2e", "tpot", "itl"):
         for klass in (None, "short", "long"):

@@ -134,7 +134,7 @@ def test_least_work_sees_the_iteration_in_progress() -> None:
     fleet = llmq.Fleet({"all": (CHIP, 2)})
     policy = policies.Sarathi(route=policies.LeastWork())
     for simulator in ("reference", "calendar"):
-        run = llmq.simulate(fleet, trace, policy, engine=simulator)
+        run = llmq.simulate(fleet, trace, policy, simulator=simulator)
         assert run.server.tolist() == [[0, 1]]
 
 
@@ -198,8 +198,8 @@ def test_check_finds_a_fault() -> None:
         ),
         (lambda: llmq.simulate(None, work(0.5)), "engine_or_fleet must be an Engine or a Fleet"),
         (
-            lambda: llmq.simulate(CHIP, work(0.5), engine="calendar", record="tokens"),
-            "engine 'calendar' records no token times",
+            lambda: llmq.simulate(CHIP, work(0.5), simulator="calendar", record="tokens"),
+            "simulator 'calendar' records no token times",
         ),
     ],
 )

@@ -174,7 +174,9 @@ def test_the_cycle_is_that_of_the_simulator(
             cycle = full_memory_cycle(engine, llmq.RequestClass(prompt, output), fill, most=1500)
         except llmq.InputError:  # requests push each other out for ever, or the period is long
             continue
-        ends = np.sort(llmq.simulate(engine, trace, policy, engine="reference").requests.finish[0])
+        ends = np.sort(
+            llmq.simulate(engine, trace, policy, simulator="reference").requests.finish[0]
+        )
         periods = 40 // cycle.requests
         if periods:
             took = ends[45 + periods * cycle.requests] - ends[45]
@@ -293,7 +295,7 @@ def views(monkeypatch, chip, trace, policy) -> list[tuple[View, Batch]]:
         return seen[-1][1]
 
     monkeypatch.setattr(reference, "plan", spy)
-    llmq.simulate(chip, trace, policy, engine="reference")
+    llmq.simulate(chip, trace, policy, simulator="reference")
     return seen
 
 
@@ -325,7 +327,7 @@ def test_held_decodes_take_the_time_of_the_law(slots, chunks, output, seed) -> N
     prompts = 8 * rng.integers(1, chunks + 1, n)
     outputs = rng.integers(1, output + 1, n)
     trace = llmq.Trace(np.zeros(n), prompts, outputs)
-    run = llmq.simulate(chip, trace, SLAI(tbt=1e9, order="fcfs"), engine="reference")
+    run = llmq.simulate(chip, trace, SLAI(tbt=1e9, order="fcfs"), simulator="reference")
     mix = {
         str(i): llmq.RequestClass(int(p), int(o))
         for i, (p, o) in enumerate(zip(prompts, outputs, strict=True))
@@ -395,7 +397,7 @@ def test_any_rank_is_served_in_the_time_of_the_bound(
     prompts, outputs = rng.integers(1, prompt + 1, n), rng.integers(1, output + 1, n)
     think = np.minimum(rng.integers(0, output, n), outputs - 1)
     trace = llmq.Trace(np.zeros(n), prompts, outputs, reasoning=think)
-    run = llmq.simulate(chip, trace, policy, engine="reference")
+    run = llmq.simulate(chip, trace, policy, simulator="reference")
     mix = {
         str(i): llmq.RequestClass(int(p), int(o))
         for i, (p, o) in enumerate(zip(prompts, outputs, strict=True))
@@ -445,7 +447,7 @@ def test_any_rank_under_a_budget_is_served_in_the_time_of_the_bound(
     prompts = np.random.default_rng(seed).integers(1, prompt + 1, n)
     prompts[0] = prompt
     trace = llmq.Trace(np.zeros(n), prompts, [output] * n)
-    run = llmq.simulate(chip, trace, policy, engine="reference")
+    run = llmq.simulate(chip, trace, policy, simulator="reference")
     mix = {str(i): llmq.RequestClass(int(p), output) for i, p in enumerate(prompts)}
     bound = ranked_load(chip, mix, dict.fromkeys(mix, 1.0))
     assert bound.least <= bound.load * (1 + 1e-12)
