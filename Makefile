@@ -35,6 +35,12 @@ proofs: $(READY)
 figures: $(READY)
 	$(PY) -m paper_figs $(ARGS)
 
+# The site of docs/ and a reference of the public names, in .site/ (fetches mkdocs).
+site: $(READY)
+	$(PY) -m uv pip install -q --python $(PY) -c constraints.txt -e '.[docs]' || \
+	   $(PY) -m pip install -q -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q -f website/mkdocs.yml
+
 # Compute the tables again, and the page of claims: ARGS="slai_rates --workers 2" computes one.
 experiments: $(READY)
 	$(PY) -m experiments $(ARGS)
@@ -72,4 +78,4 @@ $(LINT): $(READY)
 	   $(PY) -m pip install -q -c constraints.txt -e '.[check]'
 	@touch $@
 
-.PHONY: plan test extras check explore proofs figures experiments bench measure constraints soak
+.PHONY: plan test extras check explore proofs figures experiments bench measure constraints soak site
