@@ -137,7 +137,7 @@ def study(
         run = llmq.simulate(
             ENGINE, work, replications=replications, requests=requests, rng=seed + i
         )
-        metric = run.metric("ttft", anyway=True)
+        metric = run.metric("ttft", allow_unstable=True)
         counts[kinds[0]].add(metric.estimate, exact)
         if replications == 1:
             means = batch_means(metric.values[0], 20)

@@ -109,7 +109,7 @@ def stay(point: Point, rng: np.random.SeedSequence) -> list[Row]:
     """Measure the mean time in the system."""
     slots = point["slots"] or None
     made = run(point["rate"], slots, point["paths"], point["requests"], rng)
-    means = made.metric("e2e", anyway=True).values.mean(axis=1)
+    means = made.metric("e2e", allow_unstable=True).values.mean(axis=1)
     return [_row(_part(slots), "simulated", point["rate"], means)]
 
 

@@ -96,7 +96,7 @@ def _change(below: Run, above: Run, metric: str) -> Estimate:
     """Paired relative change of a mean, by replication."""
     from llmq.sim.results._stats import student
 
-    means = [run.metric(metric, anyway=True).values.mean(axis=1) for run in (below, above)]
+    means = [run.metric(metric, allow_unstable=True).values.mean(axis=1) for run in (below, above)]
     ratio = means[1] / means[0] - 1
     return Estimate(float(ratio.mean()), student(ratio), len(ratio), "paired replications")
 

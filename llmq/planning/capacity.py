@@ -307,7 +307,7 @@ def _plan_one(s: Search, max_gpus: int) -> tuple[CandidatePlan, Need]:
         )
     else:
         # On average fewer than one request for two engines, even if all took as long as alone.
-        plenty = 2 * s.traffic.rate * alone.metric("e2e", anyway=True).mean
+        plenty = 2 * s.traffic.rate * alone.metric("e2e", allow_unstable=True).mean
         try:
             answer = s.smallest(need.least, most, plenty)
         except OutOfTime:
@@ -368,7 +368,7 @@ def _latencies(
         return {}, {}
     shown, curves = {}, {}
     for name in ("ttft", "tpot"):
-        metric = run.metric(name, anyway=True)
+        metric = run.metric(name, allow_unstable=True)
         shown[name] = {f"p{100 * q:g}": metric.quantile(q) for q in SHOWN}
         curves[name] = tuple((q, metric.quantile(q)) for q in CURVE)
     return shown, curves

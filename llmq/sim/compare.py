@@ -71,7 +71,7 @@ class Comparison:
         Estimate
             A fact of these finite runs where the policy is overloaded (see its verdict).
         """
-        found = self._run(policy).metric(metric, anyway=True)
+        found = self._run(policy).metric(metric, allow_unstable=True)
         return found.estimate if q is None else found.quantile(q)
 
     def difference(
@@ -101,7 +101,7 @@ class Comparison:
         return Estimate(float(gap.mean()), student(gap), len(gap), "paired replications")
 
     def _by_path(self, policy: str, metric: str, q: float | None) -> Floats:
-        values = self._run(policy).metric(metric, anyway=True).values
+        values = self._run(policy).metric(metric, allow_unstable=True).values
         if q is None:
             return np.asarray(np.nanmean(values, axis=1))
         return np.asarray(np.nanquantile(values, q, axis=1))

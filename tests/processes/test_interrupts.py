@@ -36,7 +36,7 @@ FOREVER = """
     engine = llmq.Engine(llmq.BatchTime.affine(base=0.01, per_token=1e-4), max_seqs=64)
     work = llmq.Workload.poisson(5.0, {"chat": llmq.RequestClass(500, 200)})
     print("ready", flush=True)
-    llmq.simulate(engine, work, replications=64, requests=20_000, engine="reference", workers=2)
+    llmq.simulate(engine, work, replications=64, requests=20_000, simulator="reference", workers=2)
 """
 
 
@@ -232,7 +232,7 @@ import llmq
 def point(p, rng):
     engine = llmq.Engine(llmq.BatchTime.affine(base=0.01, per_token=1e-4), max_seqs=64)
     work = llmq.Workload.poisson(5.0, {"chat": llmq.RequestClass(500, 400)})
-    run = llmq.simulate(engine, work, requests=400, replications=60, engine="reference", rng=rng)
+    run = llmq.simulate(engine, work, requests=400, replications=60, simulator="reference", rng=rng)
     return [{"replications": run.ttft.n}]
 """
 

@@ -163,7 +163,7 @@ def _facts(run: Run) -> dict[str, Any]:
     shown = run.finite or verdict.status != "overloaded"
     metrics = {}
     for name in ("ttft", "tpot", "e2e"):
-        metric = run.metric(name, anyway=True)
+        metric = run.metric(name, allow_unstable=True)
         metrics[name] = {"unit": "s", "mean": _json(metric.estimate)} | {
             f"p{100 * q:g}": _json(metric.quantile(q)) for q in _QUANTILES
         }
@@ -209,7 +209,7 @@ def _text(run: Run, found: dict[str, Any], slo: str) -> str:
         if run.verdict.status == "overloaded":
             lines.append("the figures below are facts of this trace; a longer one would be worse")
         for name in ("ttft", "tpot", "e2e"):
-            metric = run.metric(name, anyway=True)
+            metric = run.metric(name, allow_unstable=True)
             parts = [f"mean {interval(metric.estimate)}"]
             parts += [f"p{100 * q:g} {interval(metric.quantile(q))}" for q in _QUANTILES]
             lines.append(f"{name.upper():6s} " + ", ".join(parts))

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.renamed import renamed
 from llmq.errors import InputError, InvariantError, UnstableError, nearest
 from llmq.model.agents import Agent
 from llmq.model.engine import Engine
@@ -120,13 +121,14 @@ class AgentRun:
         shares = (busy / spans[:, None]).mean(axis=0).tolist()
         return dict(zip(self.engines, shares, strict=True))
 
+    @renamed(anyway="allow_unstable")
     def metric(
         self,
         name: str = "e2e",
         *,
         agent: str | None = None,
         call: str | None = None,
-        anyway: bool = False,
+        allow_unstable: bool = False,
     ) -> Metric:
         """Return a latency of the measured agents, or of one of their calls.
 
@@ -138,7 +140,7 @@ class AgentRun:
             Kind of agent; all if not given.
         call : str, optional
             One of its calls.
-        anyway : bool
+        allow_unstable : bool
             Also where no stationary mean exists: a fact about this finite run, which grows with
             its length.
 
@@ -156,16 +158,16 @@ class AgentRun:
         """
         if name not in _METRICS:
             raise InputError(f"no metric {name!r}{nearest(name, _METRICS)}", value=name)
-        if self.verdict.status == "overloaded" and not (self.finite or anyway):
+        if self.verdict.status == "overloaded" and not (self.finite or allow_unstable):
             load = self.verdict.load
             raise UnstableError(
                 f"mean {name.upper()} does not exist: {self.verdict.sentence}. See run.verdict; "
-                f"run.metric({name!r}, anyway=True) gives the value of this finite run",
+                f"run.metric({name!r}, allow_unstable=True) gives the value of this finite run",
                 margin=1 / load if load > 0 else math.inf,
                 metric=name,
             )
         window = slice(*self.measured)
-        short = self.verdict.short and not (self.finite or anyway)
+        short = self.verdict.short and not (self.finite or allow_unstable)
         if call is None:
             if name != "e2e":
                 raise InputError(f"{name} is a latency of a call: name agent= and call=")

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.renamed import renamed
 from llmq.errors import InputError, UnstableError
 from llmq.model.dialects import summary
 from llmq.model.engine import Engine
@@ -132,7 +133,10 @@ class Run:
         """Conditions that were looked at while it ran (``simulate(..., check=True)``)."""
         return sum(t.checks for row in self.tallies for t in row)
 
-    def metric(self, name: str, *, klass: str | None = None, anyway: bool = False) -> Metric:
+    @renamed(anyway="allow_unstable")
+    def metric(
+        self, name: str, *, klass: str | None = None, allow_unstable: bool = False
+    ) -> Metric:
         """Return a latency of the measured requests.
 
         Parameters
@@ -142,7 +146,7 @@ class Run:
             defined in :mod:`llmq.sim.results._reading`; QoE and gaps need ``record="tokens"``.
         klass : str, optional
             Of this class only.
-        anyway : bool
+        allow_unstable : bool
             Also where no stationary mean exists: a fact about this finite run, which grows with
             its length.
 
@@ -150,7 +154,8 @@ class Run:
         -------
         Metric
             With mean, interval and quantiles. The intervals are infinite where the paths are too
-            short to be stationary (``verdict.short``), unless ``anyway`` asks for this run's.
+            short to be stationary (``verdict.short``), unless ``allow_unstable`` asks for
+            this run's.
 
         Raises
         ------
@@ -159,8 +164,8 @@ class Run:
         InputError
             Unknown metric or class.
         """
-        self._exists(name, self.finite or anyway)
-        short = self.verdict.short and not (self.finite or anyway)
+        self._exists(name, self.finite or allow_unstable)
+        short = self.verdict.short and not (self.finite or allow_unstable)
         if name == "itl":
             table = self._gaps(klass)
             count = len(self.klass) * (self.measured[1] - self.measured[0])
@@ -225,7 +230,7 @@ class Run:
         >>> found.low < 1.5 < found.high, found.method
         (True, 'regenerative cycles')
         """
-        self._exists(name, anyway=False)
+        self._exists(name, allow_unstable=False)
         if self.finite and len(self.klass) > 1:
             raise InputError("replications of one trace share its arrivals: simulate it once")
         if name == "itl":
@@ -241,15 +246,15 @@ class Run:
             total, count = total * mine, count * mine
         return ratio(cycles(self.requests.arrival, self.requests.finish), total, count)
 
-    def _exists(self, name: str, anyway: bool) -> None:
+    def _exists(self, name: str, allow_unstable: bool) -> None:
         """Refuse a metric that nobody knows, or whose stationary mean does not exist."""
         if name not in (*_METRICS, "itl"):
             raise InputError(f"no metric {name!r}; known: {', '.join(_METRICS)}, itl", value=name)
-        if self.verdict.status == "overloaded" and not anyway:
+        if self.verdict.status == "overloaded" and not allow_unstable:
             load = self.verdict.load
             raise UnstableError(
                 f"mean {name.upper()} does not exist: {self.verdict.sentence}. See run.verdict; "
-                f"run.metric({name!r}, anyway=True) gives the value of this finite run",
+                f"run.metric({name!r}, allow_unstable=True) gives the value of this finite run",
                 margin=1 / load if load > 0 else math.inf,
                 metric=name,
             )

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from llmq._input.renamed import renamed
 from llmq.errors import InputError, UnstableError
 from llmq.model.engine import Engine
 from llmq.model.metrics import RequestTimes, e2e, prefill_latency, tpot, ttft
@@ -85,7 +86,10 @@ class Summary:
         """Time to the last token."""
         return self.metric("e2e")
 
-    def metric(self, name: str, *, klass: str | None = None, anyway: bool = False) -> Sketch:
+    @renamed(anyway="allow_unstable")
+    def metric(
+        self, name: str, *, klass: str | None = None, allow_unstable: bool = False
+    ) -> Sketch:
         """Return a latency of the measured requests.
 
         Parameters
@@ -94,7 +98,7 @@ class Summary:
             Which one.
         klass : str, optional
             Of this class only.
-        anyway : bool
+        allow_unstable : bool
             Also where no stationary mean exists.
 
         Returns
@@ -117,16 +121,16 @@ class Summary:
                 f"{', '.join(classes)}; record='requests' keeps the requests",
                 value=(name, klass),
             )
-        if self.verdict.status == "overloaded" and not anyway:
+        if self.verdict.status == "overloaded" and not allow_unstable:
             load = self.verdict.load
             raise UnstableError(
                 f"mean {name.upper()} does not exist: {self.verdict.sentence}. "
-                f"metric({name!r}, anyway=True) gives the value of this finite run",
+                f"metric({name!r}, allow_unstable=True) gives the value of this finite run",
                 margin=1 / load if load > 0 else math.inf,
                 metric=name,
             )
         found = self.sketches[name, klass]
-        if anyway:
+        if allow_unstable:
             return found
         share = found.observations / self.sketches["e2e", None].observations
         return replace(found, look=self.look * share, short=self.verdict.short)

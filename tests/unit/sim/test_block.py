@@ -167,7 +167,7 @@ def test_a_summary_says_what_it_does_not_know():
     assert over.verdict.status == "overloaded"
     with pytest.raises(llmq.UnstableError, match="does not exist"):
         over.metric("ttft")
-    assert over.metric("ttft", anyway=True).mean > 1
+    assert over.metric("ttft", allow_unstable=True).mean > 1
 
 
 THINK = llmq.Workload.poisson(
@@ -201,7 +201,7 @@ def test_lockstep_of_fleets_that_swap_and_move_is_the_reference(policy):
     many.check()
     assert many.evictions > 0
     for name in ("qoe", "blocking", "reasoning"):
-        mine, theirs = (run.metric(name, anyway=True).values for run in (many, slow))
+        mine, theirs = (run.metric(name, allow_unstable=True).values for run in (many, slow))
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9)
 
 

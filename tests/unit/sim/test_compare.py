@@ -39,7 +39,7 @@ def test_the_runs_are_those_of_simulate(both):
 def test_the_difference_is_paired(both):
     gap = both.difference(V0, "ttft")
     paths = [
-        np.nanmean(both.runs[name].metric("ttft", anyway=True).values, axis=1)
+        np.nanmean(both.runs[name].metric("ttft", allow_unstable=True).values, axis=1)
         for name in (V0, "sarathi")
     ]
     assert gap.mean == pytest.approx(np.mean(paths[0] - paths[1]))

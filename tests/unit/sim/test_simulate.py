@@ -50,7 +50,7 @@ def test_overload_is_said_before_any_mean() -> None:
     with pytest.raises(llmq.UnstableError, match=r"mean TTFT does not exist: load 1\.2 > 1") as e:
         _ = run.ttft
     assert e.value.margin == pytest.approx(1 / 1.2)
-    assert run.metric("ttft", anyway=True).mean > 0
+    assert run.metric("ttft", allow_unstable=True).mean > 0
     assert "TTFT" not in repr(run)
 
 
