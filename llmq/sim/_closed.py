@@ -32,7 +32,7 @@ from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.policies.contract.blocks import Policy, runs_together
 from llmq.sim._dispatch import EngineChoice, Path, split
-from llmq.sim._dispatcher import Desk
+from llmq.sim._dispatcher import Dispatcher
 from llmq.sim._fast.calendar.engine import CalendarEngine
 from llmq.sim._fast.calendar.jump import NotTogetherError
 from llmq.sim._reference.engine import ReferenceEngine
@@ -184,9 +184,11 @@ class _Loop:
         eligible: Eligible,
     ) -> tuple[Trace, Path]:
         """Go on until every request is answered."""
-        desk = None
+        dispatcher = None
         if server is None:
-            desk = Desk(self.servers, self.policy.blocks.route, self.lengths, eligible, rng)
+            dispatcher = Dispatcher(
+                self.servers, self.policy.blocks.route, self.lengths, eligible, rng
+            )
         while True:
             time, kind, e = min(self._due(e) for e in range(len(self.servers)))
             if self.coming and (self.coming[0][0], ANSWER) < (time, kind):
@@ -194,7 +196,7 @@ class _Loop:
             if self.waiting and (self.waiting[0][0], SEND) < (time, kind):
                 kind = SEND
             if kind == SEND:
-                self._send(desk, server)
+                self._send(dispatcher, server)
             elif kind == ANSWER:
                 self._pause(heappop(self.coming)[0])
             elif time < math.inf:
@@ -226,12 +228,12 @@ class _Loop:
             return one.due(), END if one.running else START, e
         return (self.start[e] if self.present[e] else math.inf), START, e
 
-    def _send(self, desk: Desk | None, server: npt.NDArray[np.int64] | None) -> None:
+    def _send(self, dispatcher: Dispatcher | None, server: npt.NDArray[np.int64] | None) -> None:
         now, _ = heappop(self.waiting)
         i = len(self.place)
         self.arrival[i] = now
-        if desk is not None:
-            e = desk.place(i, now)
+        if dispatcher is not None:
+            e = dispatcher.dispatch(i, now)
         else:
             assert server is not None
             e = int(server[i])

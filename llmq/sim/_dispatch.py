@@ -20,7 +20,7 @@ from llmq.model.engine import Engine
 from llmq.model.trace import Trace
 from llmq.policies.contract.blocks import Policy, runs_together
 from llmq.policies.contract.checks import split_of
-from llmq.sim._dispatcher import Desk, Server, roam
+from llmq.sim._dispatcher import Dispatcher, Server, migrate
 from llmq.sim._fast.calendar.engine import CalendarEngine
 from llmq.sim._fast.calendar.jump import NotTogetherError
 from llmq.sim._fast.pressure import PressureEngine, fits
@@ -125,8 +125,8 @@ def _run(
         for place, one in enumerate(servers):
             one.queue.extend(np.flatnonzero(server == place).tolist())
     else:
-        desk = Desk(servers, policy.blocks.route, trace, eligible, rng)
-        server = roam(desk, link) if policy.blocks.route.moves else _ask(desk)
+        dispatcher = Dispatcher(servers, policy.blocks.route, trace, eligible, rng)
+        server = migrate(dispatcher, link) if policy.blocks.route.moves else _ask(dispatcher)
     for one in servers:
         one.advance(math.inf)
     return Path(log, tuple(one.tally for one in servers), server)
@@ -136,11 +136,11 @@ def _audited(job: Job, log: Log) -> ReferenceEngine:
     return reference_engine(job, log, Audit(job.policy))
 
 
-def _ask(desk: Desk) -> npt.NDArray[np.int64]:
+def _ask(dispatcher: Dispatcher) -> npt.NDArray[np.int64]:
     """Route request by request, looking at the engines."""
     chosen = []
-    for i, time in enumerate(desk.arrival):
-        for place in desk.places(i):
-            desk.servers[place].advance(time)
-        chosen.append(desk.place(i, time))
+    for i, time in enumerate(dispatcher.arrival):
+        for place in dispatcher.places(i):
+            dispatcher.servers[place].advance(time)
+        chosen.append(dispatcher.dispatch(i, time))
     return np.array(chosen, dtype=np.int64)

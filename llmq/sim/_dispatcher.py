@@ -1,4 +1,4 @@
-"""The desk that routers ask from, and fleets in which requests move between engines.
+"""The dispatcher, which asks the router, and fleets in which requests move between engines.
 
 A router that looks at the engines is asked at each arrival, when every engine has ended all
 iterations that end by then and started those that start before; the tokens of an iteration in
@@ -30,13 +30,13 @@ from llmq.sim._reference.engine import ReferenceEngine
 from llmq.sim._reference.rows import Row
 from llmq.sim.results._log import Tally
 
-__all__ = ["Desk", "Server", "roam"]
+__all__ = ["Dispatcher", "Server", "migrate"]
 
 NOTHING = np.zeros(0)
 
 
 class Server(Protocol):
-    """One engine, as the desk uses it."""
+    """One engine, as the dispatcher uses it."""
 
     queue: list[int]
     tally: Tally
@@ -49,7 +49,7 @@ class Server(Protocol):
 
 
 @dataclass
-class Desk:
+class Dispatcher:
     """The engines of a fleet and the router before them."""
 
     servers: Sequence[Server]  # the engines
@@ -74,7 +74,7 @@ class Desk:
         """Return the engines that may serve a request."""
         return self.allowed[self.klass[i]]
 
-    def place(self, i: int, now: float) -> int:
+    def dispatch(self, i: int, now: float) -> int:
         """Send an arrival to an engine."""
         places = self.places(i)
         with _told(i, now):
@@ -116,17 +116,17 @@ def _told(i: int, now: float) -> Iterator[None]:
         ) from error
 
 
-def roam(desk: Desk, link: float) -> npt.NDArray[np.int64]:
+def migrate(dispatcher: Dispatcher, link: float) -> npt.NDArray[np.int64]:
     """Run a fleet in which requests move on when their reasoning ends."""
-    servers = cast("Sequence[ReferenceEngine]", desk.servers)
+    servers = cast("Sequence[ReferenceEngine]", dispatcher.servers)
     chosen: list[int] = []
     # When the sending and the receiving side of each engine's link is free again.
     busy = np.zeros((2, len(servers)))
-    n = len(desk.arrival)
+    n = len(dispatcher.arrival)
     while True:
         now = min(server.due() for server in servers)
         if len(chosen) < n:
-            now = min(now, desk.arrival[len(chosen)])
+            now = min(now, dispatcher.arrival[len(chosen)])
         if math.isinf(now):
             for server in servers:
                 server.check_end()
@@ -138,16 +138,16 @@ def roam(desk: Desk, link: float) -> npt.NDArray[np.int64]:
         for server in servers:
             server.crossed = []
         for _, place, row in sorted(crossed, key=lambda item: item[0]):
-            _send(desk, servers, place, row, now, busy, link)
-        while len(chosen) < n and desk.arrival[len(chosen)] <= now:
-            chosen.append(desk.place(len(chosen), now))
+            _move_on(dispatcher, servers, place, row, now, busy, link)
+        while len(chosen) < n and dispatcher.arrival[len(chosen)] <= now:
+            chosen.append(dispatcher.dispatch(len(chosen), now))
         for server in servers:
             if not server.running and server.due() <= now:
                 server.begin()
 
 
-def _send(
-    desk: Desk,
+def _move_on(
+    dispatcher: Dispatcher,
     servers: Sequence[ReferenceEngine],
     place: int,
     row: Row,
@@ -159,14 +159,14 @@ def _send(
     here = servers[place]
     if row not in here.rows:
         return
-    places = desk.places(row.index)
+    places = dispatcher.places(row.index)
     seat = here.present().index(row)
     with _told(row.index, now):
-        signals = desk.signals(row.index, now)
-        target = places[move_of(desk.route, signals, places.index(place), seat, len(places))]
+        signals = dispatcher.signals(row.index, now)
+        target = places[move_of(dispatcher.route, signals, places.index(place), seat, len(places))]
     if target == place:
         return
     here.part(row)
     ready = max(now, busy[0, place], busy[1, target]) + row.host / link
     busy[0, place] = busy[1, target] = ready
-    servers[target].land(row, now, float(ready))
+    servers[target].receive(row, now, float(ready))

@@ -268,7 +268,7 @@ class ReferenceEngine(CountedMemory):
         # What it was given here is no reason to write its mark where it goes.
         row.served = False
 
-    def land(self, row: Row, left: float, ready: float) -> None:
+    def receive(self, row: Row, left: float, ready: float) -> None:
         """Expect a row from another engine."""
         self.tally.moved += row.host
         self.flights.append((ready, left, row))
