@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq._input.checked import checked
+from llmq._input.renamed import renamed
 from llmq.errors import InputError
 from llmq.plot._canvas import GREY, axes_for, colour, label, legend_below, styled
 
@@ -26,13 +27,14 @@ _MOST_TILES = 64
 _WITHOUT_DATA = 2048  # vLLM's default token budget
 
 
+@renamed(most="maximum")
 @checked
 def draw_fit(
     fit: Fit,
     profile: Profile | None = None,
     *,
     ax: Axes | None = None,
-    most: int | None = None,
+    maximum: int | None = None,
 ) -> Axes:
     """Draw the time of an iteration against its tokens.
 
@@ -44,7 +46,7 @@ def draw_fit(
         What it was fitted to; the law alone if not given.
     ax : matplotlib axes, optional
         Where; a new figure if not given.
-    most : int, optional
+    maximum : int, optional
         Tokens at the right end; the largest count of the profile if not given.
 
     Returns
@@ -66,7 +68,7 @@ def draw_fit(
             f"the fit has {len(fit.residuals)} residuals but the profile has {len(profile)} rows: "
             "pass the profile that was calibrated"
         )
-    most = _span(fit, profile) if most is None else most
+    most = _span(fit, profile) if maximum is None else maximum
     with styled():
         ax = axes_for(ax)
         handles, labels = _draw_law(ax, fit, most)

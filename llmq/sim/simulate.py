@@ -48,7 +48,7 @@ def simulate(
     simulator: EngineChoice = "auto",
     warmup: int | str = "auto",
     precision: Enough | None = None,
-    most: int = MOST,
+    maximum: int = MOST,
     workers: Workers = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary: ...
@@ -68,13 +68,13 @@ def simulate(
     warmup: int | str = "auto",
     check: bool = False,
     precision: Enough | None = None,
-    most: int = MOST,
+    maximum: int = MOST,
     workers: Workers = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Run: ...
 
 
-@renamed(engine="simulator")
+@renamed(engine="simulator", most="maximum")
 @checked
 def simulate(
     engine_or_fleet: Engine | Fleet,
@@ -89,7 +89,7 @@ def simulate(
     warmup: int | str = "auto",
     check: bool = False,
     precision: Enough | None = None,
-    most: int = MOST,
+    maximum: int = MOST,
     workers: Workers = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Run | Summary:
@@ -129,7 +129,7 @@ def simulate(
         run returns True, whatever the verdict. Without it a run whose paths are too short is
         "undecided", its intervals are infinite, and ``run.verdict.needed`` says how long paths
         must be.
-    most : int
+    maximum : int
         With ``precision``: requests of all paths together beyond which the run is returned as it
         is, perhaps undecided; its assumptions say so.
     workers : int, map-like or dask.distributed.Client
@@ -211,7 +211,7 @@ def simulate(
             field="precision",
             value=precision,
         )
-    return lengthened(make, replications, requests, precision, most)
+    return lengthened(make, replications, requests, precision, maximum)
 
 
 def _fleet(what: Engine | Fleet, policy: Policy) -> tuple[Engine, ...]:

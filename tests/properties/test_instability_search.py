@@ -97,7 +97,7 @@ def test_an_open_cycle_leaves_what_the_region_cannot_carry(sketch, eighths):
     rate = saturated_cycle(policies.Sarathi(), engine, request).exact_rate
     assume(rate < 256)
     calm = binary_gap(rate * Fraction(eighths, 10))
-    assert open_cycle(policies.Sarathi(), engine, request, calm, most=150) is None
+    assert open_cycle(policies.Sarathi(), engine, request, calm, maximum=150) is None
 
 
 def test_examples_shrink_to_small_ones():

@@ -44,6 +44,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from llmq._input.renamed import renamed
 from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
@@ -146,12 +147,13 @@ def _by_arrival(policy: Policy, request: RequestClass) -> bool:
     return isinstance(policy, FCFS) or (isinstance(policy, RR) and most < policy.quantum)
 
 
+@renamed(most="maximum")
 def saturated_cycle(
     policy: Policy,
     engine: Engine,
     request: RequestClass,
     *,
-    most: int = 20_000,
+    maximum: int = 20_000,
     effort: int = 5_000,
 ) -> SaturatedCycle:
     """Find the cycles of a saturated engine, from every state that it can be in.
@@ -164,7 +166,7 @@ def saturated_cycle(
         The engine.
     request : RequestClass
         One class of fixed lengths.
-    most : int
+    maximum : int
         Iterations of one path after which to give up.
     effort : int
         Requests in all iterations together that are computed to reach states; after that the cycles
@@ -215,7 +217,7 @@ def saturated_cycle(
     complete = always_full or space.explore(effort)
     first = space.move(EMPTY, 1).state
     others = list(space.least)[: None if complete else _STARTS]
-    periods = _periods(space, [first, *others], most)
+    periods = _periods(space, [first, *others], maximum)
     slowest = min(periods, key=_rate)
     return SaturatedCycle(
         sum((one.seconds for one in slowest), Fraction(0)),
@@ -257,7 +259,7 @@ def _periods(space: Space, starts: Iterable[State], most: int) -> list[tuple[Mov
             path.append(space.move(state, space.full))
             state = path[-1].state
             if len(path) > most:
-                raise InputError(f"no cycle within {most} iterations: raise most=", value=most)
+                raise InputError(f"no cycle within {most} iterations: raise maximum=", value=most)
         if state in place:
             found.append(tuple(path[place[state] :]))
         settled.update(place)

@@ -28,6 +28,7 @@ from fractions import Fraction
 from itertools import groupby
 from typing import cast
 
+from llmq._input.renamed import renamed
 from llmq.errors import InputError
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
@@ -158,6 +159,7 @@ def has_open_cycle(policy: Policy, request: RequestClass) -> bool:
     return fixed and reads and policy.blocks.mark is None
 
 
+@renamed(most="maximum")
 def open_cycle(
     policy: Policy,
     engine: Engine,
@@ -165,7 +167,7 @@ def open_cycle(
     gap: Fraction,
     *,
     first: int = 0,
-    most: int = 2000,
+    maximum: int = 2000,
 ) -> OpenCycle | None:
     """Run an engine at equal gaps until a state repeats with more requests.
 
@@ -181,7 +183,7 @@ def open_cycle(
         Seconds between arrivals, a binary fraction.
     first : int
         Requests more that come at time 0.
-    most : int
+    maximum : int
         Arrivals after which to give up.
 
     Returns
@@ -213,7 +215,7 @@ def open_cycle(
     engine = effective(engine, policy)
     if not gap > 0 or Fraction(float(gap)) != gap or gap.denominator > _FINEST:
         raise InputError(f"the gap must be a positive binary fraction of a second, got {gap}")
-    times = [0.0] * first + [float(gap * k) for k in range(most)]
+    times = [0.0] * first + [float(gap * k) for k in range(maximum)]
     n = len(times)
     lengths = [request.prompt.low] * n, [request.output.low] * n
     server = ReferenceEngine(Job(engine, policy, times, *lengths, [0] * n, [0] * n), Log.empty(n))

@@ -31,7 +31,11 @@ Enough = float | Callable[..., bool]
 
 
 def lengthened(
-    make: Callable[[int, int], Run | Summary], paths: int, requests: int, enough: Enough, most: int
+    make: Callable[[int, int], Run | Summary],
+    paths: int,
+    requests: int,
+    enough: Enough,
+    maximum: int,
 ) -> Run | Summary:
     """Simulate longer and longer."""
     if not callable(enough) and not 0 < enough < math.inf:
@@ -41,14 +45,15 @@ def lengthened(
             field="precision",
             value=enough,
         )
-    if most < paths * requests:
+    if maximum < paths * requests:
         raise InputError(
-            f"most={most} is less than {paths} x {requests} requests: raise it or ask for fewer",
-            field="most",
-            value=most,
+            f"maximum={maximum} is less than {paths} x {requests} requests: raise it or ask for "
+            "fewer",
+            field="maximum",
+            value=maximum,
         )
     if not callable(enough):
-        paths = max(paths, min(LEAST, most // requests))
+        paths = max(paths, min(LEAST, maximum // requests))
     while True:
         run = make(paths, requests)
         if run.verdict.status == "overloaded" or (callable(enough) and enough(run)):
@@ -63,10 +68,10 @@ def lengthened(
                 return run
             more = min(max(paths, PATHS), math.ceil(paths * factor))
             longer = more, max(requests, math.ceil(requests * paths * factor / more))
-        if longer[0] * longer[1] > most and not run.verdict.short:
-            longer = longer[0], most // longer[0]
-        if longer[0] * longer[1] > most or longer[0] * longer[1] < 1.1 * paths * requests:
-            note = f"not decided or not precise within most={most} requests: {lacks}"
+        if longer[0] * longer[1] > maximum and not run.verdict.short:
+            longer = longer[0], maximum // longer[0]
+        if longer[0] * longer[1] > maximum or longer[0] * longer[1] < 1.1 * paths * requests:
+            note = f"not decided or not precise within maximum={maximum} requests: {lacks}"
             return replace(run, assumptions=(*run.assumptions, note))
         paths, requests = longer
 

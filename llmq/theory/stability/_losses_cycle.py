@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
+from llmq._input.renamed import renamed
 from llmq.errors import InputError, nearest
 from llmq.model.engine import Engine
 from llmq.model.request import RequestClass
@@ -77,8 +78,9 @@ class FullMemoryCycle:
         return float(self.exact_rate)
 
 
+@renamed(most="maximum")
 def full_memory_cycle(
-    engine: Engine, request: RequestClass, fill: Fill = "backfill", *, most: int = 100_000
+    engine: Engine, request: RequestClass, fill: Fill = "backfill", *, maximum: int = 100_000
 ) -> FullMemoryCycle:
     """Run an engine with full memory until its state repeats.
 
@@ -92,7 +94,7 @@ def full_memory_cycle(
     fill : {"backfill", "head", "future"}
         A request that does not fit now is passed by others; stops them; or nobody enters whose
         future peak does not fit.
-    most : int
+    maximum : int
         Iterations after which to give up.
 
     Returns
@@ -123,7 +125,7 @@ def full_memory_cycle(
     memory = _Memory(engine, request, fill)
     seen: dict[tuple[tuple[int, int, int], ...], int] = {}
     times, sums = [Fraction(0)], [(0, 0, 0)]
-    while len(sums) <= most:
+    while len(sums) <= maximum:
         now = len(sums) - 1
         start = seen.setdefault(memory.state(), now)
         if start < now:
@@ -145,7 +147,7 @@ def full_memory_cycle(
             )
         times.append(times[-1] + memory.step())
         sums.append((memory.ended, memory.evicted, memory.lost))
-    raise InputError(f"no cycle in which requests end within {most} iterations", value=most)
+    raise InputError(f"no cycle in which requests end within {maximum} iterations", value=maximum)
 
 
 def _check(engine: Engine, request: RequestClass) -> None:

@@ -31,6 +31,13 @@ CASES = [
     ),
     (lambda **how: RUN.metric("ttft", **how), "metric", "anyway", "allow_unstable", True),
     (lambda **how: SUMMARY.metric("ttft", **how), "metric", "anyway", "allow_unstable", True),
+    (
+        lambda **how: llmq.simulate(CHIP, WORK, requests=50, rng=1, precision=0.5, **how),
+        "simulate",
+        "most",
+        "maximum",
+        400,
+    ),
     (lambda **how: STAGES.metric("e2e", **how), "metric", "anyway", "allow_unstable", True),
 ]
 

@@ -156,7 +156,7 @@ def test_open_and_saturated_cycles_agree(policy, lengths):
     rate = saturated_cycle(policy, engine, request).exact_rate
     cycle = open_cycle(policy, engine, request, binary_gap(rate * Fraction(5, 4), slack=0.1))
     assert cycle.exact_rate == rate
-    assert open_cycle(policy, engine, request, binary_gap(rate), most=200) is None
+    assert open_cycle(policy, engine, request, binary_gap(rate), maximum=200) is None
 
 
 def test_vllm_prefills_and_never_decodes():

@@ -279,7 +279,7 @@ def test_fit_shows_every_step_of_the_law_and_the_measured_rows(measured: Profile
 def test_fit_without_its_profile_is_the_law_alone(measured: Profile) -> None:
     fit = calibrate(measured, "roofline")
     assert not [line for line in draw_fit(fit).lines if line.get_marker() == "x"]
-    assert draw_fit(fit, most=512).get_xlim() == (0, pytest.approx(1.02 * 512))
+    assert draw_fit(fit, maximum=512).get_xlim() == (0, pytest.approx(1.02 * 512))
     with pytest.raises(InputError, match="255 residuals but the profile has 2 rows"):
         draw_fit(fit, measured.take(np.array([0, 1])))
 

@@ -64,9 +64,9 @@ def test_b13_precision_lengthens_until_the_number_may_be_printed():
     assert run.verdict.status == "stable"
     assert run.ttft.half_width < 0.15 * run.ttft.mean
     assert run.ttft.low < 5.5 < run.ttft.high  # 1 + 0.9 / 0.2
-    cut = llmq.simulate(QUEUE, work(0.98), rng=3, precision=0.05, most=20_000)
+    cut = llmq.simulate(QUEUE, work(0.98), rng=3, precision=0.05, maximum=20_000)
     assert cut.verdict.status == "undecided"
-    assert "within most=20000 requests" in cut.assumptions[-1]
+    assert "within maximum=20000 requests" in cut.assumptions[-1]
     with pytest.raises(llmq.InputError, match="precision must be"):
         llmq.simulate(QUEUE, work(0.5), precision=0.0)
 

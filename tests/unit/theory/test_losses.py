@@ -171,7 +171,7 @@ def test_the_cycle_is_that_of_the_simulator(
     trace = llmq.Trace(np.zeros(n), np.full(n, prompt), np.full(n, output))
     for fill, policy in RULES.items():
         try:
-            cycle = full_memory_cycle(engine, llmq.RequestClass(prompt, output), fill, most=1500)
+            cycle = full_memory_cycle(engine, llmq.RequestClass(prompt, output), fill, maximum=1500)
         except llmq.InputError:  # requests push each other out for ever, or the period is long
             continue
         ends = np.sort(
