@@ -24,7 +24,7 @@ from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.planning._need import Need
 from llmq.planning._thinning import Thinned
-from llmq.planning._unloaded import run_alone
+from llmq.planning._unloaded import run_unloaded
 from llmq.planning.plans import Candidate, Probe
 from llmq.sim._parallel.workers import Workers
 from llmq.sim.results._stats import Share
@@ -82,18 +82,18 @@ class Search:
     # what was simulated, by engines; (Probe, Run)
     probes: dict[int, tuple[Probe, Run]] = field(default_factory=dict)
 
-    def alone(self) -> Run:
+    def unloaded(self) -> Run:
         """Simulate the requests of a count, each by itself."""
         few = max(self.requests // FEW, self._least())
         if few < self.requests and not isinstance(self.traffic, Trace):
-            run = self._alone(few)
+            run = self._unloaded(few)
             # Shown by a part of the requests, it need not be shown by all of them.
             if self.shown(run.attainment(self.slo)):
                 return run
-        return self._alone(self.requests)
+        return self._unloaded(self.requests)
 
-    def _alone(self, requests: int) -> Run:
-        return run_alone(
+    def _unloaded(self, requests: int) -> Run:
+        return run_unloaded(
             self.traffic,
             self.engine,
             self.offer.policy,

@@ -1,7 +1,7 @@
 """Every request by itself on an idle engine: the best that any number of engines can do.
 
 A count of engines changes only how long requests wait for each other. If the requests miss the
-targets without any company, no count helps, and the latencies they have alone say which targets
+targets without any company, no count helps, and the latencies they have unloaded say which targets
 could be met: the least that the requests alone meet with confidence. Engines that share a request
 (disaggregated prefill and decode) are not covered.
 """
@@ -26,7 +26,7 @@ from llmq.sim.results.run import Run
 from llmq.sim.simulate import simulate
 from llmq.units import MILLISECOND, format_seconds, parse_duration
 
-__all__ = ["hopeless", "nearest_targets", "run_alone", "warn_of_units"]
+__all__ = ["hopeless", "nearest_targets", "run_unloaded", "warn_of_units"]
 
 QUEUEING = 0.1
 # A time to first token of 40 s at 4 ms an iteration is a target of batch jobs; 500 s is a slip.
@@ -56,7 +56,7 @@ def warn_of_units(engine: Engine, slo: SLO) -> None:
             )
 
 
-def run_alone(
+def run_unloaded(
     traffic: Workload | Trace,
     engine: Engine,
     policy: Policy,
@@ -73,7 +73,7 @@ def run_alone(
     >>> from llmq.model.time.batchtime import BatchTime
     >>> chip = Engine(BatchTime.affine(base=1, per_token=1))
     >>> burst = Trace([0, 0, 0], [8, 8, 8], [3, 3, 3])
-    >>> run_alone(burst, chip, policies.Sarathi(), requests=3, rng=0).ttft.mean
+    >>> run_unloaded(burst, chip, policies.Sarathi(), requests=3, rng=0).ttft.mean
     9.0
     """
     if isinstance(traffic, Trace):

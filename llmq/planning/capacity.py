@@ -2,7 +2,7 @@
 
 For each candidate (an engine and a policy)
 
-1. *alone*: every request by itself on an idle engine; if too few meet the targets even then, no
+1. *unloaded*: every request by itself on an idle engine; if too few meet the targets even then, no
    number of engines helps (:mod:`llmq.planning._unloaded`);
 2. *lower bounds* (:mod:`llmq.planning._need`): the load of the traffic on one engine, rounded up.
    One at the settings of the candidate: with fewer no policy does. One of the hardware, where token
@@ -294,20 +294,20 @@ def _plan_one(s: Search, max_gpus: int) -> tuple[CandidatePlan, Need]:
     mix = s.traffic.mix() if isinstance(s.traffic, Trace) else s.traffic.mix
     for name, one in mix.items():
         check_fits(s.engine, name, demand(one, s.engine))
-    alone = s.alone()
+    unloaded = s.unloaded()
     need = s.need = need_of(priced(s.engine, s.offer.policy), s.traffic, s.slo, s.target)
     limit, per = min(max_gpus, s.offer.max_gpus or max_gpus), s.engine.gpus
     most, answer, finished = limit // per, None, True
-    if not s.shown(alone.attainment(s.slo)):
-        reason = hopeless(alone, s.slo, s.target)
+    if not s.shown(unloaded.attainment(s.slo)):
+        reason = hopeless(unloaded, s.slo, s.target)
     elif need.least > most:
         reason = (
             f"the lower bound of {need.least * per} GPUs exceeds the limit of {limit} (at these "
             f"settings; {need.hardware_least * per} at any)"
         )
     else:
-        # On average fewer than one request for two engines, even if all took as long as alone.
-        plenty = 2 * s.traffic.rate * alone.metric("e2e", allow_unstable=True).mean
+        # On average fewer than one request for two engines, even if all took as long as unloaded.
+        plenty = 2 * s.traffic.rate * unloaded.metric("e2e", allow_unstable=True).mean
         try:
             answer = s.smallest(need.least, most, plenty)
         except OutOfTime:

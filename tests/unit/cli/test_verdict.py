@@ -13,7 +13,7 @@ from llmq.optimality.instability import Instability
 from llmq.plot._backlog import draw_backlog
 from llmq.result import from_json
 
-SHELF = Path(__file__).parents[3] / "docs" / "counterexamples"
+COUNTEREXAMPLES = Path(__file__).parents[3] / "docs" / "counterexamples"
 
 
 def test_full_batches_pass(capsys):
@@ -65,7 +65,9 @@ def test_bad_input_is_refused(capsys, words, fault):
 
 
 def test_the_figure_shows_growth_beside_full_batches():
-    found = from_json(Instability, (SHELF / "fastertransformer.json").read_text(encoding="utf-8"))
+    found = from_json(
+        Instability, (COUNTEREXAMPLES / "fastertransformer.json").read_text(encoding="utf-8")
+    )
     ax = draw_backlog(found, requests=400, paths=2, rng=1)
     last = [float(np.asarray(line.get_ydata())[-1]) for line in ax.lines]
     assert len(last) == 5

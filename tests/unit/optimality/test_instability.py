@@ -21,11 +21,11 @@ from llmq.result import from_json, to_json
 from llmq.theory.region._exclusive import exclusive_cycle
 from llmq.theory.region.tiling import best_batch
 
-SHELF = Path(__file__).parents[3] / "docs" / "counterexamples"
+COUNTEREXAMPLES = Path(__file__).parents[3] / "docs" / "counterexamples"
 
 
 def _place(path):
-    return str(path.relative_to(SHELF).with_suffix(""))
+    return str(path.relative_to(COUNTEREXAMPLES).with_suffix(""))
 
 
 @pytest.mark.parametrize("number", range(8))
@@ -134,10 +134,12 @@ def test_nothing_is_found_against_full_batches():
 
 @pytest.mark.parametrize(
     "path",
-    sorted(p for p in SHELF.rglob("*.json") if p.parent.stem not in ("agents", "priority")),
+    sorted(
+        p for p in COUNTEREXAMPLES.rglob("*.json") if p.parent.stem not in ("agents", "priority")
+    ),
     ids=_place,
 )
-def test_the_shelf_replays(path):
+def test_counterexamples_replay(path):
     found = from_json(Instability, path.read_text(encoding="utf-8"))
     assert from_json(Instability, to_json(found)) == found
     region = llmq.stability_region(found.system, found.network.mix)
@@ -267,9 +269,9 @@ def test_one_queue_of_prefills_and_decodes_has_no_cycle():
     assert not has_cycle(policies.Sarathi(order="queue"), llmq.RequestClass(3, 2))
 
 
-@pytest.mark.parametrize("path", sorted(SHELF.rglob("*.json")), ids=_place)
-def test_e5_no_theorem_where_the_shelf_shows_instability(path):
-    """E5: a theorem names no policy on a network of the shelf that refutes it."""
+@pytest.mark.parametrize("path", sorted(COUNTEREXAMPLES.rglob("*.json")), ids=_place)
+def test_e5_no_theorem_where_a_counterexample_refutes_it(path):
+    """E5: a theorem names no policy on a counterexample that refutes it."""
     if path.parent.name in ("agents", "priority"):
         return  # stations with agents are not networks of verdicts: no theorem can be asked for
     found = from_json(Instability, path.read_text(encoding="utf-8"))

@@ -36,7 +36,7 @@ from llmq.theory.stability.lyapunov import cyclic_agents, two_station
 
 HALF = Fraction(1, 2)
 ROOT = Path(__file__).parents[3]
-SHELF = ROOT / "docs" / "counterexamples"
+COUNTEREXAMPLES = ROOT / "docs" / "counterexamples"
 MEMORY = MemorySketch(1, 2, 0, 3, 8, ((1, 6),))
 FLEET = FleetSketch(((1, 0, 0, 2), (1, 0, 2, 8)), ((8, 1), (1, 1)))
 
@@ -219,7 +219,7 @@ def test_the_bound_of_a_blind_router_by_hand():
 
 @pytest.mark.slow
 def test_prices_carry_what_the_shortest_queue_does_not():
-    path = SHELF / "fleets" / "shortest-queue.json"
+    path = COUNTEREXAMPLES / "fleets" / "shortest-queue.json"
     found = from_json(Instability, path.read_text(encoding="utf-8"))
     network = found.network
     assert found.exact_reach < Fraction(9, 10)
@@ -353,7 +353,7 @@ def test_two_station_traps_are_found_and_shrunk():
     assert find_priority_trap("entry_first", tries=100, rng=1) is None
 
 
-@pytest.mark.parametrize("path", sorted((SHELF / "priority").glob("*.json")), ids=_stem)
+@pytest.mark.parametrize("path", sorted((COUNTEREXAMPLES / "priority").glob("*.json")), ids=_stem)
 def test_priority_traps_replay(path):
     found = from_json(PriorityTrap, path.read_text(encoding="utf-8"))
     assert fluid_cycle(found.stations) == found.cycle
@@ -365,7 +365,7 @@ def test_priority_traps_replay(path):
 @pytest.mark.parametrize("name", ["two-types", "one-type"])
 def test_fluid_certificates_are_checked_without_the_package(name, tmp_path):
     found = from_json(
-        PriorityTrap, (SHELF / "priority" / f"{name}.json").read_text(encoding="utf-8")
+        PriorityTrap, (COUNTEREXAMPLES / "priority" / f"{name}.json").read_text(encoding="utf-8")
     )
     made = certify_fluid(found.stations, found.cycle)
     made.save(tmp_path / "fluid.json")
@@ -414,7 +414,9 @@ def test_every_family_is_drawn():
     from llmq.plot import draw_backlog
 
     for name, lines in (("memory/sarathi", 3), ("fleets/shortest-queue", 5), ("vllm", 4)):
-        found = from_json(Instability, (SHELF / f"{name}.json").read_text(encoding="utf-8"))
+        found = from_json(
+            Instability, (COUNTEREXAMPLES / f"{name}.json").read_text(encoding="utf-8")
+        )
         ax = draw_backlog(found, requests=40, paths=2, rng=1)
         assert len(ax.lines) == lines
 

@@ -22,7 +22,13 @@ from llmq.model.workload import Workload
 from llmq.planning._need import need_of
 from llmq.planning._search import OutOfTime, Search, decides, reason_of
 from llmq.planning._thinning import Thinned
-from llmq.planning._unloaded import _at_least, hopeless, nearest_targets, run_alone, warn_of_units
+from llmq.planning._unloaded import (
+    _at_least,
+    hopeless,
+    nearest_targets,
+    run_unloaded,
+    warn_of_units,
+)
 from llmq.planning.capacity import _headroom, plan_capacity
 from llmq.planning.plans import Candidate, Probe
 from llmq.policies import LeastWork, Random, Sarathi
@@ -131,10 +137,10 @@ def test_requests_alone_come_as_far_apart_as_the_longest_may_take():
     chip = CHIP.with_(law=law)
     apart = 103 * (0.612 + 1e-5 * 103 + 1e-6 * 103 * 512)
     trace = Trace([5.0, 5.0, 5.0], [100, 1, 2], [3, 102, 3])
-    run = run_alone(trace, chip, Sarathi(), requests=3, replications=2, rng=0)
+    run = run_unloaded(trace, chip, Sarathi(), requests=3, replications=2, rng=0)
     assert run.requests.arrival.tolist() == [pytest.approx([0, apart, 2 * apart], abs=1e-9)]
     work = Workload.poisson(9.0, {"a": RequestClass(9, 1), "b": RequestClass(100, 3)})
-    run = run_alone(work, chip, Sarathi(), requests=4, replications=2, rng=0)
+    run = run_unloaded(work, chip, Sarathi(), requests=4, replications=2, rng=0)
     gaps = np.diff(run.requests.arrival, prepend=0.0)
     assert gaps == pytest.approx(np.full((2, 4), 103 * (0.612 + 1.03e-3 + 1e-6 * 103 * 512)))
     assert run.ttft.observations == 8
@@ -143,7 +149,7 @@ def test_requests_alone_come_as_far_apart_as_the_longest_may_take():
 def test_the_nearest_targets_leave_a_tenth_of_the_misses_to_queueing():
     # Prompts of 1 to 400 tokens: 0.101 to 0.5 s by themselves, and as much to the end.
     trace = Trace(np.arange(400.0), np.arange(1, 401), 1)
-    run = run_alone(trace, CHIP, Sarathi(), requests=1, rng=0)
+    run = run_unloaded(trace, CHIP, Sarathi(), requests=1, rng=0)
     slo = SLO(ttft=0.05, e2e=0.6)
     near = nearest_targets(run, slo, 0.5)
     assert near["e2e"] == 0.6
@@ -161,7 +167,7 @@ def test_the_nearest_targets_leave_a_tenth_of_the_misses_to_queueing():
 
 def test_the_nearest_targets_are_those_of_the_smallest_part_that_is_enough():
     trace = Trace(np.arange(400.0), np.arange(1, 401), 1)
-    run = run_alone(trace, CHIP, Sarathi(), requests=1, rng=0)
+    run = run_unloaded(trace, CHIP, Sarathi(), requests=1, rng=0)
     times = np.sort(run.ttft.values, axis=None)
     for target in (0.5, 0.81, 0.9):
         enough = target + 0.1 * (1 - target)
@@ -172,7 +178,7 @@ def test_the_nearest_targets_are_those_of_the_smallest_part_that_is_enough():
 
 def test_where_no_target_is_shown_the_nearest_is_the_longest_time():
     trace = Trace(np.arange(30.0), np.arange(1, 31), 1)
-    run = run_alone(trace, CHIP, Sarathi(), requests=1, rng=0)
+    run = run_unloaded(trace, CHIP, Sarathi(), requests=1, rng=0)
     assert run.verdict.status == "undecided"
     assert nearest_targets(run, SLO(ttft=0.05), 0.9)["ttft"] == pytest.approx(0.13)
     # So few requests have no steady state: their own 99 % point is named all the same.
@@ -187,7 +193,7 @@ def test_a_target_is_written_with_few_digits_and_never_less_than_it_is():
 
 
 def test_paths_of_requests_alone():
-    assert run_alone(STEADY, CHIP, Sarathi(), requests=3, rng=0).ttft.observations == 3
+    assert run_unloaded(STEADY, CHIP, Sarathi(), requests=3, rng=0).ttft.observations == 3
 
 
 def search(traffic=STEADY, *, target=0.9, requests=200, **changed) -> Search:
@@ -302,8 +308,8 @@ def test_a_pilot_that_asks_for_more_is_followed_by_half_as_much_again(monkeypatc
 def test_only_a_part_of_the_requests_is_simulated_alone_where_it_shows_the_target(monkeypatch):
     def asked(share, **options):
         said = []
-        monkeypatch.setattr(Search, "_alone", lambda s, k: said.append(k) or share)
-        search(**options).alone()
+        monkeypatch.setattr(Search, "_unloaded", lambda s, k: said.append(k) or share)
+        search(**options).unloaded()
         return said
 
     low = Seen(0.5, 0.4, 0.6)
@@ -466,7 +472,7 @@ def test_what_the_search_of_a_candidate_is_given(monkeypatch):
 
 def test_time_that_runs_out_leaves_the_smallest_count_that_passed(monkeypatch):
     good, bad = Seen(0.95, 0.9, 1.0), Seen(0.9, 0.89, 1.0)
-    run = run_alone(STEADY, CHIP, Sarathi(), requests=100, rng=0)
+    run = run_unloaded(STEADY, CHIP, Sarathi(), requests=100, rng=0)
 
     def smallest(s, least, most, plenty):
         for n, seen in ((9, good), (5, good), (7, good), (4, bad)):

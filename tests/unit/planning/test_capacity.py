@@ -25,7 +25,7 @@ from llmq.model.time.batchtime import BatchTime
 from llmq.model.trace import Trace
 from llmq.model.workload import Workload
 from llmq.planning._json import plan_to_json
-from llmq.planning._unloaded import nearest_targets, run_alone
+from llmq.planning._unloaded import nearest_targets, run_unloaded
 from llmq.planning.capacity import Candidate, plan_capacity
 from llmq.policies import LeastWork, Random, Router, Sarathi
 from llmq.sim.simulate import simulate
@@ -275,7 +275,7 @@ def test_requests_alone():
     # 100 prompt tokens, then two more of 0.101 s.
     trace = Trace(np.zeros(50), 100, 3)
     for traffic in (trace, Workload(Deterministic(1e6), {"x": RequestClass(100, 3)}, {"x": 1.0})):
-        run = run_alone(traffic, CHIP, Sarathi(), requests=50, rng=0)
+        run = run_unloaded(traffic, CHIP, Sarathi(), requests=50, rng=0)
         assert run.ttft.observations == 50
         assert run.ttft.values == pytest.approx(np.full((1, 50), 0.2), rel=1e-6)
         assert run.e2e.values == pytest.approx(np.full((1, 50), 0.402), rel=1e-6)
@@ -283,7 +283,7 @@ def test_requests_alone():
 
 def test_nearest_targets_are_the_least():
     trace = Trace(np.arange(1000.0), np.arange(1, 1001) % 500 + 1, 1)
-    run = run_alone(trace, CHIP, Sarathi(), requests=1, rng=0)
+    run = run_unloaded(trace, CHIP, Sarathi(), requests=1, rng=0)
     slo = SLO(ttft=0.01)
     found = nearest_targets(run, slo, 0.9)
     # A tenth of the misses is left to queueing; one prompt token less would be too few.

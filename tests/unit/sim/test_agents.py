@@ -24,7 +24,7 @@ from llmq.sim.agents import peaks, simulate_agents
 from llmq.theory.stability.agents import agent_load, every_policy, is_feed_forward, station_mix
 from llmq.theory.stability.agents_case import AgentCase, exit_priority_case
 
-SHELF = Path(__file__).parents[3] / "docs" / "counterexamples" / "agents"
+COUNTEREXAMPLES = Path(__file__).parents[3] / "docs" / "counterexamples" / "agents"
 ONE = llmq.BatchTime.affine(base=1.0, per_token=0.0)
 HOP = llmq.RequestClass(2, 1)
 
@@ -273,7 +273,7 @@ def test_dais_case_is_exact_and_can_be_kept():
     assert below.growth < 1
     assert below.lyapunov.epsilon > 0  # every one is
     text = to_json(case, indent=1)
-    assert (SHELF / "exit-priority.json").read_text(encoding="utf-8") == text + "\n"
+    assert (COUNTEREXAMPLES / "exit-priority.json").read_text(encoding="utf-8") == text + "\n"
     again = from_json(AgentCase, text)
     assert to_json(again, indent=1) == text
     assert (again.growth, again.rates, again.agents) == (case.growth, case.rates, case.agents)
