@@ -1,6 +1,6 @@
 r"""Does a batch beyond the knee pay? The sign of ``c - a b0``.
 
-A hinge ``t(b) = c + a max(0, b - b0)`` is memory-bound up to the knee ``b0`` and compute-bound
+A law ``t(b) = c + a max(0, b - b0)`` is memory-bound up to the knee ``b0`` and compute-bound
 beyond. The token rate ``b / t(b)`` still grows beyond the knee only if ``c > a b0``; if
 ``c < a b0`` the best batch is exactly ``b0`` and a fuller one loses capacity; at the ideal roofline
 knee both sides are equal. With a sloping memory branch ``c`` is the time at the knee, and
@@ -24,7 +24,7 @@ from llmq.calibrate.profile import Profile
 from llmq.model.time.batchtime import BatchTime
 from llmq.units import format_seconds
 
-__all__ = ["Hinge", "find_hinge"]
+__all__ = ["Knee", "find_knee"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -32,12 +32,12 @@ _NORMAL_95 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
-class Hinge:
+class Knee:
     """Estimate of ``c - a b0``, seconds.
 
     Examples
     --------
-    >>> Hinge(0.002, 0.001, 0.003, 200.0).sign
+    >>> Knee(0.002, 0.001, 0.003, 200.0).sign
     'positive'
     """
 
@@ -45,8 +45,8 @@ class Hinge:
     # low, high: 95 % interval
     low: float
     high: float
-    # tokens at the knee; None if all rows lie on one branch (then ``value`` is the intercept)
-    knee: float | None
+    # where the knee is; None if all rows lie on one branch (then ``value`` is the intercept)
+    tokens: float | None
 
     @property
     def sign(self) -> str:
@@ -57,7 +57,7 @@ class Hinge:
 
     def __str__(self) -> str:
         ends = f"{format_seconds(self.low)} to {format_seconds(self.high)}"
-        where = "no knee in the data" if self.knee is None else f"knee {self.knee:.0f} tokens"
+        where = "no knee in the data" if self.tokens is None else f"knee {self.tokens:.0f} tokens"
         means = {
             "positive": "larger batches serve more tokens per second",
             "negative": "batches beyond the knee lose capacity",
@@ -66,15 +66,15 @@ class Hinge:
         return f"c - a b0 = {format_seconds(self.value)} ({ends}), {where}: {means}"
 
 
-def find_hinge(profile: Profile, law: BatchTime) -> Hinge:
-    """Estimate the hinge of a profile.
+def find_knee(profile: Profile, law: BatchTime) -> Knee:
+    """Estimate the knee of a profile.
 
     Examples
     --------
     >>> n = np.arange(1, 600)
     >>> law = BatchTime.roofline(floor=6.0, base=1.0, per_token=0.125)
-    >>> hinge = find_hinge(Profile(tokens=n, seconds=law(n)), law)
-    >>> hinge.value, hinge.knee
+    >>> knee = find_knee(Profile(tokens=n, seconds=law(n)), law)
+    >>> knee.value, knee.tokens
     (1.000, 40.00)
     """
     n = profile.tokens.astype(np.float64)
@@ -97,9 +97,9 @@ def find_hinge(profile: Profile, law: BatchTime) -> Hinge:
     return _interval(float(x[2]), _deviation(rows, rows @ x - 1.0, 2), knee)
 
 
-def _interval(value: float, deviation: float, knee: float | None) -> Hinge:
+def _interval(value: float, deviation: float, knee: float | None) -> Knee:
     half = _NORMAL_95 * deviation
-    return Hinge(value, value - half, value + half, knee)
+    return Knee(value, value - half, value + half, knee)
 
 
 def _scaled(matrix: Floats) -> tuple[Floats, Floats]:

@@ -14,6 +14,7 @@ work, roughly 0.3-1 ms an iteration on small models.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -34,7 +35,7 @@ from llmq.calibrate._choice import (
 )
 from llmq.calibrate._compose import DEFAULT_SEED
 from llmq.calibrate._intervals import Interval, coefficient_intervals
-from llmq.calibrate._knee import Hinge, find_hinge
+from llmq.calibrate._knee import Knee, find_knee
 from llmq.calibrate.forms import FORMS, fit_form
 from llmq.calibrate.profile import Profile
 from llmq.errors import InputError, nearest
@@ -66,7 +67,7 @@ class Fit:
         Detected tile, tokens; 1 means none.
     tile_errors : tuple of (int, float)
         Evidence for it: smallest out-of-sample MAPE of a tiled or roofline law, by tile.
-    hinge : Hinge
+    knee : Knee
         Whether batches beyond the knee pay.
     tried : tuple of Trial
         All candidates.
@@ -98,7 +99,7 @@ class Fit:
     residuals: Floats = field(compare=False, repr=False)
     tile: int
     tile_errors: tuple[tuple[int, float], ...]
-    hinge: Hinge
+    knee: Knee
     tried: tuple[Trial, ...]
     reason: str
     intervals: tuple[Interval, ...] = ()
@@ -112,6 +113,12 @@ class Fit:
     assumptions: tuple[str, ...] = ()
     source: str = ""
     provenance: Provenance | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def hinge(self) -> Knee:
+        """The old name of ``knee``."""
+        warnings.warn("fit.hinge is called fit.knee now", DeprecationWarning, stacklevel=2)
+        return self.knee
 
     @property
     def batch_time(self) -> BatchTime:
@@ -174,7 +181,7 @@ class Fit:
             f"in sample      {self.in_sample}",
             f"chosen because {self.reason}",
             f"tile           {self.tile if self.tile > 1 else 'none'} (error by tile: {tiles})",
-            f"hinge          {self.hinge}",
+            f"knee           {self.knee}",
         ]
         lines += [
             f"coefficient    {name} = {value:.4g} (95 %: {low:.4g} to {high:.4g})"
@@ -214,7 +221,7 @@ def calibrate(
     Returns
     -------
     Fit
-        Law, residuals, errors, tile, hinge, and what else was tried.
+        Law, residuals, errors, tile, knee, and what else was tried.
 
     Raises
     ------
@@ -247,7 +254,7 @@ def calibrate(
         residuals=predict(law, profile) - profile.seconds,
         tile=found,
         tile_errors=tuple(evidence.items()),
-        hinge=find_hinge(profile, fit_form("roofline", profile, found)),
+        knee=find_knee(profile, fit_form("roofline", profile, found)),
         tried=tried,
         reason=reason,
         intervals=coefficient_intervals(profile, law),

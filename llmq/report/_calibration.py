@@ -122,7 +122,7 @@ def _trust(fit: Fit, profile: Profile) -> Html:
         )
     if fit.missing:
         lines.append(f"Every time is too short by what is not in it: {', '.join(fit.missing)}.")
-    lines.append(f"{fit.hinge}.")
+    lines.append(f"{fit.knee}.")
     return tag("ul", *(tag("li", line) for line in lines))
 
 

@@ -1,4 +1,4 @@
-"""Recovery of known laws, the tile, the hinge, and what calibrate refuses."""
+"""Recovery of known laws, the tile, the knee, and what calibrate refuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llmq.calibrate._compose import Kernels, compose, draw_steps
-from llmq.calibrate._knee import find_hinge
+from llmq.calibrate._knee import find_knee
 from llmq.calibrate.fit import Fit, calibrate
 from llmq.calibrate.forms import fit_form
 from llmq.calibrate.profile import Profile
@@ -111,38 +111,40 @@ def test_auto_takes_the_simplest_of_equals_and_says_why() -> None:
 
 
 @pytest.mark.parametrize(("base", "sign"), [(2e-3, "positive"), (0.0, "undecided")])
-def test_the_hinge_has_the_sign_of_the_compute_intercept(base: float, sign: str) -> None:
+def test_the_knee_has_the_sign_of_the_compute_intercept(base: float, sign: str) -> None:
     noise = np.random.default_rng(8).normal(1.0, 0.02, 500)
     n = np.arange(1, 501) * 4
     law = BatchTime.roofline(floor=8e-3, base=base, per_token=2e-5)
     profile = Profile(tokens=n, seconds=law(n) * noise)
-    hinge = find_hinge(profile, fit_form("roofline", profile))
-    assert hinge.sign == sign
-    assert hinge.low <= base <= hinge.high
-    assert hinge.knee == pytest.approx((8e-3 - base) / 2e-5, rel=0.05)
+    knee = find_knee(profile, fit_form("roofline", profile))
+    assert knee.sign == sign
+    assert knee.low <= base <= knee.high
+    assert knee.tokens == pytest.approx((8e-3 - base) / 2e-5, rel=0.05)
 
 
-def test_a_negative_hinge_is_seen_although_laws_cannot_hold_it() -> None:
+def test_a_negative_knee_is_seen_although_laws_cannot_hold_it() -> None:
     # c = 6 ms, a = 30 us/token, b0 = 300: c - a b0 = -3 ms, the best batch is exactly 300 tokens.
     n = np.arange(1, 301) * 4
     seconds = 6e-3 + 3e-5 * np.maximum(0, n - 300)
     fit = calibrate(Profile(tokens=n, seconds=seconds), "roofline")
-    assert fit.hinge.value == pytest.approx(-3e-3, rel=1e-6)
-    assert fit.hinge.knee == pytest.approx(300, rel=1e-6)
-    assert fit.hinge.sign == "negative"
-    assert "lose capacity" in str(fit.hinge)
+    assert fit.knee.value == pytest.approx(-3e-3, rel=1e-6)
+    assert fit.knee.tokens == pytest.approx(300, rel=1e-6)
+    assert fit.knee.sign == "negative"
+    assert "lose capacity" in str(fit.knee)
+    with pytest.warns(DeprecationWarning, match=r"fit\.hinge is called fit\.knee now"):
+        assert fit.hinge is fit.knee
     assert fit.law.base >= 0
 
 
-def test_interval_of_the_hinge_covers() -> None:
+def test_interval_of_the_knee_covers() -> None:
     # 95 % intervals of 100 noisy profiles: 86 or fewer covering has probability below 1e-3.
     n = np.arange(1, 201) * 8
     law = BatchTime.roofline(floor=8e-3, base=2e-3, per_token=2e-5)
     covered = 0
     for seed in range(100):
         noise = np.random.default_rng(seed).normal(1.0, 0.02, 200)
-        hinge = find_hinge(Profile(tokens=n, seconds=law(n) * noise), law)
-        covered += hinge.low <= 2e-3 <= hinge.high
+        knee = find_knee(Profile(tokens=n, seconds=law(n) * noise), law)
+        covered += knee.low <= 2e-3 <= knee.high
     assert 87 <= covered <= 100
 
 
@@ -172,7 +174,7 @@ def test_missing_and_assumed_parts_are_said() -> None:
     assert fit.missing == ("all-reduce",)
     assert fit.law(8) == pytest.approx(0.01 + 8e-5 + 7e-4)
     assert "fitted from 8 to 472 tokens; beyond, the law extrapolates" in fit.assumptions
-    for line in (*fit.assumptions, str(fit.law), str(fit.hinge), fit.reason):
+    for line in (*fit.assumptions, str(fit.law), str(fit.knee), fit.reason):
         assert line in fit.summary()
 
 
