@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +12,11 @@ from llmq._input.files import PathLike, write_text
 from llmq.calibrate.fit import Fit
 from llmq.calibrate.profile import Profile
 from llmq.report._file import check_writable
-from llmq.report._html import Html, data_block, inline_svg, page, table, tag
+from llmq.report._html import inline_svg, render
 from llmq.units import format_count
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 __all__ = ["calibration_report", "write_calibration"]
 
@@ -67,44 +70,43 @@ def calibration_report(fit: Fit, profile: Profile) -> str:
         matplotlib is not installed.
     """
     what = " on ".join(word for word in (fit.model, fit.gpu) if word) or "own profile"
-    return page(
-        f"Calibration: {what}",
-        tag("h1", "Calibration"),
-        _verdict(fit, what),
-        _section("What to trust", _trust(fit, profile)),
-        _section("Figures", tag("div", *_figures(fit, profile), class_="figures")),
-        _section("The law", _law(fit)),
-        _section("Where it errs", _errors(fit, profile)),
-        _section("Tiles", _tiles(fit)),
-        _section("What else was tried", _tried(fit)),
-        _section("What this rests on", tag("ul", *(tag("li", x) for x in fit.assumptions))),
-        _section("Making it again", _provenance(fit)),
-        data_block("fit", _data(fit)),
+    return render(
+        "calibration.html.j2",
+        title=f"Calibration: {what}",
+        usable=fit.out_of_sample.mape <= _FAIR,
+        verdict=_verdict(fit, what),
+        trust=_trust(fit, profile),
+        drawn=list(_figures(fit, profile)),
+        law=str(fit.law),
+        coefficients=[(name, *(f"{x:.4g}" for x in values)) for name, *values in fit.intervals],
+        errors=[
+            (n, format_count(k), _percent(e), _percent(b)) for n, k, e, b in _groups(fit, profile)
+        ],
+        tile=f"a tile of {fit.tile} tokens" if fit.tile > 1 else "no tile",
+        tiles=[("none" if t == 1 else format_count(t), _percent(e)) for t, e in fit.tile_errors],
+        tried=_tried(fit),
+        assumptions=fit.assumptions,
+        made=_provenance(fit),
+        name="fit",
+        data=_data(fit),
     )
-
-
-def _section(title: str, *parts: object) -> Html:
-    name = title.lower().replace(" ", "-")
-    return tag("section", tag("h2", title, id=name), *parts, aria_labelledby=name)
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _verdict(fit: Fit, what: str) -> Html:
+def _verdict(fit: Fit, what: str) -> tuple[str, str]:
     error = fit.out_of_sample.mape
     word = "Good" if error <= _GOOD else "Usable" if error <= _FAIR else "Poor"
-    return tag(
-        "p",
-        tag("strong", f"{word}: {_percent(error)}"),
+    return (
+        f"{word}: {_percent(error)}",
         f" mean error on {format_count(fit.out_of_sample.n)} iterations that were not fitted "
         f"({what}, TP{fit.tp}). Law: {fit.form}; {fit.reason}.",
-        class_="verdict" if error <= _FAIR else "verdict no",
     )
 
 
-def _trust(fit: Fit, profile: Profile) -> Html:
+def _trust(fit: Fit, profile: Profile) -> list[str]:
     low, high = fit.tokens
     lines = [f"Batches of {format_count(low)} to {format_count(high)} tokens; more extrapolates."]
     if fit.kv[1]:
@@ -123,7 +125,7 @@ def _trust(fit: Fit, profile: Profile) -> Html:
     if fit.missing:
         lines.append(f"Every time is too short by what is not in it: {', '.join(fit.missing)}.")
     lines.append(f"{fit.knee}.")
-    return tag("ul", *(tag("li", line) for line in lines))
+    return lines
 
 
 def _groups(fit: Fit, profile: Profile) -> list[tuple[str, int, float, float]]:
@@ -146,33 +148,8 @@ def _groups(fit: Fit, profile: Profile) -> list[tuple[str, int, float, float]]:
     ]
 
 
-def _errors(fit: Fit, profile: Profile) -> Html:
-    rows = [(n, format_count(k), _percent(e), _percent(b)) for n, k, e, b in _groups(fit, profile)]
-    return table(
-        "Errors of the law fitted to all rows; bias is fitted less measured",
-        ("Iterations", "Rows", "Mean error", "Bias"),
-        rows,
-    )
-
-
-def _law(fit: Fit) -> Html:
-    rows = [(name, *(f"{x:.4g}" for x in values)) for name, *values in fit.intervals]
-    text = tag("p", tag("code", str(fit.law)))
-    if not rows:
-        return text
-    caption = "Coefficients with 95 % intervals (seconds per iteration, token, KV token, token²)"
-    header = ("Coefficient", "Value", "Lower", "Upper")
-    return Html(text + table(caption, header, rows))
-
-
-def _tiles(fit: Fit) -> Html:
-    rows = [("none" if t == 1 else format_count(t), _percent(e)) for t, e in fit.tile_errors]
-    found = f"a tile of {fit.tile} tokens" if fit.tile > 1 else "no tile"
-    return table(f"Error on unseen rows by tile: {found} found", ("Tile", "Mean error"), rows)
-
-
-def _tried(fit: Fit) -> Html:
-    rows = [
+def _tried(fit: Fit) -> list[tuple[str, ...]]:
+    return [
         (
             f"{one.form}{f', tile {one.tile}' if one.tile > 1 else ''}",
             _percent(one.in_sample.mape),
@@ -181,11 +158,9 @@ def _tried(fit: Fit) -> Html:
         )
         for one in sorted(fit.tried, key=lambda one: one.out_of_sample.mape)
     ]
-    header = ("Form", "Fitted rows", "Unseen rows", "Largest, unseen")
-    return table("Mean errors of every candidate", header, rows)
 
 
-def _figures(fit: Fit, profile: Profile) -> Iterator[Html]:
+def _figures(fit: Fit, profile: Profile) -> Iterator[tuple[Markup, str]]:
     from llmq.plot import draw_fit, svg
     from llmq.plot._residuals import draw_residuals, draw_staircase
 
@@ -211,17 +186,16 @@ def _figures(fit: Fit, profile: Profile) -> Iterator[Html]:
         )
 
 
-def _figure(drawn: str, name: str, about: str) -> Html:
-    return tag("figure", inline_svg(drawn, f"fig-{name}", about), tag("figcaption", about))
+def _figure(drawn: str, name: str, about: str) -> tuple[Markup, str]:
+    return inline_svg(drawn, f"fig-{name}", about), about
 
 
-def _provenance(fit: Fit) -> Html:
+def _provenance(fit: Fit) -> dict[str, object]:
     facts: dict[str, object] = {"source": fit.source}
     if (made := fit.provenance) is not None:
         facts |= {"llmq": made.version, "platform": made.platform, "seed": made.entropy}
         facts |= dict(made.arguments)
-    pairs = [(tag("dt", key), tag("dd", tag("code", value))) for key, value in facts.items()]
-    return tag("dl", *(part for pair in pairs for part in pair))
+    return facts
 
 
 def _data(fit: Fit) -> dict[str, Any]:

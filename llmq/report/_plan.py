@@ -5,20 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
 from llmq import policies
 from llmq._input.files import PathLike, write_text
 from llmq.planning._json import plan_to_dict
 from llmq.planning.plans import CandidatePlan, Plan
 from llmq.report._file import check_writable
-from llmq.report._html import Html, data_block, inline_svg, page, sentence, table, tag
+from llmq.report._html import inline_svg, markup, render, sentence
 from llmq.result import Estimate, Kind
 from llmq.sim.results._stats import Share
 from llmq.theory.region import Region
 from llmq.units import format_count, format_rate, format_seconds
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 __all__ = ["plan_report", "write_report"]
 
+_Rows: TypeAlias = list[tuple[object, ...]]
+
+_MEASURED = "<span>{}</span><small>{}</small>"
 _SHOWN = ("p50", "p90", "p99")
 _KINDS = {
     Kind.EXACT: "exact: these rates can be served, and no more, whatever the policy",
@@ -76,25 +83,26 @@ def plan_report(plan: Plan) -> str:
     """
     best = plan.chosen
     count = "infeasible" if best is None else _gpus(best.gpus)
-    return page(
-        f"Capacity plan: {count}",
-        tag("h1", "Capacity plan"),
-        _verdict(plan),
-        tag("p", f"Traffic: {plan.traffic}. {_busiest(plan)}Target: {_goal(plan)}."),
-        _section("Why", _why(plan)),
-        _section("Candidates", _candidates(plan), _latencies(plan)),
-        _section("What a request costs", _prices(plan)),
-        _section("Figures", tag("div", *_figures(plan), class_="figures")),
-        _section("Simulated counts", _probes(plan)),
-        _section("What this rests on", _basis(plan), _engines(plan), _assumptions(plan)),
-        _section("Making it again", _provenance(plan)),
-        data_block("plan", plan_to_dict(plan)),
+    return render(
+        "plan.html.j2",
+        title=f"Capacity plan: {count}",
+        answered=best is not None,
+        verdict=_verdict(plan),
+        traffic=f"Traffic: {plan.traffic}. {_busiest(plan)}Target: {_goal(plan)}.",
+        why=_why(plan),
+        candidates=_candidates(plan),
+        shown=["Candidate", *(f"{name} {q}" for name in ("TTFT", "TPOT") for q in _SHOWN)],
+        latencies=_latencies(plan),
+        prices=_prices(plan),
+        drawn=list(_figures(plan)),
+        probes=_probes(plan),
+        kinds=_kinds(plan),
+        engines=_engines(plan),
+        assumptions=plan.assumptions or ("none beyond the model",),
+        made=_provenance(plan),
+        name="plan",
+        data=plan_to_dict(plan),
     )
-
-
-def _section(title: str, *parts: object) -> Html:
-    name = title.lower().replace(" ", "-")
-    return tag("section", tag("h2", title, id=name), *parts, aria_labelledby=name)
 
 
 # Words -------------------------------------------------------------------------------------------
@@ -133,59 +141,55 @@ def _share(share: Share | None) -> object:
         return "none"
     low, high = (f"{100 * x:.2f}" for x in (share.low, share.high))
     ends = f"[{low}, {high}] %, n = {format_count(share.n)}"
-    return Html(tag("span", f"{100 * share.value:.2f} %") + tag("small", ends))
+    return markup(_MEASURED, f"{100 * share.value:.2f} %", ends)
 
 
 def _time(at: Estimate | None) -> object:
     if at is None or not math.isfinite(at.mean):
         return "none"
-    value = tag("span", format_seconds(at.mean))
-    if not math.isfinite(at.half_width):
-        return Html(value + tag("small", f"no interval ({at.lacking})"))
     ends = f"[{format_seconds(max(0.0, at.low))}, {format_seconds(at.high)}]"
-    return Html(value + tag("small", ends))
+    if not math.isfinite(at.half_width):
+        ends = f"no interval ({at.lacking})"
+    return markup(_MEASURED, format_seconds(at.mean), ends)
 
 
-def _name(plan: Plan, one: CandidatePlan) -> Html:
-    chosen = tag("small", "chosen", class_="chosen") if one is plan.chosen else ""
-    policy = tag("small", policies.text(one.candidate.policy))
-    return tag("span", one.candidate.title, tag("br"), policy, " " if chosen else "", chosen)
+def _name(plan: Plan, one: CandidatePlan) -> Markup:
+    chosen = ' <small class="chosen">chosen</small>' if one is plan.chosen else ""
+    form = f"<span>{{}}<br><small>{{}}</small>{chosen}</span>"
+    return markup(form, one.candidate.title, policies.text(one.candidate.policy))
 
 
 # Sections ----------------------------------------------------------------------------------------
 
 
-def _verdict(plan: Plan) -> Html:
+def _verdict(plan: Plan) -> tuple[str, str]:
     best = plan.chosen
     if best is None:
         what, says = _NO_ANSWER[plan.verdict]
         if any(probe.status == "undecided" for one in plan.candidates for probe in one.probes):
             says = says.replace("meets", "is shown to meet")
-        return tag("p", tag("strong", what), f": {says} {_goal(plan)}.", class_="verdict no")
+        return what, f": {says} {_goal(plan)}."
     policy = policies.text(best.candidate.policy)
     verb = "meets" if best.gpus == 1 else "meet"
     cost = "" if best.cost is None else f", for {best.cost:.4g} an hour,"
-    return tag(
-        "p",
-        tag("strong", _gpus(best.gpus)),
+    return (
+        _gpus(best.gpus),
         f" ({_fleet(best)}, policy {policy}){cost} {verb} {_goal(plan)}. Lower bound: "
         f"{format_count(best.gpus_lower_bound)} at these settings, "
         f"{format_count(best.hardware_lower_bound)} of the hardware at any. The load is "
         f"{best.load:.2f}; all rates may grow by {_percent(best.headroom, 3)} before no policy is "
         f"stable at these settings, by {_percent(best.hardware_headroom, 3)} before no scheduler "
         "is at any.",
-        class_="verdict",
     )
 
 
-def _why(plan: Plan) -> Html:
+def _why(plan: Plan) -> list[str]:
     best = plan.chosen
     if best is None:
-        reasons = [
-            tag("li", f"{one.candidate.label}: {one.reason}. {sentence(one.binding[1])}.")
+        return [
+            f"{one.candidate.label}: {one.reason}. {sentence(one.binding[1])}."
             for one in plan.candidates
         ]
-        return tag("ul", *reasons)
     lines = [f"{sentence(one)}." for one in (best.decides, best.reason, best.binding[1])]
     gap = (best.gpus or 0) - best.gpus_lower_bound
     if gap > 0:
@@ -206,24 +210,11 @@ def _why(plan: Plan) -> Html:
         )
     others = [one for one in plan.candidates if one is not best]
     lines += [f"{one.candidate.label}: {one.reason}." for one in others]
-    return tag("ul", *(tag("li", line) for line in lines))
+    return lines
 
 
-def _candidates(plan: Plan) -> Html:
-    header = (
-        "Candidate",
-        "GPUs",
-        "Load",
-        "Headroom",
-        "Requests within targets",
-        "Lower bound at these settings (GPUs)",
-        "Lower bound of the hardware (GPUs)",
-        "By point estimate (GPUs)",
-        "Headroom of the hardware",
-        "Price for an hour",
-        "Binds",
-    )
-    rows = [
+def _candidates(plan: Plan) -> _Rows:
+    return [
         (
             _name(plan, one),
             "none" if one.gpus is None else format_count(one.gpus),
@@ -239,28 +230,18 @@ def _candidates(plan: Plan) -> Html:
         )
         for one in plan.candidates
     ]
-    caption = (
-        "Smallest fleets, with 95 % intervals (load and headroom at the answer, or at the lower "
-        "bound where there is none)"
-    )
-    return table(caption, header, rows)
 
 
-def _latencies(plan: Plan) -> Html:
-    header = ["Candidate", *(f"{name} {q}" for name in ("TTFT", "TPOT") for q in _SHOWN)]
-    rows = [
+def _latencies(plan: Plan) -> _Rows:
+    return [
         (_name(plan, one), *(_time(part.get(q)) for part in (one.ttft, one.tpot) for q in _SHOWN))
         for one in plan.candidates
         if one.ttft or one.tpot
     ]
-    if not rows:
-        return tag("p", "No candidate has an answer, so there are no latencies.", class_="note")
-    return table("Latencies at the answer, with 95 % intervals", header, rows)
 
 
-def _prices(plan: Plan) -> Html:
-    header = ("Candidate", "Class", "Rate", "Engine time", "GPU time", "Share of the load")
-    rows = [
+def _prices(plan: Plan) -> _Rows:
+    return [
         (
             _name(plan, one),
             name,
@@ -272,26 +253,10 @@ def _prices(plan: Plan) -> Html:
         for one in plan.candidates
         for name, price in one.prices.items()
     ]
-    note = tag(
-        "p",
-        "The price of a request is the engine time that one more of its class takes from the "
-        "capacity, by the resource that binds: rates times prices sum to the load of one engine.",
-        class_="note",
-    )
-    return Html(table("Prices by class", header, rows, words=2) + note)
 
 
-def _probes(plan: Plan) -> Html:
-    header = (
-        "Candidate",
-        "Verdict",
-        "Engines",
-        "GPUs",
-        "Load",
-        "Requests within targets",
-        "Simulated",
-    )
-    rows = [
+def _probes(plan: Plan) -> _Rows:
+    return [
         (
             _name(plan, one),
             probe.status,
@@ -304,15 +269,12 @@ def _probes(plan: Plan) -> Html:
         for one in plan.candidates
         for probe in one.probes
     ]
-    if not rows:
-        return tag("p", "No count was simulated: see the reasons above.", class_="note")
-    return table("Every count that was simulated", header, rows, words=2)
 
 
 # Figures -----------------------------------------------------------------------------------------
 
 
-def _figures(plan: Plan) -> Iterator[Html]:
+def _figures(plan: Plan) -> Iterator[tuple[Markup, str]]:
     from llmq.plot import draw_attainment, draw_latency, draw_region, svg
 
     best = plan.chosen or min(plan.candidates, key=lambda one: one.gpus_lower_bound)
@@ -366,14 +328,14 @@ def _about_latency(best: CandidatePlan, name: str, limit: float | None) -> str:
     )
 
 
-def _figure(drawn: str, name: str, about: str) -> Html:
-    return tag("figure", inline_svg(drawn, f"fig-{name}", about), tag("figcaption", about))
+def _figure(drawn: str, name: str, about: str) -> tuple[Markup, str]:
+    return inline_svg(drawn, f"fig-{name}", about), about
 
 
 # Basis -------------------------------------------------------------------------------------------
 
 
-def _basis(plan: Plan) -> Html:
+def _kinds(plan: Plan) -> dict[str, str]:
     kinds = dict.fromkeys(region.kind for region in plan.regions)
     source = ", ".join(dict.fromkeys(region.source for region in plan.regions))
     bound = "; ".join(_KINDS.get(kind, kind.value) for kind in kinds)
@@ -381,20 +343,15 @@ def _basis(plan: Plan) -> Html:
         "95 % intervals from independent replications, or from batches of a single path (a given "
         "trace: the interval is about this traffic, had it come in another order)"
     )
-    return tag(
-        "dl",
-        tag("dt", "Lower bound, load, headroom, prices"),
-        tag("dd", f"{bound} ({source})"),
-        tag("dt", "Lower bound and headroom of the hardware"),
-        tag("dd", _HARDWARE),
-        tag("dt", "GPUs, attainment, latencies"),
-        tag("dd", f"{plan.kind.value}: {intervals}"),
-    )
+    return {
+        "Lower bound, load, headroom, prices": f"{bound} ({source})",
+        "Lower bound and headroom of the hardware": _HARDWARE,
+        "GPUs, attainment, latencies": f"{plan.kind.value}: {intervals}",
+    }
 
 
-def _engines(plan: Plan) -> Html:
-    header = ("Candidate", "Engine and law of iteration time", "GPUs per engine", "Source")
-    rows = [
+def _engines(plan: Plan) -> _Rows:
+    return [
         (
             _name(plan, one),
             str(region.engine),
@@ -403,26 +360,13 @@ def _engines(plan: Plan) -> Html:
         )
         for one, region in zip(plan.candidates, plan.regions, strict=True)
     ]
-    return table("Engines as they were planned (times in seconds)", header, rows, words=4)
 
 
-def _assumptions(plan: Plan) -> Html:
-    lines = plan.assumptions or ("none beyond the model",)
-    return Html(tag("h3", "Assumptions") + tag("ul", *(tag("li", line) for line in lines)))
-
-
-def _provenance(plan: Plan) -> Html:
+def _provenance(plan: Plan) -> dict[str, object]:
     made = plan.provenance
-    facts = {
+    return {
         "llmq": made.version,
         "platform": made.platform,
         "seed": made.entropy,
         **made.arguments,
     }
-    pairs = [(tag("dt", key), tag("dd", tag("code", value))) for key, value in facts.items()]
-    note = tag(
-        "p",
-        "The plan as JSON is part of this page: the script element with the id “plan”.",
-        class_="note",
-    )
-    return Html(tag("dl", *(part for pair in pairs for part in pair)) + note)

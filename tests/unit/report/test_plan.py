@@ -11,6 +11,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
 
@@ -26,7 +27,7 @@ from llmq.planning._json import plan_to_dict
 from llmq.planning.capacity import Candidate, Plan, plan_capacity
 from llmq.policies import Sarathi
 from llmq.report import check_writable, plan_report, write_report
-from llmq.report._html import data_block, inline_svg, table, tag, text
+from llmq.report._html import inline_svg, markup, render
 from llmq.units import format_seconds
 
 LAW = BatchTime.affine(base=0.01, per_token=1e-4, per_kv=1e-7)
@@ -299,21 +300,29 @@ def test_no_name_can_break_out(name: str, usual: Page) -> None:
 
 
 def test_markup_escapes_what_is_not_markup() -> None:
-    assert tag("p", '<a href="x">', title='"<') == (
-        '<p title="&quot;&lt;">&lt;a href=&quot;x&quot;&gt;</p>'
+    assert markup('<p title="{}">{}</p>', '"<', "it's\x07") == (
+        '<p title="&#34;&lt;">it&#39;s\N{REPLACEMENT CHARACTER}</p>'
     )
-    assert tag("td", tag("b", "x"), class_="n", hidden=None) == '<td class="n"><b>x</b></td>'
-    assert text("it's") == "it&#x27;s"
-    assert "&lt;i&gt;" in table("<i>", ("a", "b"), [("<i>", "<i>")])
+    assert markup("<td>{}</td>", markup("<b>{}</b>", "<i>")) == "<td><b>&lt;i&gt;</b></td>"
 
 
 def test_data_block_cannot_be_ended_by_its_content() -> None:
     values = {"</script>": ["<!--", "&", "\u2028", "\ud800"]}
-    block = data_block("x", values)
-    inside = block.removeprefix('<script type="application/json" id="x">').removesuffix("</script>")
-    assert not set("<>&") & set(inside)
-    assert inside.isascii()
-    assert json.loads(inside) == values
+    page = render("page.html.j2", title="t", name="x", data=values)
+    (block,) = re.findall('<script type="application/json" id="x">(.*)</script>', page)
+    assert not set("<>&") & set(block)
+    assert block.isascii()
+    assert json.loads(block) == values
+
+
+def test_a_value_that_a_template_lacks_is_an_error() -> None:
+    with pytest.raises(jinja2.UndefinedError, match="'title' is undefined"):
+        render("page.html.j2", name="x", data={})
+
+
+def test_numbers_that_json_does_not_have_are_an_error() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        render("page.html.j2", title="t", name="x", data={"a": math.nan})
 
 
 def test_inline_figures_keep_their_references_apart() -> None:
