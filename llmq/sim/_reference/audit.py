@@ -89,8 +89,8 @@ def misshapen(view: View, batch: Batch) -> str | None:
 def broken(server: Server, view: View, batch: Batch) -> str | None:
     """Name the rule of the engine that a plan breaks."""
     engine = server.engine
-    if (rule := over_budget(batch.tokens, engine.token_budget)) is not None:
-        return rule
+    if sum(batch.tokens) > engine.token_budget:
+        return over_budget(batch.tokens, engine.token_budget)
     for i, x, held in zip(batch.rows, batch.tokens, batch.reserve, strict=True):
         row = server.rows[i]
         most = 1 if view.decoding[i] else row.rem(server.lag)
