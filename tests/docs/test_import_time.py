@@ -8,7 +8,17 @@ import sys
 
 import llmq
 
-HEAVY = ("scipy", "matplotlib", "cvxpy", "sympy", "pandas", "hypothesis", "pytest")
+HEAVY = (
+    "scipy",
+    "matplotlib",
+    "cvxpy",
+    "sympy",
+    "pandas",
+    "jinja2",
+    "yaml",
+    "hypothesis",
+    "pytest",
+)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
