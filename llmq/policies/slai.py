@@ -138,7 +138,7 @@ class SLAI:
         """
         used = 1 - view.free / view.total if view.total < math.inf else 0.0
         # Before the first iteration nobody was served, so nobody's mark is taken over.
-        mean = view.busy / view.iterations if view.iterations else 1.0
+        mean = np.where(view.iterations, view.busy / np.maximum(view.iterations, 1), 1.0)
         return np.asarray(view.time + self.due(view) - self.theta(used) * mean)
 
     def key(self, view: View) -> Sequence[npt.NDArray[np.generic]]:

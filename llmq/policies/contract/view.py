@@ -69,6 +69,9 @@ class View(NamedTuple):
         Rows admitted since the engine last held none.
     prefilled : bool
         Whether the last iteration held prefill tokens.
+    present : ndarray of bool, shape (n,)
+        Rows that are there: all of one run; of many lanes at once a shorter one has empty places,
+        where all numbers are 0 and all other masks false.
     """
 
     time: float
@@ -102,6 +105,7 @@ class View(NamedTuple):
     busy: float
     started: int
     prefilled: bool
+    present: Bools
 
 
 class Batch(NamedTuple):

@@ -128,4 +128,5 @@ def view_of(
         busy=tally.busy,
         started=started,
         prefilled=prefilled,
+        present=np.ones(len(rows), dtype=bool),
     )
