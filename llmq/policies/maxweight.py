@@ -40,7 +40,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from llmq._input.checked import checked
-from llmq.policies.contract.blocks import Admit, Blocks, Budget
+from llmq.policies.contract.blocks import Admit, Blocks, Budget, one_run_only
 from llmq.policies.contract.routers import RoundRobin, Router
 from llmq.policies.contract.view import Bools, Floats, Ints, View
 
@@ -123,14 +123,17 @@ class _Latest:
             self.view, self.made = view, heaviest(view, self.admit)
         return self.made
 
+    @one_run_only
     def gate(self, view: View) -> tuple[Bools, None]:
         """Let the rows of the batch run; nobody is held."""
         return self(view).rows, None
 
+    @one_run_only
     def key(self, view: View) -> Sequence[Ints]:
         """Kind with the higher pressure first, inside each by arrival."""
         return self(view).group, view.row
 
+    @one_run_only
     def tokens(self, view: View) -> int:
         """Tokens of the batch."""
         return self(view).tokens

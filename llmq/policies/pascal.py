@@ -106,6 +106,24 @@ class PASCAL:
         """
         return np.where(level(view, self.demote) % self.quantum == 0, view.time, view.mark)
 
+    def trigger(self, view: View) -> Floats:
+        """Count the iterations until the first quantum ends, or somebody is demoted.
+
+        Parameters
+        ----------
+        view : View
+            The engine.
+
+        Returns
+        -------
+        ndarray, shape (..., 1)
+            Iterations.
+        """
+        left = self.quantum - level(view, self.demote) % self.quantum
+        entry = np.maximum(self.demote + 1 - view.prompt, 1) - view.generated
+        left = np.where(low_queue(view, self.demote), left, np.minimum(left, entry))
+        return np.where(view.present, left, np.inf).min(axis=-1, keepdims=True)
+
     @property
     def route(self) -> PascalRoute:
         """Where arrivals and answers go."""
@@ -117,6 +135,7 @@ class PASCAL:
         return Blocks(
             key=self.key,
             mark=self.mark,
+            trigger=self.trigger,
             budget=Budget(whole=True, ranked=True),
             admit=Admit(watermark=0.0),
             route=self.route,

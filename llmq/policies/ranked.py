@@ -125,12 +125,29 @@ class RR:
         """
         return np.where(view.generated % self.quantum == 0, view.time, view.mark)
 
+    def trigger(self, view: View) -> Floats:
+        """Count the iterations until the first quantum ends.
+
+        Parameters
+        ----------
+        view : View
+            The engine.
+
+        Returns
+        -------
+        ndarray, shape (..., 1)
+            Iterations.
+        """
+        left = self.quantum - view.generated % self.quantum
+        return np.where(view.present, left, np.inf).min(axis=-1, keepdims=True)
+
     @property
     def blocks(self) -> Blocks:
         """The composition."""
         return Blocks(
             key=self.key,
             mark=self.mark,
+            trigger=self.trigger,
             budget=Budget(whole=True, ranked=True),
             admit=Admit(watermark=0.0),
             route=self.route,

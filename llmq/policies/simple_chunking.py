@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
+
 from llmq._input.checked import checked
 from llmq.policies.contract.blocks import Admit, Blocks
 from llmq.policies.contract.routers import RoundRobin, Router
@@ -29,9 +31,8 @@ class Turns:
 
     def __call__(self, view: View) -> tuple[Bools, float | None]:
         """Return who may run."""
-        if view.prefilled and view.decoding.any():
-            return view.decoding, None
-        return self.prefill(view)
+        turn = view.prefilled & view.decoding.any(axis=-1, keepdims=True)
+        return np.where(turn, view.decoding, self.prefill(view)[0]), None
 
 
 @checked

@@ -172,6 +172,8 @@ class SLAI:
             budget=Budget(decodes=self.decodes),
             admit=Admit(watermark=self.watermark),
             victim=last_started_prefill,
+            # A mark depends on the last iteration only, and where all are served none matters.
+            trigger=lambda view: math.inf,
             route=self.route,
         )
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from llmq._input.checked import checked
 from llmq.errors import InputError, nearest
-from llmq.policies.contract.blocks import Admit, Blocks, Budget, everyone
+from llmq.policies.contract.blocks import Admit, Blocks, Budget, everyone, one_run_only
 from llmq.policies.contract.routers import RoundRobin, Router
 from llmq.policies.contract.view import Bools, Ints, View
 
@@ -125,6 +125,7 @@ class TRAIL:
         safe = view.resident & (view.generated >= self.protect * view.output)
         return ~safe, view.output - view.generated, view.row
 
+    @one_run_only
     def gate(self, view: View) -> tuple[Bools, float | None]:
         """Residents, and in key order the others whose future peak fits beside them.
 

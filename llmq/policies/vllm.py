@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from llmq._input.checked import checked
 from llmq.errors import InputError
-from llmq.policies.contract.blocks import Admit, Blocks, Budget, Together
+from llmq.policies.contract.blocks import Admit, Blocks, Budget, Together, came
 from llmq.policies.contract.routers import RoundRobin, Router
 from llmq.policies.contract.view import Bools, View
 
@@ -73,29 +73,35 @@ class OneKind:
         tuple
             Mask of the rows, and no wake-up time: one of the two groups can always run.
         """
-        rule, decodes = self.together, np.count_nonzero(view.decoding)
+        rule = self.together
+        decodes = view.decoding.sum(axis=-1, keepdims=True)
         # More decodes than tokens could not all run.
         enough = rule.until if rule.until == np.inf else min(rule.until, view.tokens)
-        started = ~view.decoding & view.resident
-        new = ~view.decoding & ~view.resident
-        new &= np.cumsum(new) <= rule.cycle - view.started
-        slot = not view.one_prefill_slot or decodes < view.slots
-        some = started.any() or self._admissible(view, new)
-        if decodes >= enough or not slot or not some:
-            return view.decoding, None
-        place = np.where(started, 0, np.count_nonzero(started))
-        place += np.where(started, np.cumsum(started), np.cumsum(new))
-        return (started | new) & (place <= rule.rows), None
+        waiting = view.present & ~view.decoding
+        started, new = waiting & view.resident, waiting & ~view.resident
+        if rule.cycle < np.inf:
+            new = new & (came(view, new) <= rule.cycle - view.started)
+        able = started.any(axis=-1, keepdims=True) | self._admissible(view, new)
+        prefill = able & (decodes < enough)
+        if view.one_prefill_slot:
+            prefill = prefill & (decodes < view.slots)
+        may = started | new
+        if rule.rows < np.inf:
+            ahead = started.sum(axis=-1, keepdims=True) + came(view, new)
+            may = may & (np.where(started, came(view, started), ahead) <= rule.rows)
+        return np.where(prefill, may, view.decoding), None
 
-    def _admissible(self, view: View, new: Bools) -> bool:
-        """Whether the first new prompt can run now."""
-        if not new.any():
-            return False
-        head = int(np.argmax(new))
-        if self.whole and view.rem[head] > view.tokens:
-            return False
-        taken = 0 if view.one_prefill_slot else np.count_nonzero(view.resident)
-        return bool(taken < view.slots and self.admit.fits(view, head, view.free))
+    def _admissible(self, view: View, new: Bools) -> Bools:
+        """Whether the first new prompt can run now; one answer for each run."""
+        able = new
+        if self.whole:
+            able = able & (view.rem <= view.tokens)
+        if view.total < np.inf:
+            able = able & (self.admit.room(view) <= view.free)
+        if not view.one_prefill_slot:
+            able = able & (view.resident.sum(axis=-1, keepdims=True) < view.slots)
+        head = np.where(new, view.row, np.iinfo(np.int64).max).argmin(axis=-1)
+        return np.take_along_axis(able, head[..., None], -1)
 
 
 def running_first(view: View) -> Sequence[npt.NDArray[np.generic]]:

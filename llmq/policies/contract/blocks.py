@@ -13,8 +13,8 @@ route     which engine, at arrival and at the end of the reasoning
 trigger   for how many iterations a decode-only plan stays valid (bounds a jump)
 ========  =====================================================================================
 
-Gate and key are array formulas whose last axis is the row, so the same line serves one run and
-many replications. A policy never sees ``output`` unless it lists it in ``sees``; it is a pure
+Gate, key, mark and trigger are array formulas whose last axis is the row, so the same line serves
+one run and many replications; one that is not says so (:func:`one_run_only`). A policy never sees ``output`` unless it lists it in ``sees``; it is a pure
 function of the view: what it has to remember of a row is its ``mark``, a column that it sees.
 Blocks that a system does not set keep the default of Sarathi-Serve.
 """
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ import numpy.typing as npt
 from llmq.errors import InputError
 from llmq.policies.contract.routers import RoundRobin, Router
 from llmq.policies.contract.together import Together
-from llmq.policies.contract.view import Batch, Bools, View
+from llmq.policies.contract.view import Batch, Bools, Floats, Ints, View
 
 __all__ = [
     "Admit",
@@ -43,8 +43,10 @@ __all__ = [
     "View",
     "arrival_order",
     "decodes_first",
+    "came",
     "everyone",
     "last_in_key",
+    "one_run_only",
     "queue_order",
     "runs_together",
     "until_next_event",
@@ -54,6 +56,58 @@ Gate: TypeAlias = Callable[[View], tuple[Bools, float | None]]
 Key: TypeAlias = Callable[[View], Sequence[npt.NDArray[np.generic]]]
 Mark: TypeAlias = Callable[[View], npt.NDArray[np.float64]]
 Victim: TypeAlias = Callable[[View, Sequence[int], int, Sequence[bool]], int | None]
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def one_run_only(function: _Function) -> _Function:
+    """Mark a block that reads the view of one run: many runs ask it one after the other, slowly.
+
+    Parameters
+    ----------
+    function : callable
+        A gate, key, mark, trigger or number of tokens that is no array formula.
+
+    Returns
+    -------
+    callable
+        The same function.
+
+    Examples
+    --------
+    >>> @one_run_only
+    ... def shortest(view):
+    ...     return view.row == min(view.row, key=lambda i: view.prompt[i])
+    >>> shortest.one_run_only
+    True
+    """
+    function.one_run_only = True  # type: ignore[attr-defined]
+    return function
+
+
+def came(view: View, some: Bools) -> Ints:
+    """Count, for each row, how many of some rows came no later than it.
+
+    Parameters
+    ----------
+    view : View
+        The engine.
+    some : ndarray of bool, shape (..., n)
+        Which rows are counted.
+
+    Returns
+    -------
+    ndarray of int, shape (..., n)
+        Numbers; rows of one run are in order of arrival, those of many runs need not be.
+    """
+    if view.row.ndim == 1:
+        return np.cumsum(some)
+    order = np.argsort(view.row, axis=-1)
+    sums = np.cumsum(np.take_along_axis(some, order, -1), axis=-1)
+    found = np.empty_like(sums)
+    np.put_along_axis(found, order, sums, -1)
+    return found
 
 
 def everyone(view: View) -> tuple[Bools, float | None]:
@@ -148,6 +202,10 @@ def last_in_key(view: View, order: Sequence[int], row: int, served: Sequence[boo
 
 def until_next_event(view: View) -> float:
     """Trigger: a decode-only plan stays valid until somebody arrives, ends or memory runs out.
+
+    That is so where order is moot because all who are present decode and are served. A policy with
+    a gate or marks of its own may change its mind before; unless it has a trigger of its own, each
+    of its iterations is planned anew.
 
     Parameters
     ----------
@@ -262,6 +320,24 @@ class Admit:
         """
         return int(self.watermark * total) if total < float("inf") else 0
 
+    def room(self, view: View) -> Ints:
+        """Count the blocks that must be free for each row, were it a new one, the margin included.
+
+        Parameters
+        ----------
+        view : View
+            The engine.
+
+        Returns
+        -------
+        ndarray of int, shape (..., n)
+            Blocks for all its tokens so far, or for those that are set aside.
+        """
+        size = view.host + view.rem
+        if self.reserve == "most":
+            size = np.maximum(size, view.prompt + self.most)
+        return -(-size // view.block) + self.margin(view.total)
+
     def fits(self, view: View, row: int, free: float, tokens: int | None = None) -> bool:
         """Whether a new row fits beside the margin.
 
@@ -311,7 +387,7 @@ class Blocks:
     admit: Admit = field(default_factory=Admit)
     victim: Victim = last_in_key
     route: Router = field(default_factory=RoundRobin)
-    trigger: Callable[[View], float] = until_next_event
+    trigger: Callable[[View], float | Floats] = until_next_event
     together: Together | None = None
     swap: bool = False
     mark: Mark | None = None

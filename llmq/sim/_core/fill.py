@@ -22,6 +22,7 @@ import numpy as np
 from llmq.policies.contract.blocks import Blocks, everyone, last_in_key
 from llmq.policies.contract.fill import plan
 from llmq.policies.contract.view import Bools, Floats, Ints, View
+from llmq.sim._core.asked import asked
 from llmq.sim._core.order import ordered
 from llmq.sim._core.state import FAR, State
 
@@ -60,10 +61,10 @@ def fill(s: State, view: View, blocks: Blocks) -> Plan:
     if budget.alone:
         single = s.present.sum(axis=1) == 1
         want = np.where(single[:, None], np.minimum(view.rem, view.tokens), want)
-    asked = s.present
+    ask = s.present
     if eligible is not None:
-        asked = asked & eligible
-        want = want * asked
+        ask = ask & eligible
+        want = want * ask
     slots = view.slots if budget.rows is None else min(view.slots, budget.rows)
     limited = s.total < np.inf
     room = _Room(
@@ -75,20 +76,20 @@ def fill(s: State, view: View, blocks: Blocks) -> Plan:
     elif admit.reserve == "most":
         size = np.maximum(size, s.prompt + admit.most)
     held = np.maximum(s.held, to_blocks(size, view.block))
-    moot = _moot(view, blocks, want, asked, held - s.held, room)
+    moot = _moot(view, blocks, want, ask, held - s.held, room)
     plan_ = Plan(want, held, (_NONE, _NONE), wake, moot)
     # Several prefills that end together join a queue in the order in which they were planned.
-    ends = (want >= view.rem) & ~view.decoding & asked
+    ends = (want >= view.rem) & ~view.decoding & ask
     several = moot & (ends.sum(axis=1) > 1)
-    lanes = np.flatnonzero(~moot & asked.any(axis=1))
+    lanes = np.flatnonzero(~moot & ask.any(axis=1))
     if lanes.size or several.any():
-        columns = blocks.key(view)
+        columns = asked(s, view, blocks.key)
         if several.any():
             plan_.rank = np.zeros_like(want)
             some = np.flatnonzero(several)
             write_rank(plan_.rank, some, ordered(s, columns, some))
         if lanes.size:
-            _contested(s, view, blocks, plan_, lanes, columns, asked, room)
+            _contested(s, view, blocks, plan_, lanes, columns, ask, room)
     return plan_
 
 
@@ -100,7 +101,7 @@ def gated(s: State, view: View, blocks: Blocks) -> tuple[Bools | None, Floats]:
     never = np.full(s.width, np.inf)
     if blocks.gate is everyone:
         return None, never
-    eligible, wake = blocks.gate(view)
+    eligible, wake = asked(s, view, blocks.gate)
     if wake is not None:
         never = np.broadcast_to(np.asarray(wake, float).reshape(-1), never.shape)
     return np.broadcast_to(eligible, view.row.shape), never
@@ -109,7 +110,7 @@ def gated(s: State, view: View, blocks: Blocks) -> tuple[Bools | None, Floats]:
 def limits(s: State, view: View, blocks: Blocks) -> Ints:
     """Tokens of the next iteration of each lane."""
     own = blocks.budget.tokens
-    found = own(view) if callable(own) else own
+    found = asked(s, view, own) if callable(own) else own
     most = view.tokens if found is None else np.minimum(view.tokens, found)
     return np.broadcast_to(np.asarray(most, np.int64).reshape(-1), (s.width,))
 

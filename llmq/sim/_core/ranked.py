@@ -11,6 +11,7 @@ import numpy as np
 
 from llmq.policies.contract.blocks import Blocks
 from llmq.policies.contract.view import View
+from llmq.sim._core.asked import asked
 from llmq.sim._core.fill import Plan, gated, limits, to_blocks, write_rank
 from llmq.sim._core.order import ordered
 from llmq.sim._core.state import State
@@ -20,21 +21,21 @@ __all__ = ["deal"]
 def deal(s: State, view: View, blocks: Blocks) -> Plan:
     """Compose the next iteration of every lane."""
     eligible, wake = gated(s, view, blocks)
-    budget, asked = blocks.budget, s.present if eligible is None else s.present & eligible
+    budget, may_run = blocks.budget, s.present if eligible is None else s.present & eligible
     chunk = min(s.engine.chunk, budget.chunk or s.engine.chunk)
     want = view.rem if budget.whole else np.minimum(view.rem, chunk)
-    want = want * asked
-    need = to_blocks(s.prompt + s.generated + 1, view.block) * asked
+    want = want * may_run
+    need = to_blocks(s.prompt + s.generated + 1, view.block) * may_run
     left, slots = limits(s, view, blocks), view.slots if budget.rows is None else budget.rows
     slots = min(slots, view.slots)
     moot = (want.sum(axis=1) <= left) & (need.sum(axis=1) <= s.total)
-    moot &= asked.sum(axis=1) <= slots
+    moot &= may_run.sum(axis=1) <= slots
     tokens, rank = want, None
     lanes = np.flatnonzero(~moot)
-    ends = (want >= view.rem) & ~view.decoding & asked
+    ends = (want >= view.rem) & ~view.decoding & may_run
     several = np.flatnonzero(ends.sum(axis=1) > 1)
     if lanes.size or several.size:
-        columns = blocks.key(view)
+        columns = asked(s, view, blocks.key)
         rank = np.zeros_like(want)
         if several.size:
             write_rank(rank, several, ordered(s, columns, several))
@@ -45,7 +46,7 @@ def deal(s: State, view: View, blocks: Blocks) -> Plan:
         def take(column: np.ndarray) -> np.ndarray:
             return np.take_along_axis(column[lanes], order, 1)
 
-        ask, size, kind, may = take(want), take(need), take(queue), take(asked)
+        ask, size, kind, may = take(want), take(need), take(queue), take(may_run)
         place = np.arange(ask.shape[1])
         todo = np.arange(len(lanes))
         given = np.zeros_like(ask)

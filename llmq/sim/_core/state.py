@@ -86,6 +86,8 @@ class State:
             )
         }
         self.undone = np.zeros(size, bool)
+        self._shown_of: View | None = None
+        self._singles: list[tuple[int, View, Ints]] = []
 
     # Columns are made by name in one place; these lines tell the type checker of them.
     klass: Ints
@@ -264,6 +266,14 @@ class State:
             prefilled=self.prefilled[:, None],
             present=_shown(self.present),
         )
+
+    def each(self, view: View) -> list[tuple[int, View, Ints]]:
+        """Show the lanes in which somebody is, one by one; the same objects for the same view."""
+        if self._shown_of is not view:
+            self._shown_of = view
+            lanes = np.flatnonzero(self.present.any(axis=1)).tolist()
+            self._singles = [(lane, *self.one(view, lane)) for lane in lanes]
+        return self._singles
 
     def one(self, view: View, lane: int) -> tuple[View, Ints]:
         """Show one lane as a run shows itself, rows in order of arrival; and their slots."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from llmq.policies.contract.blocks import Blocks, everyone, until_next_event
 from llmq.policies.contract.view import Bools, Floats, Ints, View
+from llmq.sim._core.asked import asked
 from llmq.sim._core.fill import Plan, fill, to_blocks
 from llmq.sim._core.ranked import deal
 from llmq.sim._core.state import FAR, State
@@ -38,7 +39,7 @@ def run(s: State, blocks: Blocks) -> None:
         s.started[~(s.held > 0).any(axis=1)] = 0
         view = s.view()
         if blocks.mark is not None:
-            new = np.broadcast_to(blocks.mark(view), s.mark.shape)
+            new = np.broadcast_to(asked(s, view, blocks.mark), s.mark.shape)
             np.copyto(s.mark, new, where=s.served)
         plan = deal(s, view, blocks) if blocks.budget.ranked else fill(s, view, blocks)
         took = plan.tokens > 0
@@ -176,7 +177,7 @@ def _stretch(
     law = s.engine.law
     most = s.left.min(axis=1)
     if blocks.trigger is not until_next_event:
-        own = np.asarray(blocks.trigger(view), float).reshape(-1)
+        own = np.asarray(asked(s, view, blocks.trigger), float).reshape(-1)
         most = np.minimum(most, np.minimum(np.broadcast_to(own, most.shape), FAR).astype(np.int64))
     if s.total < np.inf:
         # Blocks after the first iteration; each row needs one more every `block` tokens.
