@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from llmq._input.checked import checked
-from llmq.policies.contract.blocks import Admit, Blocks, Together
+from llmq.policies.contract.blocks import Admit, Blocks, Together, until_somebody_changes
 from llmq.policies.contract.routers import RoundRobin, Router
 from llmq.policies.orca import room_for
 from llmq.policies.vllm import OneKind
@@ -62,6 +62,7 @@ class FasterTransformer:
         together = Together(mixed=False, until=1)
         return Blocks(
             gate=OneKind(admit, False, together),
+            trigger=until_somebody_changes,
             admit=admit,
             route=self.route,
             together=together,

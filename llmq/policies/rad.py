@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from llmq._input.checked import checked
 from llmq.errors import InputError
 from llmq.model.engine import Engine
-from llmq.policies.contract.blocks import Admit, Blocks, Budget, Together
+from llmq.policies.contract.blocks import Admit, Blocks, Budget, Together, until_somebody_changes
 from llmq.policies.contract.routers import Random, Router
 from llmq.policies.vllm import OneKind
 
@@ -117,6 +117,7 @@ class RAD:
         together = Together(mixed=False, until=self.tile, rows=1, cycle=cycle)
         return Blocks(
             gate=OneKind(admit, False, together),
+            trigger=until_somebody_changes,
             budget=Budget(chunk=self.chunk or self.tile),
             admit=admit,
             route=self.route,

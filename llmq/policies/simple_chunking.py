@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from llmq._input.checked import checked
-from llmq.policies.contract.blocks import Admit, Blocks
+from llmq.policies.contract.blocks import Admit, Blocks, until_somebody_changes
 from llmq.policies.contract.routers import RoundRobin, Router
 from llmq.policies.contract.view import Bools, View
 from llmq.policies.vllm import OneKind
@@ -69,4 +69,4 @@ class SimpleChunking:
         """The composition."""
         admit = Admit(watermark=self.watermark)
         gate = Turns(OneKind(admit, whole=False))
-        return Blocks(gate=gate, admit=admit, route=self.route)
+        return Blocks(gate=gate, admit=admit, route=self.route, trigger=until_somebody_changes)

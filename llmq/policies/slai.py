@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from llmq._input.checked import checked
 from llmq.errors import InputError, nearest
-from llmq.policies.contract.blocks import Admit, Blocks, Budget
+from llmq.policies.contract.blocks import Admit, Blocks, Budget, until_somebody_changes
 from llmq.policies.contract.routers import RoundRobin, Router
 from llmq.policies.contract.view import Floats, View
 
@@ -173,7 +173,7 @@ class SLAI:
             admit=Admit(watermark=self.watermark),
             victim=last_started_prefill,
             # A mark depends on the last iteration only, and where all are served none matters.
-            trigger=lambda view: math.inf,
+            trigger=until_somebody_changes,
             route=self.route,
         )
 

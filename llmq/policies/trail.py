@@ -25,7 +25,14 @@ import numpy.typing as npt
 
 from llmq._input.checked import checked
 from llmq.errors import InputError, nearest
-from llmq.policies.contract.blocks import Admit, Blocks, Budget, everyone, one_run_only
+from llmq.policies.contract.blocks import (
+    Admit,
+    Blocks,
+    Budget,
+    everyone,
+    one_run_only,
+    until_somebody_changes,
+)
 from llmq.policies.contract.routers import RoundRobin, Router
 from llmq.policies.contract.view import Bools, Ints, View
 
@@ -164,6 +171,8 @@ class TRAIL:
         ahead = self.admission == "future"
         return Blocks(
             gate=self.gate if ahead else everyone,
+            # Residents pass the gate.
+            trigger=until_somebody_changes,
             key=self.key,
             budget=Budget(head_of_line=self.fill == "head"),
             admit=Admit(watermark=self.watermark, bump=not ahead),

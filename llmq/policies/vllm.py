@@ -35,7 +35,14 @@ import numpy.typing as npt
 
 from llmq._input.checked import checked
 from llmq.errors import InputError
-from llmq.policies.contract.blocks import Admit, Blocks, Budget, Together, came
+from llmq.policies.contract.blocks import (
+    Admit,
+    Blocks,
+    Budget,
+    Together,
+    came,
+    until_somebody_changes,
+)
 from llmq.policies.contract.routers import RoundRobin, Router
 from llmq.policies.contract.view import Bools, View
 
@@ -183,6 +190,7 @@ class VLLM:
         admit = Admit(watermark=self.margin)
         return Blocks(
             gate=OneKind(admit),
+            trigger=until_somebody_changes,
             budget=Budget(whole=True),
             admit=admit,
             route=self.route,

@@ -50,6 +50,7 @@ __all__ = [
     "queue_order",
     "runs_together",
     "until_next_event",
+    "until_somebody_changes",
 ]
 
 Gate: TypeAlias = Callable[[View], tuple[Bools, float | None]]
@@ -206,6 +207,22 @@ def until_next_event(view: View) -> float:
     That is so where order is moot because all who are present decode and are served. A policy with
     a gate or marks of its own may change its mind before; unless it has a trigger of its own, each
     of its iterations is planned anew.
+
+    Parameters
+    ----------
+    view : View
+        The engine.
+
+    Returns
+    -------
+    float
+        Iterations: no bound of its own.
+    """
+    return np.inf
+
+
+def until_somebody_changes(view: View) -> float:
+    """Trigger of a gate or a mark that decides nothing while all present decode and are served.
 
     Parameters
     ----------

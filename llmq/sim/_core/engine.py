@@ -67,7 +67,9 @@ def run_core(
     """
     size, n = lanes.arrival.shape
     hidden = np.zeros((size, n)) if lanes.hidden is None else lanes.hidden
-    whole = [np.ascontiguousarray(x, np.int64).ravel() for x in (lanes.prompt, lanes.output, hidden)]
+    whole = [
+        np.ascontiguousarray(x, np.int64).ravel() for x in (lanes.prompt, lanes.output, hidden)
+    ]
     data = Requests(
         n,
         np.ascontiguousarray(lanes.arrival, np.float64).ravel(),

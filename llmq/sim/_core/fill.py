@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -23,10 +22,10 @@ from llmq.policies.contract.blocks import Blocks, everyone, last_in_key
 from llmq.policies.contract.fill import plan
 from llmq.policies.contract.view import Bools, Floats, Ints, View
 from llmq.sim._core.asked import asked
-from llmq.sim._core.order import ordered
+from llmq.sim._core.order import InOrder
 from llmq.sim._core.state import FAR, State
 
-__all__ = ["Plan", "fill", "gated", "limits", "to_blocks", "write_rank"]
+__all__ = ["Plan", "fill", "gated", "limits", "to_blocks"]
 
 
 @dataclass(slots=True)
@@ -67,9 +66,7 @@ def fill(s: State, view: View, blocks: Blocks) -> Plan:
         want = want * ask
     slots = view.slots if budget.rows is None else min(view.slots, budget.rows)
     limited = s.total < np.inf
-    room = _Room(
-        limits(s, view, blocks), view.free[:, 0], slots, admit.margin(s.total), limited
-    )
+    room = _Room(limits(s, view, blocks), view.free[:, 0], slots, admit.margin(s.total), limited)
     size = s.prompt + s.generated + s.lag * view.decoding
     if admit.reserve == "chunk":
         size = s.kv + s.host + want
@@ -77,7 +74,7 @@ def fill(s: State, view: View, blocks: Blocks) -> Plan:
         size = np.maximum(size, s.prompt + admit.most)
     held = np.maximum(s.held, to_blocks(size, view.block))
     moot = _moot(view, blocks, want, ask, held - s.held, room)
-    plan_ = Plan(want, held, (_NONE, _NONE), wake, moot)
+    plan_ = Plan(np.asfortranarray(want), np.asfortranarray(held), (_NONE, _NONE), wake, moot)
     # Several prefills that end together join a queue in the order in which they were planned.
     ends = (want >= view.rem) & ~view.decoding & ask
     several = moot & (ends.sum(axis=1) > 1)
@@ -85,9 +82,9 @@ def fill(s: State, view: View, blocks: Blocks) -> Plan:
     if lanes.size or several.any():
         columns = asked(s, view, blocks.key)
         if several.any():
-            plan_.rank = np.zeros_like(want)
-            some = np.flatnonzero(several)
-            write_rank(plan_.rank, some, ordered(s, columns, some))
+            plan_.rank = np.zeros(s.row.shape, np.int64, order="F")
+            some = InOrder.of(s, columns, np.flatnonzero(several))
+            some.put(plan_.rank, np.arange(s.row.shape[1]))
         if lanes.size:
             _contested(s, view, blocks, plan_, lanes, columns, ask, room)
     return plan_
@@ -104,7 +101,7 @@ def gated(s: State, view: View, blocks: Blocks) -> tuple[Bools | None, Floats]:
     eligible, wake = asked(s, view, blocks.gate)
     if wake is not None:
         never = np.broadcast_to(np.asarray(wake, float).reshape(-1), never.shape)
-    return np.broadcast_to(eligible, view.row.shape), never
+    return np.asfortranarray(np.broadcast_to(eligible, view.row.shape)), never
 
 
 def limits(s: State, view: View, blocks: Blocks) -> Ints:
@@ -135,9 +132,7 @@ def _fitted(s: State, view: View, blocks: Blocks, want: Ints) -> Ints:
     return to_blocks(size, view.block)
 
 
-def _moot(
-    view: View, blocks: Blocks, want: Ints, asked: Bools, need: Ints, room: _Room
-) -> Bools:
+def _moot(view: View, blocks: Blocks, want: Ints, asked: Bools, need: Ints, room: _Room) -> Bools:
     """Lanes in which all who may run fit, whatever their order."""
     moot = want.sum(axis=1) <= room.left
     if blocks.budget.decodes is not None:
@@ -163,13 +158,6 @@ def _moot(
     return moot
 
 
-def write_rank(rank: Ints, lanes: Ints, order: Ints) -> None:
-    """Write down the place of each row in the order of its lane."""
-    places = np.empty_like(order)
-    np.put_along_axis(places, order, np.broadcast_to(np.arange(order.shape[1]), order.shape), 1)
-    rank[lanes] = places
-
-
 def _contested(
     s: State,
     view: View,
@@ -181,31 +169,22 @@ def _contested(
     room: _Room,
 ) -> None:
     """Plan lanes in which somebody does not get all it asks for."""
-    order = ordered(s, columns, lanes)
+    order = InOrder.of(s, columns, lanes)
     if plan_.rank is None:
-        plan_.rank = np.zeros_like(plan_.tokens)
-    write_rank(plan_.rank, lanes, order)
-    rows = _Rows.of(s, view, blocks, plan_.tokens, asked, lanes, order, room)
+        plan_.rank = np.zeros(s.row.shape, np.int64, order="F")
+    order.put(plan_.rank, np.arange(s.row.shape[1]))
+    rows = _Rows.of(s, view, blocks, plan_.tokens, asked, order, room)
     rows.serve()
-    back = partial(np.put_along_axis, axis=1)
-    tokens, held = np.empty_like(order), np.empty_like(order)
-    back(tokens, order, rows.given)
-    back(held, order, rows.held_after)
-    out = np.zeros(order.shape, bool)
-    back(out, order, rows.out)
-    plan_.tokens[lanes] = tokens
-    plan_.held[lanes] = held
-    at, slots = np.nonzero(out)
-    evict = [(lanes[at], slots)]
+    order.put(plan_.tokens, rows.given)
+    order.put(plan_.held, rows.held_after)
+    evict = [order.places(rows.out)]
     for place in np.flatnonzero(rows.odd):
         evict.append(_by_rule(s, view, blocks, plan_, int(lanes[place])))
     at, slots = (np.concatenate(x) for x in zip(*evict, strict=True))
     plan_.evict = at, slots
 
 
-def _by_rule(
-    s: State, view: View, blocks: Blocks, plan_: Plan, lane: int
-) -> tuple[Ints, Ints]:
+def _by_rule(s: State, view: View, blocks: Blocks, plan_: Plan, lane: int) -> tuple[Ints, Ints]:
     """Let the rule itself plan a lane."""
     own, slots = s.one(view, lane)
     batch = plan(own, blocks, s.engine.chunk)
@@ -250,16 +229,11 @@ class _Rows:
         blocks: Blocks,
         want: Ints,
         asked: Bools,
-        lanes: Ints,
-        order: Ints,
+        order: InOrder,
         room: _Room,
     ) -> _Rows:
         """Put the rows of some lanes in order."""
-
-        def take(column: np.ndarray) -> np.ndarray:
-            return np.take_along_axis(column[lanes], order, 1)
-
-        admit = blocks.admit
+        admit, take, lanes = blocks.admit, order.take, order.lanes
         want_, decoding = take(want), take(view.decoding)
         have = take(s.kv + s.host)
         rem, held, prompt = take(view.rem), take(s.held), take(s.prompt)
@@ -287,9 +261,9 @@ class _Rows:
             decoding=decoding,
             resident=held > 0,
             may=may,
-            given=np.zeros_like(order),
+            given=np.zeros_like(order.index),
             held_after=held.copy(),
-            out=np.zeros(order.shape, bool),
+            out=np.zeros(order.index.shape, bool),
             # Places in a batch that prefills share are no running sum.
             odd=np.full(len(lanes), view.one_prefill_slot and room.slots < FAR),
         )

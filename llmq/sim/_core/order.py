@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from llmq.policies.contract.view import Ints
 from llmq.sim._core.state import State
 
-__all__ = ["ordered"]
+__all__ = ["InOrder", "ordered"]
 
 MOST = 1 << 62
+NONE = np.zeros(0, np.int64)
+
+
+@dataclass(slots=True)
+class InOrder:
+    """Some lanes with their rows in key order; arrays of all lanes are read and written so."""
+
+    lanes: Ints
+    width: int  # of all lanes
+    index: Ints  # places in the columns of an array, one after the other; shape (lanes, rows)
+
+    @classmethod
+    def of(cls, s: State, columns: Sequence[np.ndarray], lanes: Ints) -> InOrder:
+        """Put the rows of some lanes in the order of a key."""
+        return cls(lanes, s.width, ordered(s, columns, lanes) * s.width + lanes[:, None])
+
+    def take(self, column: np.ndarray) -> np.ndarray:
+        """Read an array of all lanes."""
+        return column.T.reshape(-1)[self.index]
+
+    def places(self, some: np.ndarray) -> tuple[Ints, Ints]:
+        """Lanes and slots of the rows that a mask in key order chooses."""
+        if not some.any():
+            return NONE, NONE
+        slots, lanes = np.divmod(self.index[some], self.width)
+        return lanes, slots
+
+    def put(self, column: np.ndarray, values: np.ndarray | int) -> None:
+        """Write into an array of all lanes, which is stored column by column."""
+        assert column.flags.f_contiguous  # or what is written would be lost in a copy
+        flat = column.T.reshape(-1)
+        flat[self.index] = values
 
 
 def ordered(s: State, columns: Sequence[np.ndarray], lanes: Ints) -> Ints:

@@ -12,11 +12,12 @@ import numpy as np
 from llmq.policies.contract.blocks import Blocks
 from llmq.policies.contract.view import View
 from llmq.sim._core.asked import asked
-from llmq.sim._core.fill import Plan, gated, limits, to_blocks, write_rank
-from llmq.sim._core.order import ordered
+from llmq.sim._core.fill import Plan, gated, limits, to_blocks
+from llmq.sim._core.order import InOrder
 from llmq.sim._core.state import State
 
 __all__ = ["deal"]
+
 
 def deal(s: State, view: View, blocks: Blocks) -> Plan:
     """Compose the next iteration of every lane."""
@@ -24,7 +25,7 @@ def deal(s: State, view: View, blocks: Blocks) -> Plan:
     budget, may_run = blocks.budget, s.present if eligible is None else s.present & eligible
     chunk = min(s.engine.chunk, budget.chunk or s.engine.chunk)
     want = view.rem if budget.whole else np.minimum(view.rem, chunk)
-    want = want * may_run
+    want = np.asfortranarray(want * may_run)
     need = to_blocks(s.prompt + s.generated + 1, view.block) * may_run
     left, slots = limits(s, view, blocks), view.slots if budget.rows is None else budget.rows
     slots = min(slots, view.slots)
@@ -36,16 +37,12 @@ def deal(s: State, view: View, blocks: Blocks) -> Plan:
     several = np.flatnonzero(ends.sum(axis=1) > 1)
     if lanes.size or several.size:
         columns = asked(s, view, blocks.key)
-        rank = np.zeros_like(want)
+        rank = np.zeros(s.row.shape, np.int64, order="F")
         if several.size:
-            write_rank(rank, several, ordered(s, columns, several))
+            InOrder.of(s, columns, several).put(rank, np.arange(s.row.shape[1]))
     if lanes.size:
-        order = ordered(s, columns, lanes)
-        queue = np.broadcast_to(columns[0], want.shape)
-
-        def take(column: np.ndarray) -> np.ndarray:
-            return np.take_along_axis(column[lanes], order, 1)
-
+        order = InOrder.of(s, columns, lanes)
+        take, queue = order.take, np.broadcast_to(columns[0], want.shape)
         ask, size, kind, may = take(want), take(need), take(queue), take(may_run)
         place = np.arange(ask.shape[1])
         todo = np.arange(len(lanes))
@@ -57,7 +54,8 @@ def deal(s: State, view: View, blocks: Blocks) -> Plan:
             given[todo] = mine if budget.whole else np.clip(rest, 0, mine)
             used = np.cumsum(size[todo] * some, axis=1)
             bad = some & (
-                (used > s.total) | (np.cumsum(some, axis=1) > slots)
+                (used > s.total)
+                | (np.cumsum(some, axis=1) > slots)
                 | ((mine > rest) if budget.whole else (rest <= 0))
             )
             shut = bad.argmax(axis=1)
@@ -68,9 +66,7 @@ def deal(s: State, view: View, blocks: Blocks) -> Plan:
                 may[todo] &= ~(closed & (place >= shut[:, None]))
             else:
                 may[todo, shut] = False
-        back = np.empty_like(given)
-        np.put_along_axis(back, order, given, 1)
-        tokens[lanes] = back
+        order.put(tokens, given)
     out = np.nonzero(view.resident & (tokens == 0))
     held = np.where(tokens > 0, need, s.held)
     return Plan(tokens, held, out, wake, moot, rank)

@@ -28,9 +28,8 @@ WAITS, LOOK = 10_000, 1 << 13
 def run(s: State, blocks: Blocks) -> None:
     """Serve all lanes to the last token."""
     curve = _curve(s)
-    jumps = (blocks.gate is everyone and blocks.mark is None) or (
-        blocks.trigger is not until_next_event
-    )
+    plain = blocks.gate is everyone and blocks.mark is None and not callable(blocks.budget.tokens)
+    jumps = plain or blocks.trigger is not until_next_event
     steps = 0
     seen = _progress(s)
     while s.retire():
@@ -192,9 +191,7 @@ def _stretch(
     return np.where(free, np.maximum(np.minimum(most, near), 1), 1)
 
 
-def _emit(
-    s: State, plan: Plan, took: Bools, decoding: Bools, steps: Ints, ahead: int
-) -> None:
+def _emit(s: State, plan: Plan, took: Bools, decoding: Bools, steps: Ints, ahead: int) -> None:
     """Move tokens; rows with nothing left to process give one, or as many as iterations ran."""
     many, tokens = steps[:, None], plan.tokens
     longer = steps > 1
