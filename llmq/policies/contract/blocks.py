@@ -14,9 +14,10 @@ trigger   for how many iterations a decode-only plan stays valid (bounds a jump)
 ========  =====================================================================================
 
 Gate, key, mark and trigger are array formulas whose last axis is the row, so the same line serves
-one run and many replications; one that is not says so (:func:`one_run_only`). A policy never sees ``output`` unless it lists it in ``sees``; it is a pure
-function of the view: what it has to remember of a row is its ``mark``, a column that it sees.
-Blocks that a system does not set keep the default of Sarathi-Serve.
+one run and many replications; one that is not says so (:func:`one_run_only`). A policy never sees
+``output`` unless it lists it in ``sees``; it is a pure function of the view: what it has to
+remember of a row is its ``mark``, a column that it sees. Blocks that a system does not set keep
+the default of Sarathi-Serve.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Any policy, many engines at once: arrays whose first axis is the lane and whose last is the row."""
+"""Any policy on many engines at once: arrays of lanes (first axis) and rows (last axis)."""

@@ -1,9 +1,10 @@
 """Any policy on many engines at once, from its own blocks.
 
-Each engine of each replication is a lane. A step runs the next iteration of every lane: the policy's
-own ``gate``, ``key``, ``mark`` and ``victim`` are asked once for all lanes, so a policy written today
-runs here without a line about it. The trajectory is that of :mod:`llmq.sim._reference.engine`. Lanes
-in which a policy breaks a rule are left to the reference, which says which one.
+Each engine of each replication is a lane. A step runs the next iteration of every lane: the own
+``gate``, ``key``, ``mark`` and ``victim`` of the policy are asked once for all lanes, so a policy
+written today runs here without a line about it. The trajectory is that of
+:mod:`llmq.sim._reference.engine`. Lanes in which a policy breaks a rule are left to the reference,
+which says which one.
 
 Not covered: a prefix cache, routers that look at the engines, requests that move.
 """
@@ -17,6 +18,7 @@ import numpy as np
 from llmq.model.engine import Engine
 from llmq.policies import Policy
 from llmq.policies.contract.view import Bools, Floats, Ints
+from llmq.sim._core.asked import OneRunOnlyError
 from llmq.sim._core.state import Requests, State
 from llmq.sim._core.step import run
 from llmq.sim._fast.vector.engine import Lanes
@@ -65,24 +67,42 @@ def run_core(
     >>> run_core(engine, Priority(), two, np.zeros((2, 1), int), ("all",)).finish.ravel()
     array([3. , 4.5])
     """
+    blocks, single = policy.blocks, frozenset[str]()
+    while True:
+        data = _requests(lanes, klass, classes)
+        state = State(data, engine, policy.sees, single)
+        try:
+            run(state, blocks)
+        except OneRunOnlyError as error:
+            single |= {str(error)}
+        except Exception:
+            # One run at a time finds out what is wrong, and says it.
+            state.undone[:] = True
+            break
+        else:
+            break
+    times = {name: column.reshape(lanes.arrival.shape) for name, column in data.times.items()}
+    for column in times.values():
+        column[state.undone] = np.nan
+    sums = dict(state.sums)
+    return CoreLog(**times, kv_area=sums.pop("area"), **sums, undone=state.undone)
+
+
+def _requests(lanes: Lanes, klass: Ints, classes: tuple[str, ...]) -> Requests:
+    """Lay the requests of all lanes out in one line."""
     size, n = lanes.arrival.shape
     hidden = np.zeros((size, n)) if lanes.hidden is None else lanes.hidden
-    whole = [
+    prompt, output, hidden = (
         np.ascontiguousarray(x, np.int64).ravel() for x in (lanes.prompt, lanes.output, hidden)
-    ]
-    data = Requests(
-        n,
-        np.ascontiguousarray(lanes.arrival, np.float64).ravel(),
-        *whole,
+    )
+    return Requests(
+        n=n,
+        arrival=np.ascontiguousarray(lanes.arrival, np.float64).ravel(),
+        prompt=prompt,
+        output=output,
+        hidden=hidden,
         klass=np.ascontiguousarray(klass, np.int64).ravel(),
         count=np.full(size, n) if lanes.count is None else np.asarray(lanes.count),
         classes=classes,
         times={name: np.full(size * n, np.nan) for name in TIMES},
     )
-    state = State(data, engine, policy.sees)
-    run(state, policy.blocks)
-    times = {name: column.reshape(size, n) for name, column in data.times.items()}
-    for column in times.values():
-        column[state.undone] = np.nan
-    sums = dict(state.sums)
-    return CoreLog(**times, kv_area=sums.pop("area"), **sums, undone=state.undone)

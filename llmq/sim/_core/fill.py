@@ -80,7 +80,7 @@ def fill(s: State, view: View, blocks: Blocks) -> Plan:
     several = moot & (ends.sum(axis=1) > 1)
     lanes = np.flatnonzero(~moot & ask.any(axis=1))
     if lanes.size or several.any():
-        columns = asked(s, view, blocks.key)
+        columns = asked(s, view, "key", blocks.key)
         if several.any():
             plan_.rank = np.zeros(s.row.shape, np.int64, order="F")
             some = InOrder.of(s, columns, np.flatnonzero(several))
@@ -98,7 +98,7 @@ def gated(s: State, view: View, blocks: Blocks) -> tuple[Bools | None, Floats]:
     never = np.full(s.width, np.inf)
     if blocks.gate is everyone:
         return None, never
-    eligible, wake = asked(s, view, blocks.gate)
+    eligible, wake = asked(s, view, "gate", blocks.gate)
     if wake is not None:
         never = np.broadcast_to(np.asarray(wake, float).reshape(-1), never.shape)
     return np.asfortranarray(np.broadcast_to(eligible, view.row.shape)), never
@@ -107,7 +107,7 @@ def gated(s: State, view: View, blocks: Blocks) -> tuple[Bools | None, Floats]:
 def limits(s: State, view: View, blocks: Blocks) -> Ints:
     """Tokens of the next iteration of each lane."""
     own = blocks.budget.tokens
-    found = asked(s, view, own) if callable(own) else own
+    found = asked(s, view, "tokens", own) if callable(own) else own
     most = view.tokens if found is None else np.minimum(view.tokens, found)
     return np.broadcast_to(np.asarray(most, np.int64).reshape(-1), (s.width,))
 
@@ -177,9 +177,8 @@ def _contested(
     rows.serve()
     order.put(plan_.tokens, rows.given)
     order.put(plan_.held, rows.held_after)
-    evict = [order.places(rows.out)]
-    for place in np.flatnonzero(rows.odd):
-        evict.append(_by_rule(s, view, blocks, plan_, int(lanes[place])))
+    odd = order.lanes[rows.odd].tolist()
+    evict = [order.places(rows.out), *(_by_rule(s, view, blocks, plan_, lane) for lane in odd)]
     at, slots = (np.concatenate(x) for x in zip(*evict, strict=True))
     plan_.evict = at, slots
 

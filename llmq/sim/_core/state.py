@@ -49,7 +49,14 @@ class State:
     LANE = ("lane", "clock", "wake", "next", "coming", "busy", "iterations", "tokens", "area")
     LANE += ("stamp", "started", "prefilled", "evictions", "recomputed", "swapped", "waits")
 
-    def __init__(self, data: Requests, engine: Engine, sees: frozenset[str]) -> None:
+    def __init__(
+        self,
+        data: Requests,
+        engine: Engine,
+        sees: frozenset[str],
+        one_run_only: frozenset[str] = frozenset(),
+    ) -> None:
+        self.one_run_only = one_run_only  # blocks that are asked lane by lane
         self.data, self.engine, self.sees = data, engine, sees
         size = len(data.count)
         self.total = engine.kv_blocks
@@ -86,6 +93,7 @@ class State:
             )
         }
         self.undone = np.zeros(size, bool)
+        self.steps = 0
         self._shown_of: View | None = None
         self._singles: list[tuple[int, View, Ints]] = []
 

@@ -30,7 +30,6 @@ def run(s: State, blocks: Blocks) -> None:
     curve = _curve(s)
     plain = blocks.gate is everyone and blocks.mark is None and not callable(blocks.budget.tokens)
     jumps = plain or blocks.trigger is not until_next_event
-    steps = 0
     seen = _progress(s)
     while s.retire():
         _wake(s)
@@ -38,7 +37,7 @@ def run(s: State, blocks: Blocks) -> None:
         s.started[~(s.held > 0).any(axis=1)] = 0
         view = s.view()
         if blocks.mark is not None:
-            new = np.broadcast_to(asked(s, view, blocks.mark), s.mark.shape)
+            new = np.broadcast_to(asked(s, view, "mark", blocks.mark), s.mark.shape)
             np.copyto(s.mark, new, where=s.served)
         plan = deal(s, view, blocks) if blocks.budget.ranked else fill(s, view, blocks)
         took = plan.tokens > 0
@@ -46,8 +45,8 @@ def run(s: State, blocks: Blocks) -> None:
         swapped = _evict(s, plan, blocks.swap)
         _hold(s, plan, busy, swapped)
         _advance(s, view, blocks, plan, took, busy, swapped, curve, jumps)
-        steps += 1
-        if steps % LOOK == 0:
+        s.steps += 1
+        if s.steps % LOOK == 0:
             # Evicted again and again before anybody gets a token.
             now = _progress(s)
             stuck = [lane for lane, made in now.items() if seen.get(lane) == made]
@@ -56,7 +55,7 @@ def run(s: State, blocks: Blocks) -> None:
 
 
 def _progress(s: State) -> dict[int, tuple[int, int, int]]:
-    """What has been made so far in each lane in which somebody is."""
+    """Count what has been made so far in each lane in which somebody is."""
     made, here = s.generated.sum(axis=1), s.present.sum(axis=1)
     columns = s.lane.tolist(), s.next.tolist(), here.tolist(), made.tolist()
     return {lane: (n, k, m) for lane, n, k, m in zip(*columns, strict=True) if k}
@@ -176,7 +175,7 @@ def _stretch(
     law = s.engine.law
     most = s.left.min(axis=1)
     if blocks.trigger is not until_next_event:
-        own = np.asarray(asked(s, view, blocks.trigger), float).reshape(-1)
+        own = np.asarray(asked(s, view, "trigger", blocks.trigger), float).reshape(-1)
         most = np.minimum(most, np.minimum(np.broadcast_to(own, most.shape), FAR).astype(np.int64))
     if s.total < np.inf:
         # Blocks after the first iteration; each row needs one more every `block` tokens.
