@@ -122,7 +122,7 @@ class PASCAL:
         left = self.quantum - level(view, self.demote) % self.quantum
         entry = np.maximum(self.demote + 1 - view.prompt, 1) - view.generated
         left = np.where(low_queue(view, self.demote), left, np.minimum(left, entry))
-        return np.where(view.present, left, np.inf).min(axis=-1, keepdims=True)
+        return np.asarray(np.where(view.present, left, np.inf).min(axis=-1, keepdims=True))
 
     @property
     def route(self) -> PascalRoute:

@@ -139,7 +139,7 @@ class RR:
             Iterations.
         """
         left = self.quantum - view.generated % self.quantum
-        return np.where(view.present, left, np.inf).min(axis=-1, keepdims=True)
+        return np.asarray(np.where(view.present, left, np.inf).min(axis=-1, keepdims=True))
 
     @property
     def blocks(self) -> Blocks:

@@ -1,16 +1,17 @@
 """Many replications in lockstep: which simulator can, and what is run again by a scalar one.
 
-Three simulators go through many engines at once: :mod:`llmq.sim._fast.vector.engine` where decodes
-advance together and :mod:`llmq.sim._fast.slots.engine` for SLAI, both with a lane for each engine
-of each replication, and :mod:`llmq.sim._fast.ranked.engine` for PASCAL, round robin and FCFS with
-swap, whose fleets move requests. What they leave undone (an eviction, a rare case) is run from the
-start by the calendar or the reference.
+:mod:`llmq.sim._core.engine` runs any policy, with a lane for each engine of each replication. Three
+others are faster where they can run: :mod:`llmq.sim._fast.vector.engine` where decodes advance
+together, :mod:`llmq.sim._fast.slots.engine` for SLAI, and :mod:`llmq.sim._fast.ranked.engine` for
+PASCAL, round robin and FCFS with swap, whose fleets move requests. Lanes that they leave undone (an
+eviction, a rare case) are run from the start by the core, the calendar or the reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from llmq.errors import InvariantError, PolicyError
 from llmq.model.engine import Engine
 from llmq.model.trace import Trace
 from llmq.policies import Policy
+from llmq.policies.contract.blocks import runs_together
 from llmq.policies.contract.view import Ints
 from llmq.sim._block import COLUMNS, Block, Task, stacked
+from llmq.sim._core.engine import CoreLog, run_core
 from llmq.sim._dispatch import Path, serve, split
 from llmq.sim._fast.ranked.engine import RankedLog, run_ranked, runs_ranked
 from llmq.sim._fast.slots.engine import run_slots, runs_slots
@@ -31,8 +34,8 @@ __all__ = ["can_lockstep", "enough_lanes", "in_replication", "lockstep"]
 
 EVENTS = ("prefill_end", "first_token", "finish")
 PHASES = ("boundary", "resumed")
-# Lanes from which the lockstep beats one calendar after the other (experiments/speed_vector.py);
-# what only the reference could run instead is faster in lockstep from a few lanes on.
+# Lanes from which the lockstep beats one calendar after the other, or the reference where it moves
+# requests between engines. The core is faster than the reference with a single lane.
 ENOUGH, FEW = 64, 4
 
 
@@ -46,12 +49,22 @@ def can_lockstep(task: Task) -> bool:
     # A router may see nothing and still want to be asked at each arrival.
     ahead = not route.sees and not route.moves
     ahead = ahead and route.split(1, len(task.engines), np.random.default_rng(0)) is not None
-    return ahead and all(runs(policy) or runs_slots(engine, policy) for engine in task.engines)
+    return ahead and (runs(policy) or not all(_by_calendar(one, policy) for one in task.engines))
 
 
-def enough_lanes(policy: Policy) -> int:
+def _by_calendar(engine: Engine, policy: Policy) -> bool:
+    """Whether one path at a time is faster than the core: all decodes advance together."""
+    together = policy.blocks.together
+    # One queue with a limit of memory is more than the calendar knows.
+    tight = together is not None and together.queue and engine.kv_tokens is not None
+    return runs_together(policy.blocks) and not tight
+
+
+def enough_lanes(task: Task) -> int:
     """Say from how many lanes on the lockstep pays."""
-    return ENOUGH if runs(policy) else FEW
+    if runs(task.policy):
+        return ENOUGH
+    return FEW if runs_ranked(task.engines, task.policy) else 1
 
 
 @contextmanager
@@ -89,25 +102,26 @@ def _lanes(task: Task, table: dict[str, Any], classes: tuple[str, ...], server: 
         places = [e for e, one in enumerate(engines) if one == engine]
         mine = [(r, np.flatnonzero(server[r] == e), e) for r in range(size) for e in places]
         log = _run(task.policy, engine, table if len(engines) == 1 else _cut(table, mine), classes)
+        events = PHASES + EVENTS if isinstance(log, CoreLog) else EVENTS
         if len(engines) == 1:
-            times = {name: getattr(log, name) for name in EVENTS}
+            times = {name: getattr(log, name) for name in events}
         for lane, (r, rows, e) in enumerate(mine):
             if log.undone[lane]:
                 path = _again(task, (engine,), table, classes, r, rows)
                 tallies[r][e] = path.tallies[0]
-                found = {name: getattr(path.log, name) for name in EVENTS}
+                found = {name: getattr(path.log, name) for name in events}
             else:
                 tallies[r][e] = _tally(log, lane)
                 if len(engines) == 1:
                     continue
-                found = {name: getattr(log, name)[lane, : len(rows)] for name in EVENTS}
+                found = {name: getattr(log, name)[lane, : len(rows)] for name in events}
             for name, column in found.items():
                 times.setdefault(name, np.full(server.shape, np.nan))[r, rows] = column
+    if not table["reasoning"].any() or any(name not in times for name in PHASES):
+        times |= dict.fromkeys(PHASES)
     return Block(
         **table,
         **times,
-        boundary=None,
-        resumed=None,
         server=server,
         tallies=tuple(map(tuple, tallies)),
     )
@@ -115,13 +129,37 @@ def _lanes(task: Task, table: dict[str, Any], classes: tuple[str, ...], server: 
 
 def _run(
     policy: Policy, engine: Engine, table: dict[str, Any], classes: tuple[str, ...]
-) -> LaneLog:
+) -> LaneLog | CoreLog:
+    """Run lanes with the fastest simulator that can."""
     lanes = Lanes(
         table["arrival"], table["prompt"], table["output"], table["reasoning"], table.get("count")
     )
-    if runs_slots(engine, policy):
-        return run_slots(engine, policy, lanes, table["klass"], classes)
-    return run_lanes(engine, policy, lanes)
+    if runs(policy):
+        return run_lanes(engine, policy, lanes)
+    if not runs_slots(engine, policy):
+        return run_core(engine, policy, lanes, table["klass"], classes)
+    log = run_slots(engine, policy, lanes, table["klass"], classes)
+    # Somebody is evicted in what it leaves.
+    some = np.flatnonzero(log.undone)
+    if not some.size:
+        return log
+    columns: dict[str, Any] = {one.name: getattr(lanes, one.name) for one in fields(lanes)}
+    columns = {name: None if x is None else x[some] for name, x in columns.items()}
+    rest = Lanes(**columns)
+    more = run_core(engine, policy, rest, table["klass"][some], classes)
+    return _merged(log, more, some)
+
+
+def _merged(log: LaneLog, more: CoreLog, some: Ints) -> CoreLog:
+    """Put the lanes that the core has run into the log of all."""
+    columns: dict[str, Any] = {}
+    for one in fields(CoreLog):
+        theirs = getattr(more, one.name)
+        empty = np.zeros((len(log.undone), *theirs.shape[1:]), theirs.dtype)
+        column = getattr(log, one.name, empty + (np.nan if theirs.ndim > 1 else 0))
+        column[some] = theirs
+        columns[one.name] = column
+    return CoreLog(**columns)
 
 
 def _cut(table: dict[str, Any], mine: Sequence[tuple[int, Ints, int]]) -> dict[str, Any]:
@@ -152,14 +190,18 @@ def _again(
         )
 
 
-def _tally(log: LaneLog, lane: int) -> Tally:
-    return Tally(
+def _tally(log: LaneLog | CoreLog, lane: int) -> Tally:
+    tally = Tally(
         iterations=int(log.iterations[lane]),
         tokens=int(log.tokens[lane]),
         kv_area=float(log.kv_area[lane]),
         busy=float(log.busy[lane]),
         clock=float(log.clock[lane]),
     )
+    if isinstance(log, CoreLog):
+        tally.evictions, tally.recomputed = int(log.evictions[lane]), int(log.recomputed[lane])
+        tally.swapped = int(log.swapped[lane])
+    return tally
 
 
 def _ranked(

@@ -37,7 +37,7 @@ def chosen_engine(task: Task, lanes: int) -> EngineChoice:
             field="simulator",
             value="vector",
         )
-    if task.choice == "auto" and together and lanes >= enough_lanes(task.policy):
+    if task.choice == "auto" and together and lanes >= enough_lanes(task):
         return "vector"
     return task.choice
 

@@ -107,7 +107,7 @@ def came(view: View, some: Bools) -> Ints:
         return np.cumsum(some)
     order = np.argsort(view.row, axis=-1)
     sums = np.cumsum(np.take_along_axis(some, order, -1), axis=-1)
-    found = np.empty_like(sums)
+    found = np.empty(sums.shape, dtype=np.int64)
     np.put_along_axis(found, order, sums, -1)
     return found
 

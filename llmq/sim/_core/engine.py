@@ -12,6 +12,7 @@ Not covered: a prefix cache, routers that look at the engines, requests that mov
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -84,8 +85,9 @@ def run_core(
     times = {name: column.reshape(lanes.arrival.shape) for name, column in data.times.items()}
     for column in times.values():
         column[state.undone] = np.nan
-    sums = dict(state.sums)
-    return CoreLog(**times, kv_area=sums.pop("area"), **sums, undone=state.undone)
+    sums: dict[str, Any] = dict(state.sums)
+    found: dict[str, Any] = dict(times)
+    return CoreLog(**found, kv_area=sums.pop("area"), **sums, undone=state.undone)
 
 
 def _requests(lanes: Lanes, klass: Ints, classes: tuple[str, ...]) -> Requests:

@@ -66,7 +66,9 @@ def fill(s: State, view: View, blocks: Blocks) -> Plan:
         want = want * ask
     slots = view.slots if budget.rows is None else min(view.slots, budget.rows)
     limited = s.total < np.inf
-    room = _Room(limits(s, view, blocks), view.free[:, 0], slots, admit.margin(s.total), limited)
+    room = _Room(
+        limits(s, view, blocks), np.asarray(view.free)[:, 0], slots, admit.margin(s.total), limited
+    )
     size = s.prompt + s.generated + s.lag * view.decoding
     if admit.reserve == "chunk":
         size = s.kv + s.host + want
@@ -134,7 +136,7 @@ def _fitted(s: State, view: View, blocks: Blocks, want: Ints) -> Ints:
 
 def _moot(view: View, blocks: Blocks, want: Ints, asked: Bools, need: Ints, room: _Room) -> Bools:
     """Lanes in which all who may run fit, whatever their order."""
-    moot = want.sum(axis=1) <= room.left
+    moot: Bools = want.sum(axis=1) <= room.left
     if blocks.budget.decodes is not None:
         moot &= (view.decoding & asked).sum(axis=1) <= blocks.budget.decodes
     if view.one_prefill_slot:
@@ -309,7 +311,7 @@ class _Rows:
         lacks = new & (self.given == 0)
         if not self.one_slot and room.slots < FAR:
             come = new & (self.given > 0)
-            ahead = np.cumsum(come, axis=1) - come
+            ahead: Ints = np.cumsum(come, axis=1) - come
             lacks |= new & (ahead + self.resident.sum(axis=1)[:, None] >= room.slots)
         if room.limited:
             spare = room.free[:, None] - (np.cumsum(need, axis=1) - need)
@@ -323,7 +325,7 @@ class _Rows:
         some = lacks.any(axis=1)
         if not some.any():
             return None
-        shut = np.where(some, lacks.argmax(axis=1), lacks.shape[1])
+        shut: Ints = np.where(some, lacks.argmax(axis=1), lacks.shape[1])
         if self.blocks.admit.bump:
             behind = np.arange(lacks.shape[1]) > shut[:, None]
             asks = self.given[np.arange(len(shut)), np.minimum(shut, lacks.shape[1] - 1)] > 0

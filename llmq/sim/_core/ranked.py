@@ -67,6 +67,6 @@ def deal(s: State, view: View, blocks: Blocks) -> Plan:
             else:
                 may[todo, shut] = False
         order.put(tokens, given)
-    out = np.nonzero(view.resident & (tokens == 0))
+    at, places = np.nonzero(view.resident & (tokens == 0))
     held = np.where(tokens > 0, need, s.held)
-    return Plan(tokens, held, out, wake, moot, rank)
+    return Plan(tokens, held, (at, places), wake, moot, rank)

@@ -7,6 +7,7 @@ lane, a dozen times in each step, is then a sum of contiguous vectors.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,13 +42,17 @@ class Requests:
 class State:
     """Lanes that are not done; those that are leave in groups."""
 
-    # What is known of a row, and its value where nobody is.
-    WHOLE = ("row", "klass", "prompt", "output", "hidden", "kv", "host", "generated", "held")
-    WHOLE += ("queued", "missing", "left")
-    REAL = ("arrival", "mark", "boundary", "first")
-    FLAG = ("present", "served", "opens")
-    LANE = ("lane", "clock", "wake", "next", "coming", "busy", "iterations", "tokens", "area")
-    LANE += ("stamp", "started", "prefilled", "evictions", "recomputed", "swapped", "waits")
+    # What is known of a row, and of a lane.
+    WHOLE: ClassVar[tuple[str, ...]] = (
+        *("row", "klass", "prompt", "output", "hidden", "kv", "host", "generated", "held"),
+        *("queued", "missing", "left"),
+    )
+    REAL: ClassVar[tuple[str, ...]] = ("arrival", "mark", "boundary", "first")
+    FLAG: ClassVar[tuple[str, ...]] = ("present", "served", "opens")
+    LANE: ClassVar[tuple[str, ...]] = (
+        *("lane", "clock", "wake", "next", "coming", "busy", "iterations", "tokens", "area"),
+        *("stamp", "started", "prefilled", "evictions", "recomputed", "swapped", "waits"),
+    )
 
     def __init__(
         self,
@@ -240,8 +245,17 @@ class State:
             decoding = (self.missing == 1) & (self.generated > 0)
         used = self.held.sum(axis=1)
         one = self.engine
+        # What belongs to a lane is one number of a run, here a column of them.
+        lanes: dict[str, Any] = {
+            "time": self.clock[:, None],
+            "free": (self.total - used)[:, None],
+            "iterations": self.iterations[:, None],
+            "busy": self.busy[:, None],
+            "started": self.started[:, None],
+            "prefilled": self.prefilled[:, None],
+        }
         return View(
-            time=self.clock[:, None],
+            **lanes,
             row=_shown(self.row),
             arrival=_shown(self.arrival),
             queued=_shown(self.queued),
@@ -261,17 +275,12 @@ class State:
             first=_shown(self.first),
             output=_shown(self.output) if "output" in self.sees else None,
             classes=self.data.classes,
-            free=(self.total - used)[:, None],
             total=self.total,
             block=one.kv_block,
             tokens=one.token_budget,
             slots=one.max_seqs or np.inf,
             one_prefill_slot=one.conventions.prefill_slots == "one",
             law=one.law,
-            iterations=self.iterations[:, None],
-            busy=self.busy[:, None],
-            started=self.started[:, None],
-            prefilled=self.prefilled[:, None],
             present=_shown(self.present),
         )
 
@@ -295,10 +304,11 @@ class State:
         return view._replace(**fields), slots
 
 
+_Number = TypeVar("_Number", bound=np.generic)
 LANES = frozenset({"time", "free", "iterations", "busy", "started", "prefilled"})
 
 
-def _shown(column: npt.NDArray) -> npt.NDArray:
+def _shown(column: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
     """Let a policy read an array, not write it."""
     seen = column.view()
     seen.flags.writeable = False

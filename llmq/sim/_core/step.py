@@ -41,7 +41,7 @@ def run(s: State, blocks: Blocks) -> None:
             np.copyto(s.mark, new, where=s.served)
         plan = deal(s, view, blocks) if blocks.budget.ranked else fill(s, view, blocks)
         took = plan.tokens > 0
-        busy = took.any(axis=1)
+        busy = np.asarray(took.any(axis=1))
         swapped = _evict(s, plan, blocks.swap)
         _hold(s, plan, busy, swapped)
         _advance(s, view, blocks, plan, took, busy, swapped, curve, jumps)
