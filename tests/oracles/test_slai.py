@@ -50,6 +50,7 @@ def view(rows, *, time=1.0, classes=("free", "paying"), budget=10, busy=0.047, *
         busy=busy,
         started=n,
         prefilled=False,
+        present=np.ones(n, bool),
         **whole,
     )
     return made._replace(**changes)
@@ -105,7 +106,7 @@ def test_infinite_offset_is_sarathi():
         np.sort(rng.random(300) * 60), rng.integers(1, 200, 300), rng.integers(1, 60, 300)
     )
     always = policies.SLAI(order="fcfs", below=np.inf, above=np.inf)
-    mine = llmq.simulate(chip, trace, always)
+    mine = llmq.simulate(chip, trace, always, simulator="reference")
     theirs = llmq.simulate(chip, trace, policies.Sarathi(), simulator="reference")
     for event in ("prefill_end", "first_token", "finish"):
         a, b = getattr(mine.requests, event), getattr(theirs.requests, event)

@@ -17,7 +17,9 @@ from llmq.sim._core.state import State
 
 __all__ = ["OneRunOnlyError", "asked"]
 
-FIRST, LATER = 64, 256  # steps in which answers are compared: all so many, then one in so many
+# Answers are compared in all of the first steps and one in so many of the later ones, for so many
+# lanes.
+FIRST, LATER, LANES = 256, 64, 8
 
 
 class OneRunOnlyError(Exception):
@@ -61,27 +63,42 @@ def _joined(name: str, rows: list[Any], lanes: list[Any]) -> Any:
 
 def _one_by_one(s: State, view: View, name: str, function: Callable[[View], Any]) -> Any:
     """Ask for one lane after the other; nobody is asked for lanes that are empty."""
-    rows: list[Any] | None = None
+    rows: list[Any] = []
     lanes: list[Any] = []
     for lane, own, slots in s.each(view):
         of_rows, of_lane = _parts(name, function(own))
-        if rows is None:
-            rows = [np.zeros(s.row.shape, np.asarray(x).dtype, order="F") for x in of_rows]
-            lanes = [np.zeros(s.width, np.asarray(x).dtype) for x in of_lane]
-        for column, part in zip(rows, of_rows, strict=True):
+        # Nothing but the lane itself is compared by its key: another lane may have more columns.
+        _room(rows, of_rows, s.row.shape)
+        _room(lanes, of_lane, (s.width,))
+        for column, part in zip(rows, of_rows, strict=False):
             column[lane, slots] = part
         for column, part in zip(lanes, of_lane, strict=True):
             column[lane] = np.asarray(part).item()
-    assert rows is not None  # a block is asked where somebody is
     return _joined(name, rows, lanes)
 
 
+def _room(columns: list[Any], answers: list[Any], shape: tuple[int, ...]) -> None:
+    """Make columns, or wider ones, for the answers of a lane."""
+    for place, answer in enumerate(answers):
+        kind = np.asarray(answer).dtype
+        if place == len(columns):
+            columns.append(np.zeros(shape, kind, order="F"))
+        elif not np.can_cast(kind, columns[place].dtype, "safe"):
+            wide = np.result_type(kind, columns[place].dtype)
+            columns[place] = columns[place].astype(wide, order="F")
+
+
 def _agrees(s: State, view: View, name: str, function: Callable[[View], Any], answer: Any) -> bool:
-    """Whether one of the lanes, another in each step, gets what it would get alone."""
-    present = np.flatnonzero(s.present.any(axis=1))
-    if not present.size:
-        return True
-    lane = int(present[s.steps % present.size])
+    """Whether some of the lanes, others in each step, get what they would get alone."""
+    present = np.roll(np.flatnonzero(s.present.any(axis=1)), -LANES * s.steps)
+    some = present[:LANES].tolist()
+    return all(_agrees_in(s, view, name, function, answer, lane) for lane in some)
+
+
+def _agrees_in(
+    s: State, view: View, name: str, function: Callable[[View], Any], answer: Any, lane: int
+) -> bool:
+    """Whether a lane gets what it would get alone."""
     own, slots = s.one(view, lane)
     rows, lanes = _parts(name, answer)
     own_rows, own_lanes = _parts(name, function(own))

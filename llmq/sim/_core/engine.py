@@ -24,7 +24,7 @@ from llmq.sim._core.state import Requests, State
 from llmq.sim._core.step import run
 from llmq.sim._fast.vector.engine import Lanes
 
-__all__ = ["CoreLog", "run_core"]
+__all__ = ["CoreLog", "requests_of", "run_core"]
 
 TIMES = ("prefill_end", "first_token", "finish", "boundary", "resumed")
 
@@ -70,7 +70,7 @@ def run_core(
     """
     blocks, single = policy.blocks, frozenset[str]()
     while True:
-        data = _requests(lanes, klass, classes)
+        data = requests_of(lanes, klass, classes)
         state = State(data, engine, policy.sees, single)
         try:
             run(state, blocks)
@@ -90,7 +90,7 @@ def run_core(
     return CoreLog(**found, kv_area=sums.pop("area"), **sums, undone=state.undone)
 
 
-def _requests(lanes: Lanes, klass: Ints, classes: tuple[str, ...]) -> Requests:
+def requests_of(lanes: Lanes, klass: Ints, classes: tuple[str, ...]) -> Requests:
     """Lay the requests of all lanes out in one line."""
     size, n = lanes.arrival.shape
     hidden = np.zeros((size, n)) if lanes.hidden is None else lanes.hidden

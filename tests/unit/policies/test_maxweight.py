@@ -76,6 +76,7 @@ def make_view(
         "busy": 1.0,
         "started": 1,
         "prefilled": False,
+        "present": np.ones(n, bool),
     }
     return View(**{**arrays, **scalars, **changes})
 

@@ -65,6 +65,7 @@ def view(*, rem=(1, 700, 300, 64), decoding=(1, 0, 0, 0), resident=(1, 1, 0, 0),
         "busy": 1.0,
         "started": 2,
         "prefilled": True,
+        "present": np.ones(n, bool),
     }
     return View(**{**arrays, **scalars, **changes})
 
