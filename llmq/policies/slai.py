@@ -172,8 +172,7 @@ class SLAI:
             budget=Budget(decodes=self.decodes),
             admit=Admit(watermark=self.watermark),
             victim=last_started_prefill,
-            # A mark depends on the last iteration only, and where all are served none matters.
-            trigger=until_somebody_changes,
+            trigger=until_somebody_changes,  # a mark depends on the last iteration alone
             route=self.route,
         )
 

@@ -171,8 +171,7 @@ class TRAIL:
         ahead = self.admission == "future"
         return Blocks(
             gate=self.gate if ahead else everyone,
-            # Residents pass the gate.
-            trigger=until_somebody_changes,
+            trigger=until_somebody_changes,  # residents pass the gate
             key=self.key,
             budget=Budget(head_of_line=self.fill == "head"),
             admit=Admit(watermark=self.watermark, bump=not ahead),

