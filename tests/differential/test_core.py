@@ -165,10 +165,7 @@ def test_core_equals_reference(name: str) -> None:
 
 
 # Why a policy never does something: what the empty cells of the matrix stand for.
-NEVER = {
-    ("trail, future", "evictions"): "admits only what fits to the end",
-    **{(name, "swap"): "drops the KV of a victim" for name in POLICIES if name not in RANKED},
-}
+NEVER = {(name, "swap"): "drops the KV of a victim" for name in POLICIES if name not in RANKED}
 
 
 @pytest.mark.slow
@@ -176,14 +173,18 @@ def test_the_matrix_of_policies_and_memory(capsys: pytest.CaptureFixture[str]) -
     table = {}
     for name in POLICIES:
         seen = Counter[str]()
-        for seed in range(1000, 1012 if name == "maxweight" else 1050):
+        wanted = [state for state in STATES if (name, state) not in NEVER]
+        for seed in range(1000, 1060):
             seen += check(system(name, seed))
+            # Orca and RAD evict only where a request outgrows the room that is kept for it.
+            if seed > 1010 and all(seen[state] for state in wanted):
+                break
         table[name] = seen
     lines = [f"{'lanes compared':<20}" + "".join(f"{state:>14}" for state in STATES)]
     for name, seen in table.items():
         lines.append(f"{name:<20}" + "".join(f"{seen[state]:>14}" for state in STATES))
         for state in STATES:
-            assert seen[state] or (name, state) in NEVER, (name, state)
+            assert bool(seen[state]) != ((name, state) in NEVER), (name, state)
     lines += [f"{name}, {state}: {why}" for (name, state), why in NEVER.items()]
     with capsys.disabled():
         print("", *lines, sep="\n")
