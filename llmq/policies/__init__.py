@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from llmq.policies._registry import (
     ALL,
+    parse,
     policy_kinds,
     register_policy,
     register_router,
     router_kinds,
+    text,
 )
-from llmq.policies._text import parse, text
 from llmq.policies.contract.blocks import Blocks, Policy
 from llmq.policies.contract.routers import (
     LeastKV,

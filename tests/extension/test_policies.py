@@ -476,7 +476,7 @@ def test_a_plan_over_the_budget(monkeypatch):
         llmq.PolicyError,
         match=r"rigged, iteration 0 .*: 100 tokens exceed token_budget 64: .*docs/policies.md",
     ):
-        llmq.simulate(CHIP, ROWS, Rigged(Blocks()))
+        llmq.simulate(CHIP, ROWS, Rigged(Blocks()), simulator="reference")
 
 
 @pytest.mark.parametrize(

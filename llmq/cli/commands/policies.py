@@ -65,8 +65,7 @@ _USE = {"policies": "--policy name:field=value,field=value", "routers": "route=n
 
 
 def _facts(kind: Any) -> dict[str, Any]:
-    from llmq.policies._registry import parameters
-    from llmq.policies._text import defaults
+    from llmq.policies._registry import defaults, parameters
 
     usual = defaults(kind)
     title = (inspect.getdoc(kind) or "").partition("\n")[0]

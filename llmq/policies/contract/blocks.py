@@ -264,7 +264,7 @@ class Budget:
         leave. Otherwise residents keep what they have until somebody must leave.
     """
 
-    tokens: int | Callable[[View], int] | None = None
+    tokens: int | Callable[[View], Any] | None = None
     rows: int | None = None
     whole: bool = False
     head_of_line: bool = True
@@ -273,7 +273,7 @@ class Budget:
     decodes: int | None = None
     ranked: bool = False
 
-    def limit(self, view: View) -> int:
+    def limit(self, view: View) -> Any:
         """Tokens of the next iteration.
 
         Parameters
@@ -283,10 +283,12 @@ class Budget:
 
         Returns
         -------
-        int
-            At most the engine's.
+        int or ndarray of int
+            At most the engine's; of each lane, where the view shows many.
         """
         own = self.tokens(view) if callable(self.tokens) else self.tokens
+        if isinstance(own, np.ndarray):
+            return np.minimum(view.tokens, own)
         return view.tokens if own is None else min(view.tokens, own)
 
 

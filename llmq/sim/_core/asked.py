@@ -8,10 +8,14 @@ steps and in some of the later ones; where they differ the block is asked lane b
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from llmq.errors import PolicyError
+from llmq.policies.contract.blocks import Blocks
+from llmq.policies.contract.checks import budget_of, gate_of, key_of, mark_of
 from llmq.policies.contract.view import View
 from llmq.sim._core.state import State
 
@@ -26,16 +30,31 @@ class OneRunOnlyError(Exception):
     """A block is no array formula; its argument is the name of the block."""
 
 
-def asked(s: State, view: View, name: str, function: Callable[[View], Any]) -> Any:
+# The checks that a policy keeps the contract; a trigger has none.
+CHECKS: dict[str, Callable[[Blocks, View], Any]] = {
+    "gate": gate_of,
+    "key": key_of,
+    "mark": mark_of,
+    "tokens": budget_of,
+}
+
+
+def asked(s: State, view: View, name: str, blocks: Blocks) -> Any:
     """Evaluate a gate, key, mark, trigger or number of tokens."""
-    if name in s.one_run_only or getattr(function, "one_run_only", False):
-        return _one_by_one(s, view, name, function)
+    block = blocks.budget.tokens if name == "tokens" else getattr(blocks, name)
+    ask = partial(CHECKS[name], blocks) if name in CHECKS else blocks.trigger
+    if name in s.one_run_only or getattr(block, "one_run_only", False):
+        return _one_by_one(s, view, name, ask)
     if s.steps > FIRST and s.steps % LATER:
-        return function(view)
+        return ask(view)
     try:
-        answer = function(view)
-        good = _agrees(s, view, name, function, answer)
-    except (ValueError, IndexError, TypeError) as error:
+        answer = ask(view)
+        good = _agrees(s, view, name, ask, answer)
+    except (PolicyError, ValueError, IndexError, TypeError) as error:
+        if name in CHECKS:
+            # What is broken for one run too is refused; the reference says how.
+            for _, own, _ in s.each(view)[:1]:
+                ask(own)
         raise OneRunOnlyError(name) from error
     if not good:
         raise OneRunOnlyError(name)

@@ -81,8 +81,9 @@ def fill(s: State, view: View, blocks: Blocks) -> Plan:
     ends = (want >= view.rem) & ~view.decoding & ask
     several = moot & (ends.sum(axis=1) > 1)
     lanes = np.flatnonzero(~moot & ask.any(axis=1))
-    if lanes.size or several.any():
-        columns = asked(s, view, "key", blocks.key)
+    # A key that breaks a rule is refused at the first step, whether it matters there or not.
+    if lanes.size or several.any() or not s.steps:
+        columns = asked(s, view, "key", blocks)
         if several.any():
             plan_.rank = np.zeros(s.row.shape, np.int64, order="F")
             some = InOrder.of(s, columns, np.flatnonzero(several))
@@ -100,7 +101,7 @@ def gated(s: State, view: View, blocks: Blocks) -> tuple[Bools | None, Floats]:
     never = np.full(s.width, np.inf)
     if blocks.gate is everyone:
         return None, never
-    eligible, wake = asked(s, view, "gate", blocks.gate)
+    eligible, wake = asked(s, view, "gate", blocks)
     if wake is not None:
         never = np.broadcast_to(np.asarray(wake, float).reshape(-1), never.shape)
     return np.asfortranarray(np.broadcast_to(eligible, view.row.shape)), never
@@ -109,8 +110,7 @@ def gated(s: State, view: View, blocks: Blocks) -> tuple[Bools | None, Floats]:
 def limits(s: State, view: View, blocks: Blocks) -> Ints:
     """Tokens of the next iteration of each lane."""
     own = blocks.budget.tokens
-    found = asked(s, view, "tokens", own) if callable(own) else own
-    most = view.tokens if found is None else np.minimum(view.tokens, found)
+    most = asked(s, view, "tokens", blocks) if callable(own) else blocks.budget.limit(view)
     return np.broadcast_to(np.asarray(most, np.int64).reshape(-1), (s.width,))
 
 

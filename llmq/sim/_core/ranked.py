@@ -36,7 +36,7 @@ def deal(s: State, view: View, blocks: Blocks) -> Plan:
     ends = (want >= view.rem) & ~view.decoding & may_run
     several = np.flatnonzero(ends.sum(axis=1) > 1)
     if lanes.size or several.size:
-        columns = asked(s, view, "key", blocks.key)
+        columns = asked(s, view, "key", blocks)
         rank = np.zeros(s.row.shape, np.int64, order="F")
         if several.size:
             InOrder.of(s, columns, several).put(rank, np.arange(s.row.shape[1]))

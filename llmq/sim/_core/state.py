@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmq.model.engine import Engine
+from llmq.policies.contract.checks import sealed
 from llmq.policies.contract.view import Bools, Floats, Ints, View
 
 __all__ = ["FAR", "Requests", "State"]
@@ -301,7 +302,7 @@ class State:
             if isinstance(value, np.ndarray):
                 short = value.shape[-1] == 1 and name in LANES
                 fields[name] = value[lane, 0].item() if short else value[lane, slots]
-        return view._replace(**fields), slots
+        return sealed(view._replace(**fields)), slots
 
 
 _Number = TypeVar("_Number", bound=np.generic)

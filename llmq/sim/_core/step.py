@@ -37,7 +37,7 @@ def run(s: State, blocks: Blocks) -> None:
         s.started[~(s.held > 0).any(axis=1)] = 0
         view = s.view()
         if blocks.mark is not None:
-            new = np.broadcast_to(asked(s, view, "mark", blocks.mark), s.mark.shape)
+            new = np.broadcast_to(asked(s, view, "mark", blocks), s.mark.shape)
             np.copyto(s.mark, new, where=s.served)
         plan = deal(s, view, blocks) if blocks.budget.ranked else fill(s, view, blocks)
         took = plan.tokens > 0
@@ -175,7 +175,7 @@ def _stretch(
     law = s.engine.law
     most = s.left.min(axis=1)
     if blocks.trigger is not until_next_event:
-        own = np.asarray(asked(s, view, "trigger", blocks.trigger), float).reshape(-1)
+        own = np.asarray(asked(s, view, "trigger", blocks), float).reshape(-1)
         most = np.minimum(most, np.minimum(np.broadcast_to(own, most.shape), FAR).astype(np.int64))
     if s.total < np.inf:
         # Blocks after the first iteration; each row needs one more every `block` tokens.
