@@ -107,7 +107,13 @@ def test_b17_no_option_of_any_command_is_dropped_in_silence(command, capsys):
 
 
 def _needed(command: str) -> list[str]:
-    needed = {"compare": ["sarathi", "vllm"], "calibrate": ["x"], "check": ["--", "x"]}
+    needed = {
+        "compare": ["sarathi", "vllm"],
+        "calibrate": ["x"],
+        "check": ["--", "x"],
+        "convert": ["x", "y"],
+        "verdict": ["sarathi"],
+    }
     return needed.get(command, [])
 
 

@@ -118,7 +118,8 @@ def test_plans_that_name_nobody_are_refused(monkeypatch, change, rule: str) -> N
 
     monkeypatch.setattr(reference, "plan", bad)
     trace = llmq.Trace([0.0] * 5, [8] * 5, [4] * 5)
-    refused(Rigged(lambda _: Blocks()), re.escape(rule), work=trace)
+    only = {"simulator": "reference"}  # the one whose plans are changed here
+    refused(Rigged(lambda _: Blocks()), re.escape(rule), work=trace, **only)
 
 
 def test_a_finished_row_is_none_of_those_present(monkeypatch) -> None:
@@ -138,6 +139,7 @@ def test_a_finished_row_is_none_of_those_present(monkeypatch) -> None:
     refused(
         Rigged(lambda _: Blocks()),
         "row 1 is none of the 1 present: it has finished",
+        simulator="reference",
         work=llmq.Trace([0.0, 0.0], [8, 8], [9, 1]),
     )
 
@@ -202,7 +204,11 @@ def test_evicting_nothing_is_waiting(monkeypatch) -> None:
     monkeypatch.setattr(
         reference, "plan", lambda view, blocks, chunk: Batch((), (), (), evict=(0,))
     )
-    refused(Rigged(lambda _: Blocks()), "waits with 5 requests present and names no wake-up time")
+    refused(
+        Rigged(lambda _: Blocks()),
+        "waits with 5 requests present and names no wake-up time",
+        simulator="reference",
+    )
 
 
 def test_long_prefills_in_small_pieces_are_no_circle() -> None:
