@@ -274,3 +274,21 @@ def test_a_lane_that_waits_for_ever_is_left_to_the_reference() -> None:
             replications=2,
             rng=1,
         )
+
+
+@pytest.mark.parametrize("name", ["priority", "trail", "slai", "rr"])
+def test_a_lane_does_not_depend_on_the_others(name: str) -> None:
+    one = system(name, 5)
+    law = llmq.BatchTime.affine(base=0.0123, per_token=3.1e-5, per_kv=1.7e-7, per_work=1.3e-9)
+    one.engine = one.engine.with_(law=law)  # times that do not add up exactly
+    assert len(one.klass) > 1
+    log = run(one)
+    for lane in range(len(one.klass)):
+        columns = (one.lanes.arrival, one.lanes.prompt, one.lanes.output)
+        hidden = None if one.lanes.hidden is None else one.lanes.hidden[[lane]]
+        count = None if one.lanes.count is None else one.lanes.count[[lane]]
+        single = Lanes(*(x[[lane]] for x in columns), hidden, count)
+        alone = run_core(one.engine, one.policy, single, one.klass[[lane]], NAMES)
+        for field in (*TIMES, *SUMS):
+            mine, theirs = getattr(log, field)[lane], getattr(alone, field)[0]
+            np.testing.assert_array_equal(mine, theirs, err_msg=field)
